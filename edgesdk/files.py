@@ -1,0 +1,73 @@
+"""Files that are whole or absent: write under a temporary name, then rename."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import EdgeError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; it takes the name when the block ends well, and goes otherwise."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        partial.chmod(0o644)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; it takes the name when the block ends well, and goes otherwise.
+
+    An existing ``path`` is replaced only then. Raises EdgeError when the disk is full or cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    except OSError as failure:
+        raise writing_failed(path, failure) from None
+    try:
+        yield partial
+        partial.chmod(0o755)
+        swap_in(partial, path)
+    except OSError as failure:
+        raise writing_failed(path, failure) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def swap_in(partial: Path, path: Path) -> None:
+    """Give the folder ``partial`` the name ``path``, replacing what has it."""
+    if not path.exists():
+        partial.rename(path)
+        return
+    old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    path.rename(old / "old")
+    partial.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def writing_failed(path: Path, failure: OSError) -> EdgeError:
+    """The error for an operating-system failure while ``path`` was written."""
+    if failure.errno == errno.ENOSPC:
+        return EdgeError(f"{path}: the disk is full", hint="free space there, or choose another output folder")
+    return EdgeError(f"{path}: cannot be written ({failure.strerror or failure})")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

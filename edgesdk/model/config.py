@@ -1,0 +1,75 @@
+"""A checkpoint's configuration, read with types and with errors that name the file and the key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError
+
+
+class Config:
+    """Typed access to a parsed configuration (``config.json``, or one made from GGUF metadata)."""
+
+    def __init__(self, values: Mapping[str, Any], where: str) -> None:
+        self.values, self.where = values, where
+
+    @classmethod
+    def read(cls, path: Path) -> Config:
+        """Parse a JSON file.
+
+        Raises:
+            ModelError: the file is missing or is no JSON object.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ModelError(f"{path}: not found", hint="a model folder holds config.json and safetensors") from None
+        except ValueError as failure:
+            raise ModelError(f"{path}: not valid JSON ({failure})") from None
+        if not isinstance(values, dict):
+            raise ModelError(f"{path}: expected a JSON object")
+        return cls(values, str(path))
+
+    def get(self, key: str) -> Any:
+        """The raw value, or None when the key is missing or null."""
+        return self.values.get(key)
+
+    def section(self, key: str) -> Config:
+        value = self.get(key)
+        return Config(value if isinstance(value, Mapping) else {}, f"{self.where}: {key}")
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        value = self._present(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+            raise ModelError(f"{self.where}: '{key}' must be a positive whole number, found {value!r}")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        value = self._present(key, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ModelError(f"{self.where}: '{key}' must be a number, found {value!r}")
+        return float(value)
+
+    def flag(self, key: str, default: bool | None = None) -> bool:
+        value = self._present(key, default)
+        if not isinstance(value, bool):
+            raise ModelError(f"{self.where}: '{key}' must be true or false, found {value!r}")
+        return value
+
+    def choice(self, key: str, choices: Mapping[str, Any], default: str | None = None) -> Any:
+        """The entry of ``choices`` that the configuration names."""
+        value = self._present(key, default)
+        if value not in choices:
+            raise ModelError(f"{self.where}: '{key}' is {value!r}; supported: {', '.join(choices)}")
+        return choices[value]
+
+    def _present(self, key: str, default: Any) -> Any:
+        value = self.get(key)
+        if value is None:
+            value = default
+        if value is None:
+            raise ModelError(f"{self.where}: key '{key}' is missing")
+        return value

@@ -1,0 +1,92 @@
+"""Gemma 3, text: local and global layers with two RoPE bases, sandwich norms, scaled embedding (arXiv 2503.19786)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..config import Config
+from ..spec import DecoderSpec, Layer, Rope
+from .base import ACTIVATIONS, LLAMA_TENSORS, Family, llama_attention, llama_mlp, llama_spec, rope, rope_scaling, windowed
+
+_LOCAL_THETA = 10000.0
+_PATTERN = 6  # every sixth layer is global, when the configuration does not say
+
+
+def _ropes(config: Config) -> dict[bool, Rope]:
+    """The rotary embedding of global (False) and local (True) layers."""
+    nested = config.section("rope_parameters")
+    if "full_attention" in nested.values:
+        found = {}
+        for local, key in ((False, "full_attention"), (True, "sliding_attention")):
+            part = nested.section(key)
+            found[local] = Rope(part.number("rope_theta", _LOCAL_THETA if local else 1e6), rope_scaling(part))
+        return found
+    return {False: rope(config, 1e6), True: Rope(config.number("rope_local_base_freq", _LOCAL_THETA))}
+
+
+def _windows(config: Config, count: int) -> list[int | None]:
+    if config.get("layer_types"):
+        return windowed(config, count)
+    window = config.integer("sliding_window")
+    pattern = config.integer("sliding_window_pattern", _PATTERN)
+    return [window if (index + 1) % pattern else None for index in range(count)]
+
+
+def _spec(config: Config) -> DecoderSpec:
+    ropes = _ropes(config)
+    head_dim = config.integer("head_dim", 256)
+    bias = config.flag("attention_bias", False)
+    activation = config.choice("hidden_activation", ACTIVATIONS, "gelu_pytorch_tanh")
+    cap = config.get("attn_logit_softcapping")
+    layers = tuple(
+        Layer(
+            llama_attention(
+                config,
+                head_dim=head_dim,
+                scale=config.number("query_pre_attn_scalar", float(head_dim)) ** -0.5,
+                rope=ropes[window is not None],
+                qkv_bias=bias,
+                out_bias=bias,
+                qk_norm=True,
+                window=window,
+                softcap=None if cap is None else float(cap),
+            ),
+            llama_mlp(config, activation=activation),
+            post_norms=True,
+        )
+        for window in _windows(config, config.integer("num_hidden_layers"))
+    )
+    final_cap = config.get("final_logit_softcapping")
+    return llama_spec(
+        "gemma3",
+        config,
+        layers,
+        tied=config.flag("tie_word_embeddings", True),
+        embedding_scale=config.integer("hidden_size") ** 0.5,
+        logit_softcap=None if final_cap is None else float(final_cap),
+    )
+
+
+def _from_gguf(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "hidden_activation": "gelu_pytorch_tanh",
+        "rope_local_base_freq": metadata.get("rope.freq_base_swa", _LOCAL_THETA),
+        "tie_word_embeddings": True,
+    }
+
+
+FAMILY = Family(
+    "gemma3",
+    ("gemma3_text",),
+    _spec,
+    tensors=LLAMA_TENSORS
+    | {
+        "post_attn_norm": "post_attention_layernorm",
+        "mlp_norm": "pre_feedforward_layernorm",
+        "post_mlp_norm": "post_feedforward_layernorm",
+    },
+    norm_offset=1.0,
+    gguf_architectures=("gemma3",),
+    gguf_config=_from_gguf,
+)

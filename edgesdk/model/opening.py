@@ -1,0 +1,146 @@
+"""Opening a model: a Hugging Face folder, a GGUF file, a name from the catalogue, or a hub id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError
+from ..progress import SILENT, Progress
+from ..registry import unknown
+from . import Model, Origin, catalogue
+from .config import Config
+from .families import FAMILIES, Family
+from .gguf_file import GgufFile
+from .gguf_tokenizer import tokenizer_from_gguf
+from .safetensors_file import SafetensorsFolder
+from .spec import DecoderSpec
+from .tokenizer import Tokenizer, open_tokenizer
+from .weights import CheckpointWeights
+
+_LICENCE_NAMES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "NOTICE.md", "NOTICE.txt")
+
+
+def open_model(name: str | Path, progress: Progress = SILENT) -> Model:
+    """Open a model without loading its weights.
+
+    Args:
+        name: a folder with ``config.json`` and safetensors, a ``.gguf`` file, a name from the catalogue (fetched into
+            the user's cache on first use), or a hub id like ``org/name``.
+        progress: told about a download.
+
+    Raises:
+        ModelError: what is wrong with the checkpoint, and what to do.
+    """
+    path = Path(name).expanduser()
+    entries = catalogue.load()
+    if not path.exists() and str(name) in entries:
+        path = catalogue.fetch(entries[str(name)], progress)
+    elif not path.exists() and catalogue.is_hub_id(str(name)):
+        path = catalogue.fetch_from_hub(str(name), progress)
+    if path.is_dir():
+        return _open_folder(path)
+    if path.is_file():
+        return _open_gguf(path)
+    raise ModelError(
+        f"{name}: no such folder or file, and {unknown('catalogue model', str(name), entries)}",
+        hint="give a Hugging Face folder, a .gguf file, a catalogue name (edgesdk models), or a hub id org/name",
+    )
+
+
+def _open_folder(folder: Path) -> Model:
+    config = Config.read(folder / "config.json")
+    if config.get("quantization_config"):
+        method = config.section("quantization_config").get("quant_method")
+        raise ModelError(
+            f"{folder}: the checkpoint is already quantized ({method}), which edgesdk cannot carry yet",
+            hint="export the unquantized checkpoint",
+        )
+    kind = config.get("model_type")
+    family = _family(str(kind), config.where, lambda family: family.model_types)
+    spec = family.spec(config)
+    file = SafetensorsFolder(folder)
+    weights = CheckpointWeights(file, family.transformers_places(spec), spec.tensors())
+    licence_files = tuple(folder / name for name in _LICENCE_NAMES if (folder / name).is_file())
+    origin = Origin(folder.resolve().name, tuple(file.files), _card_licence(folder), licence_files)
+    return Model(spec, weights, _fitting(open_tokenizer(folder), spec, str(folder)), origin)
+
+
+def _open_gguf(path: Path) -> Model:
+    file = GgufFile(path)
+    metadata = file.metadata
+    architecture = str(metadata.get("general.architecture"))
+    family = _family(architecture, str(path), lambda family: family.gguf_architectures)
+    config = _gguf_config(file, family, architecture)
+    spec = family.spec(config)
+    weights = CheckpointWeights(file, family.gguf_places(spec), spec.tensors())
+    licence_files = tuple(path.parent / name for name in _LICENCE_NAMES if (path.parent / name).is_file())
+    origin = Origin(path.stem, (path,), metadata.get("general.license"), licence_files)
+    return Model(spec, weights, _fitting(tokenizer_from_gguf(metadata, str(path)), spec, str(path)), origin)
+
+
+def _family(kind: str, where: str, kinds: Callable[[Family], tuple[str, ...]]) -> Family:
+    families = [FAMILIES.get(name) for name in FAMILIES.names()]
+    for family in families:
+        if kind in kinds(family):
+            return family
+    known = ", ".join(f"{family.name} ({', '.join(kinds(family))})" for family in families if kinds(family))
+    raise ModelError(
+        f"{where}: architecture '{kind}' belongs to no family that edgesdk knows; known: {known}",
+        hint="a family is one small module: see 'Adding a family' in the README",
+    )
+
+
+def _gguf_config(file: GgufFile, family: Family, architecture: str) -> Config:
+    """GGUF metadata in transformers' keys."""
+    prefix = architecture + "."
+    own = {key.removeprefix(prefix): value for key, value in file.metadata.items() if key.startswith(prefix)}
+    embedding = file.shape("token_embd.weight")
+    values = {
+        "hidden_size": own.get("embedding_length"),
+        "intermediate_size": own.get("feed_forward_length"),
+        "num_hidden_layers": own.get("block_count"),
+        "num_attention_heads": own.get("attention.head_count"),
+        "num_key_value_heads": own.get("attention.head_count_kv"),
+        "head_dim": own.get("attention.key_length"),
+        "rms_norm_eps": own.get("attention.layer_norm_rms_epsilon"),
+        "max_position_embeddings": own.get("context_length"),
+        "rope_theta": own.get("rope.freq_base"),
+        "sliding_window": own.get("attention.sliding_window"),
+        "vocab_size": embedding[0] if embedding else None,
+        "tie_word_embeddings": file.shape("output.weight") is None,
+        "rope_scaling": _gguf_rope_scaling(own, file),
+        **family.gguf_config(own),
+    }
+    return Config({key: value for key, value in values.items() if value is not None}, file.where)
+
+
+def _gguf_rope_scaling(own: Mapping[str, Any], file: GgufFile) -> dict[str, Any] | None:
+    if file.shape("rope_freqs.weight") is not None:
+        raise ModelError(
+            f"{file.where}: scaled rotary frequencies (rope_freqs) in a GGUF file are not supported",
+            hint="open the original Hugging Face checkpoint",
+        )
+    kind = own.get("rope.scaling.type", "none")
+    return None if kind == "none" else {"rope_type": kind, "factor": own.get("rope.scaling.factor")}
+
+
+def _fitting(tokenizer: Tokenizer, spec: DecoderSpec, where: str) -> Tokenizer:
+    if tokenizer.size > spec.vocab:
+        raise ModelError(
+            f"{where}: the tokenizer has ids up to {tokenizer.size - 1}, but the embedding has {spec.vocab} rows",
+            hint="the tokenizer belongs to another model, or the embedding was not resized for added tokens",
+        )
+    return tokenizer
+
+
+def _card_licence(folder: Path) -> str | None:
+    """The licence that the model card's front matter names."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    for line in card.read_text(encoding="utf-8", errors="replace").splitlines()[:60]:
+        if line.startswith("license:"):
+            return line.partition(":")[2].strip() or None
+    return None

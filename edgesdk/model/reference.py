@@ -1,0 +1,266 @@
+"""The torch reference model: interprets a spec, defines the numerics.
+
+Calibration, quality and parity are measured against it, and it is what ``torch.export`` sees. Layers are built one at a
+time from the weights; a resident model keeps them, a streamed one drops each after use, so that its memory is that of
+the largest tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from .rope import rotary_tables
+from .spec import Activation, Attention, Layer, Mlp, Rope
+from .weights import dense
+
+if TYPE_CHECKING:
+    from . import Model
+
+
+class LayerCache:
+    """Keys and values of one layer: float [batch, kv_heads, capacity, head_dim], filled from the front."""
+
+    def __init__(self, batch: int, attention: Attention, capacity: int, dtype: torch.dtype) -> None:
+        shape = (batch, attention.kv_heads, capacity, attention.head_dim)
+        self.keys, self.values = torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)
+
+    def update(self, start: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write new positions at ``start`` and return all positions up to their end."""
+        end = start + keys.shape[2]
+        self.keys[:, :, start:end], self.values[:, :, start:end] = keys, values
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+class DecoderLayer(nn.Module):
+    """One decoder layer over float weights, as described by its :class:`Layer`."""
+
+    def __init__(self, layer: Layer, eps: float, tensors: dict[str, Tensor]) -> None:
+        """``tensors`` holds the layer's weights by canonical name without the layer prefix."""
+        super().__init__()
+        self.layer, self.eps = layer, eps
+        for name, tensor in tensors.items():
+            self.register_buffer(name.replace(".", "_"), tensor)
+
+    def forward(self, x: Tensor, tables: tuple[Tensor, Tensor], cache: LayerCache | None, start: int) -> Tensor:
+        """Hidden states [batch, positions, hidden] of positions ``start`` onwards, through the layer.
+
+        ``tables`` are cosines and sines of just these positions; without a cache, ``start`` must be 0.
+        """
+        attended = self._attend(self._norm(x, "attn_norm"), tables, cache, start)
+        if self.layer.post_norms:
+            attended = self._norm(attended, "post_attn_norm")
+        x = x + attended
+        fed = self._feed(self._norm(x, "mlp_norm"))
+        if self.layer.post_norms:
+            fed = self._norm(fed, "post_mlp_norm")
+        return x + fed
+
+    def _norm(self, x: Tensor, name: str) -> Tensor:
+        return rms_norm(x, self.get_buffer(f"{name}_weight"), self.eps)
+
+    def _linear(self, x: Tensor, name: str) -> Tensor:
+        bias = f"{name}_bias"
+        return F.linear(x, self.get_buffer(f"{name}_weight"), self.get_buffer(bias) if hasattr(self, bias) else None)
+
+    def _attend(self, x: Tensor, tables: tuple[Tensor, Tensor], cache: LayerCache | None, start: int) -> Tensor:
+        attention = self.layer.attention
+        q, k, v = (
+            self._linear(x, name).unflatten(-1, (heads, attention.head_dim)).transpose(1, 2)
+            for name, heads in (("q", attention.heads), ("k", attention.kv_heads), ("v", attention.kv_heads))
+        )
+        if attention.qk_norm:
+            q, k = self._norm(q, "q_norm"), self._norm(k, "k_norm")
+        q, k = rotate(q, *tables), rotate(k, *tables)
+        if cache is not None:
+            k, v = cache.update(start, k, v)
+        return self._linear(attend(q, k, v, attention).transpose(1, 2).flatten(-2), "o")
+
+    def _feed(self, x: Tensor) -> Tensor:
+        mlp: Mlp = self.layer.mlp
+        up = self._linear(x, "up")
+        inner = activate(self._linear(x, "gate"), mlp.activation) * up if mlp.gated else activate(up, mlp.activation)
+        return self._linear(inner, "down")
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Root-mean-square norm over the last axis (arXiv 1910.07467), computed in float32."""
+    wide = x.float()
+    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+    return (wide * weight.float()).to(x.dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate [..., positions, head_dim] by half-split pairs; tables are [positions, head_dim / 2]."""
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
+    """Causal attention of the last ``q.shape[2]`` of ``k.shape[2]`` positions, windowed and capped as described.
+
+    Shapes: q [batch, heads, new, head_dim], k and v [batch, kv_heads, all, head_dim]; returns the shape of q.
+    """
+    new, total = q.shape[2], k.shape[2]
+    if attention.softcap is None and new == total and (attention.window is None or total <= attention.window):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=attention.scale, enable_gqa=True)
+    rows = torch.arange(total - new, total).unsqueeze(1)
+    columns = torch.arange(total).unsqueeze(0)
+    mask = columns <= rows
+    if attention.window is not None:
+        mask &= columns > rows - attention.window
+    if attention.softcap is None:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=attention.scale, enable_gqa=True)
+    groups = attention.heads // attention.kv_heads
+    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    scores = attention.softcap * torch.tanh((q @ k.transpose(-1, -2)) * attention.scale / attention.softcap)
+    return torch.softmax(scores.masked_fill(~mask, float("-inf")).float(), dim=-1).to(q.dtype) @ v
+
+
+def activate(x: Tensor, kind: Activation) -> Tensor:
+    """The activation of an MLP."""
+    if kind == "silu":
+        return F.silu(x)
+    if kind == "relu":
+        return F.relu(x)
+    return F.gelu(x, approximate="tanh" if kind == "gelu_tanh" else "none")
+
+
+class ReferenceModel:
+    """A model's spec and weights, run in torch.
+
+    Args:
+        model: any model, compressed or not; quantized tensors are dequantized exactly.
+        dtype: of weights and activations; float32 is the reference, bfloat16 is for sampling text quickly.
+        resident: keep every layer in memory (fast) or read each again when it is needed (small).
+    """
+
+    def __init__(self, model: Model, *, dtype: torch.dtype = torch.float32, resident: bool = True) -> None:
+        self.model, self.spec, self.dtype, self.resident = model, model.spec, dtype, resident
+        self._kept: dict[str, DecoderLayer | Tensor] = {}
+        self._tables = lru_cache(maxsize=None)(self._make_tables)
+
+    def caches(self, batch: int, capacity: int) -> list[LayerCache]:
+        """Empty caches, one a layer."""
+        return [LayerCache(batch, layer.attention, capacity, self.dtype) for layer in self.spec.layers]
+
+    @torch.inference_mode()
+    def hidden(
+        self, batches: Sequence[Tensor], caches: Sequence[LayerCache] | None = None, start: int = 0
+    ) -> list[Tensor]:
+        """Final hidden states of id batches [batch, positions], each [batch, positions, hidden].
+
+        Layers are the outer loop, so a streamed model reads its weights once however many batches there are. With
+        ``caches`` there must be one batch, and its positions begin at ``start``.
+        """
+        states = self._embed(batches)
+        for index, layer in enumerate(self.layers()):
+            cache = caches[index] if caches is not None else None
+            for number, x in enumerate(states):
+                tables = self._positions(layer.layer.attention, start, x.shape[1])
+                states[number] = layer(x, tables, cache, start)
+        norm = dense(self.model.weights.get("final_norm.weight"), self.dtype)
+        return [rms_norm(x, norm, self.spec.norm_eps) for x in states]
+
+    @torch.inference_mode()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [..., vocab] of final hidden states [..., hidden], in float32."""
+        found = F.linear(hidden, self._matrix(self.spec.head_name)).float()
+        cap = self.spec.logit_softcap
+        return found if cap is None else cap * torch.tanh(found / cap)
+
+    def layers(self) -> Iterator[DecoderLayer]:
+        """The layers in order, each built when it is reached."""
+        for index in range(len(self.spec.layers)):
+            key = f"layers.{index}"
+            kept = self._kept.get(key)
+            layer = kept if isinstance(kept, DecoderLayer) else self._build(index)
+            if self.resident:
+                self._kept[key] = layer
+            yield layer
+
+    def _build(self, index: int) -> DecoderLayer:
+        prefix = f"layers.{index}."
+        tensors = {
+            name.removeprefix(prefix): dense(self.model.weights.get(name), self.dtype)
+            for name in self.spec.layer_tensors(index)
+        }
+        return DecoderLayer(self.spec.layers[index], self.spec.norm_eps, tensors)
+
+    def _matrix(self, name: str) -> Tensor:
+        kept = self._kept.get(name)
+        matrix = kept if isinstance(kept, Tensor) else dense(self.model.weights.get(name), self.dtype)
+        if self.resident:
+            self._kept[name] = matrix
+        return matrix
+
+    def _embed(self, batches: Sequence[Tensor]) -> list[Tensor]:
+        matrix = self._matrix("embed.weight")
+        scale = torch.tensor(self.spec.embedding_scale, dtype=self.dtype)
+        return [F.embedding(ids, matrix) * scale for ids in batches]
+
+    def _positions(self, attention: Attention, start: int, count: int) -> tuple[Tensor, Tensor]:
+        needed = max(64, 1 << (start + count - 1).bit_length())
+        cos, sin = self._tables(attention.rope, attention.head_dim, needed)
+        return cos[start : start + count], sin[start : start + count]
+
+    @staticmethod
+    def _make_tables(rope: Rope, head_dim: int, positions: int) -> tuple[Tensor, Tensor]:
+        return rotary_tables(rope, head_dim, positions)
+
+
+class ReferenceSession:
+    """The reference model behind the :class:`~edgesdk.session.Session` interface."""
+
+    def __init__(self, model: Model, context: int | None = None) -> None:
+        self._reference = ReferenceModel(model)
+        self.context = context or model.spec.context
+        self.vocab = model.spec.vocab
+        self.reset()
+
+    def reset(self) -> None:
+        self.position = 0
+        self._caches = self._reference.caches(1, 0)
+        self._capacity = 0
+
+    def rewind(self, count: int) -> None:
+        if not 0 <= count <= self.position:
+            raise ModelError(f"cannot rewind {count} of {self.position} tokens")
+        self.position -= count
+
+    def prefill(self, ids: Sequence[int]) -> np.ndarray:
+        hidden = self._advance(ids)
+        return self._reference.logits(hidden[-1]).numpy()
+
+    def decode(self, token: int) -> np.ndarray:
+        return self.prefill([token])
+
+    def score(self, ids: Sequence[int]) -> np.ndarray:
+        return self._reference.logits(self._advance(ids)).numpy()
+
+    def _advance(self, ids: Sequence[int]) -> Tensor:
+        if not ids:
+            raise ModelError("no tokens to run")
+        if self.position + len(ids) > self.context:
+            raise ModelError(f"{self.position + len(ids)} tokens exceed the context of {self.context}")
+        self._reserve(self.position + len(ids))
+        (hidden,) = self._reference.hidden([torch.tensor([list(ids)])], self._caches, self.position)
+        self.position += len(ids)
+        return hidden[0]
+
+    def _reserve(self, positions: int) -> None:
+        """Grow the caches by doubling."""
+        if positions <= self._capacity:
+            return
+        self._capacity = min(self.context, max(64, 2 * positions))
+        grown = self._reference.caches(1, self._capacity)
+        for old, new in zip(self._caches, grown, strict=True):
+            new.update(0, old.keys, old.values)
+        self._caches = grown

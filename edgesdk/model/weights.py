@@ -1,0 +1,111 @@
+"""Weights by canonical name, read one tensor at a time: nothing here holds a whole model in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from ..errors import ModelError
+from .tensors import QuantizedTensor
+
+if TYPE_CHECKING:
+    import torch
+
+    Stored: TypeAlias = torch.Tensor | QuantizedTensor
+
+
+
+class Weights(Protocol):
+    """Weights of one model by canonical name."""
+
+    def get(self, name: str) -> Stored:
+        """Read one tensor: a float tensor as it is stored, or a :class:`QuantizedTensor`. The caller owns it."""
+
+
+class TensorFile(Protocol):
+    """Named tensors of a checkpoint, memory-mapped only while one is read."""
+
+    where: str
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """The shape of a tensor, or None when the file has no such tensor."""
+
+    def read(self, name: str) -> Stored:
+        """Copy one tensor out of the file."""
+
+
+@dataclass(frozen=True)
+class Stowed:
+    """Where a canonical tensor lies in a checkpoint, and how it differs from what the spec wants."""
+
+    name: str
+    offset: float = 0.0
+    permuted_heads: int | None = None
+
+
+class CheckpointWeights:
+    """The weights of a checkpoint under their canonical names; values are checked to be finite when first read."""
+
+    def __init__(self, file: TensorFile, places: Mapping[str, Stowed], shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Check that every tensor is there with the right shape.
+
+        Raises:
+            ModelError: a tensor is missing or has another shape than the configuration says.
+        """
+        self._file, self._places = file, places
+        self._checked: set[str] = set()
+        for name, shape in shapes.items():
+            stowed = places[name].name
+            found = file.shape(stowed)
+            if found is None:
+                raise ModelError(f"{file.where}: tensor '{stowed}' is missing")
+            if found != shape:
+                raise ModelError(
+                    f"{file.where}: tensor '{stowed}' is {_by(found)}, but the configuration asks for {_by(shape)}"
+                )
+
+    def get(self, name: str) -> Stored:
+        place = self._places[name]
+        tensor = self._file.read(place.name)
+        if name not in self._checked:
+            self._check_finite(place.name, tensor)
+            self._checked.add(name)
+        if place.permuted_heads is not None:
+            order = half_split_order(tensor.shape[0], place.permuted_heads)
+            tensor = tensor.select_rows(order) if isinstance(tensor, QuantizedTensor) else tensor[order]
+        if place.offset:
+            tensor = dense(tensor) + place.offset
+        return tensor
+
+    def _check_finite(self, stowed: str, tensor: Stored) -> None:
+        floats = tensor.scales if isinstance(tensor, QuantizedTensor) else tensor
+        # A sum is finite unless a term is not (or the sum overflows, which the exact test then settles).
+        if not floats.float().sum().isfinite() and not floats.isfinite().all():
+            bad = int((~floats.isfinite()).sum())
+            raise ModelError(
+                f"{self._file.where}: tensor '{stowed}' holds {bad} values that are NaN or infinite",
+                hint="the checkpoint is damaged or its training diverged; no compression can mend it",
+            )
+
+
+def dense(tensor: Stored, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """A stored tensor as a plain float tensor (float32 unless ``dtype`` says otherwise)."""
+    import torch
+
+    floats = tensor.dequantize() if isinstance(tensor, QuantizedTensor) else tensor
+    return floats.to(dtype or torch.float32)
+
+
+def half_split_order(rows: int, heads: int) -> torch.Tensor:
+    """Row order that turns interleaved rotary pairs (GGUF's Llama) into half-split ones.
+
+    Returns: int64 [rows]; row i of the half-split matrix is row ``order[i]`` of the interleaved one.
+    """
+    import torch
+
+    return torch.arange(rows).view(heads, rows // heads // 2, 2).transpose(1, 2).reshape(rows)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(str(length) for length in shape)

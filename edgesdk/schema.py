@@ -1,0 +1,94 @@
+"""Typed loading of JSON and TOML into frozen dataclasses, with errors that name file, key and known keys."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import EdgeError
+
+T = TypeVar("T")
+
+
+def load(cls: type[T], data: object, where: str, error: type[EdgeError] = EdgeError) -> T:
+    """Build the dataclass ``cls`` from plain data, strictly.
+
+    Args:
+        cls: a dataclass; nested dataclasses, tuples, literals and unions are followed.
+        data: what a JSON or TOML parser returned.
+        where: the file (or option) the data came from, for messages.
+        error: the error class to raise.
+
+    Raises:
+        EdgeError: (of class ``error``) on an unknown key, a missing key or a value of the wrong type.
+    """
+    unknown = _first_unknown_key(cls, data, "")
+    if unknown is not None:
+        path, known = unknown
+        close = difflib.get_close_matches(path.rsplit(".", 1)[-1], known, n=1)
+        raise error(
+            f"{where}: unknown key '{path}'; known here: {', '.join(sorted(known)) or '(none)'}",
+            hint=f"did you mean '{close[0]}'?" if close else None,
+        )
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(cls).validate_python(data)
+    except ValidationError as failure:
+        first = failure.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        found = "" if first["type"] == "missing" else f", found {_short(first['input'])}"
+        raise error(f"{where}: key '{key}': {first['msg'].lower()}{found}") from None
+
+
+def dump(value: Any) -> Any:
+    """Return ``value`` (dataclasses, tuples, paths, mappings) as plain JSON data."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: dump(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): dump(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [dump(item) for item in value]
+    if isinstance(value, Path):
+        return value.as_posix()
+    return value
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _first_unknown_key(cls: Any, data: object, prefix: str) -> tuple[str, list[str]] | None:
+    if not dataclasses.is_dataclass(cls) or not isinstance(data, Mapping):
+        return None
+    hints = typing.get_type_hints(cls)
+    known = [field.name for field in dataclasses.fields(cls)]
+    for key, value in data.items():
+        if key not in known:
+            return prefix + str(key), known
+        for inner, item in _members(hints[key], value):
+            found = _first_unknown_key(inner, item, f"{prefix}{key}.")
+            if found is not None:
+                return found
+    return None
+
+
+def _members(hint: Any, value: object) -> list[tuple[Any, object]]:
+    """Pair every nested value with the dataclass that its type hint asks for."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return [(hint, value)]
+    if origin in (typing.Union, types.UnionType):
+        options = [option for option in arguments if dataclasses.is_dataclass(option)]
+        return [(options[0], value)] if len(options) == 1 else []
+    if origin in (tuple, list) and isinstance(value, (list, tuple)) and arguments:
+        return [(arguments[0], item) for item in value]
+    if origin is dict and isinstance(value, Mapping):
+        return [(arguments[1], item) for item in value.values()]
+    return []
