@@ -145,6 +145,7 @@ class ReferenceModel:
     def __init__(self, model: Model, *, dtype: torch.dtype = torch.float32, resident: bool = True) -> None:
         self.model, self.spec, self.dtype, self.resident = model, model.spec, dtype, resident
         self._kept: dict[str, DecoderLayer | Tensor] = {}
+        self._head: Tensor | None = None
         self._tables = lru_cache(maxsize=None)(self._make_tables)
 
     def caches(self, batch: int, capacity: int) -> list[LayerCache]:
@@ -172,7 +173,9 @@ class ReferenceModel:
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., vocab] of final hidden states [..., hidden], in float32."""
-        found = F.linear(hidden, self._matrix(self.spec.head_name)).float()
+        if self._head is None:
+            self._head = self._matrix(self.spec.head_name)
+        found = F.linear(hidden, self._head).float()
         cap = self.spec.logit_softcap
         return found if cap is None else cap * torch.tanh(found / cap)
 

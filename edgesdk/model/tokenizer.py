@@ -80,6 +80,21 @@ class Tokenizer:
         """The written form of one id ('' for None)."""
         return "" if index is None else self.backend.id_to_token(index) or ""
 
+    def config_text(self) -> str:
+        """A ``tokenizer_config.json`` for runtimes that read one beside ``tokenizer.json``."""
+        special = self.special
+        stop = special.stop[0] if special.stop else None
+        named = {"bos_token": special.bos, "eos_token": stop, "pad_token": special.pad}
+        config: dict[str, Any] = {key: self.token(index) for key, index in named.items() if index is not None}
+        config |= {
+            "add_bos_token": special.bos is not None and special.prefix[:1] == (special.bos,),
+            "clean_up_tokenization_spaces": False,
+            "tokenizer_class": "PreTrainedTokenizerFast",
+        }
+        if self.chat_template is not None:
+            config["chat_template"] = self.chat_template
+        return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+
     def chat(self, messages: Sequence[Message]) -> list[int]:
         """Ids of a conversation, ready for the assistant's answer.
 

@@ -1,0 +1,104 @@
+"""The ONNX converter: ``model.onnx``, its data file, and the configuration of onnxruntime-genai."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgesdk.converter import MemoryPlan, Program, ProgramOptions
+from edgesdk.errors import MissingExtraError, RecipeError, TargetError
+from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, tensor_bits
+
+from .names import DATA_FILE, MODEL_FILE
+
+if TYPE_CHECKING:
+    from edgesdk.compress.recipe import Recipe
+    from edgesdk.model import DecoderSpec, Model
+    from edgesdk.progress import Progress
+    from edgesdk.session import Session
+    from edgesdk.targets import Target
+
+_ACCURACY = {8: 4, 32: 1}  # accuracy_level of MatMulNBits
+_PREFILL = 256
+_RUNTIME_BYTES = 60_000_000  # resident size of a process with ONNX Runtime and numpy loaded, measured
+_GRAPH_BYTES = 400_000
+
+
+class OnnxConverter:
+    """Programs for ONNX Runtime and onnxruntime-genai."""
+
+    name = "onnx"
+
+    def check(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
+        held = set(target.schemes)
+        for name in spec.tensors():
+            grid = recipe.grid(name)
+            scheme = f"w{grid[0]}" if grid and grid[0] < 16 else "float"
+            if scheme not in held:
+                raise RecipeError(
+                    f"target {target.name} holds {', '.join(sorted(held))} weights, but recipe {recipe.name} makes "
+                    f"{name} {scheme}"
+                )
+        for layer in spec.layers:
+            if layer.attention.head_dim % 16:
+                raise TargetError(
+                    f"GroupQueryAttention of ONNX Runtime rotates heads of a multiple of 16, not {layer.attention.head_dim}"
+                )
+
+    def plan(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> MemoryPlan:
+        program, weights = _GRAPH_BYTES, 0
+        for name, (elements, bits, group) in tensor_bits(spec, recipe, options).items():
+            stored = elements * bits // 8 + (elements // group * 2 if group else 0)
+            blocks = elements // math.gcd(group, 256) if group else 0
+            packed = elements * bits // 8 + blocks * 8  # MatMulNBits keeps a scale and a block sum in float32
+            program += stored
+            weights += packed + (stored if name == "embed.weight" and spec.tied and group else 0)
+        width = FLOAT_BITS[options.float_type] // 8
+        tables = len({layer.attention.rope for layer in spec.layers}) * options.context * width
+        program += tables * max(layer.attention.head_dim for layer in spec.layers)
+        widest = max(2 * layer.mlp.size + layer.attention.q_size + 4 * spec.hidden for layer in spec.layers)
+        activations = min(_PREFILL, options.context) * widest * width + spec.vocab * 8
+        return MemoryPlan(program, weights, kv_cache_bytes(spec, options), activations, _RUNTIME_BYTES)
+
+    def convert(self, model: Model, options: ProgramOptions, folder: Path, progress: Progress) -> Program:
+        try:
+            import onnx_ir as ir
+            import torch
+        except ModuleNotFoundError as failure:
+            raise MissingExtraError(failure.name or "onnx_ir", "onnx") from None
+
+        from .builder import GraphBuilder
+        from .decoder import OPSET, DecoderGraph
+        from .linear import Activations
+
+        accuracy = _ACCURACY[options.activations]
+        with (folder / DATA_FILE).open("wb") as data:
+            builder = GraphBuilder(folder, data, getattr(torch, options.float_type))
+            graph = DecoderGraph(builder, model, options.context, Activations(accuracy))
+            with progress.stage("Writing the ONNX program", len(model.spec.layers)) as stage:
+                for _ in graph.emit():
+                    stage.advance()
+        program = ir.Model(builder.graph("decoder", OPSET), ir_version=10, producer_name="edgesdk")
+        (folder / MODEL_FILE).write_bytes(ir.to_proto(program).SerializeToString(deterministic=True))
+        self._write_genai(model, options, folder)
+        facts = {"accuracy_level": accuracy, "data": DATA_FILE, "genai": "genai_config.json"}
+        return Program(MODEL_FILE, facts, {"onnx-ir": ir.__version__})
+
+    def open(self, main: Path, context: int, threads: int | None = None) -> Session:
+        try:
+            from .session import OnnxSession
+        except ModuleNotFoundError as failure:
+            raise MissingExtraError(failure.name or "onnxruntime", "onnx") from None
+
+        return OnnxSession(main, context, threads)
+
+    def _write_genai(self, model: Model, options: ProgramOptions, folder: Path) -> None:
+        from .genai import genai_config
+
+        text = json.dumps(genai_config(model, options.context), indent=2, ensure_ascii=False)
+        (folder / "genai_config.json").write_text(text + "\n", encoding="utf-8")
+
+
+CONVERTER = OnnxConverter()

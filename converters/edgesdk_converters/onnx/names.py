@@ -1,0 +1,19 @@
+"""Names of the program's inputs and outputs: those that onnxruntime-genai expects, and one of ours."""
+
+from __future__ import annotations
+
+MODEL_FILE = "model.onnx"
+DATA_FILE = "model.onnx.data"
+
+#: First position whose logits are wanted, as a slice start: -1 (the default) the last, 0 all.
+LOGITS_START = "logits_start"
+
+
+def past_names(layer: int) -> tuple[str, str]:
+    """Names of a layer's cache inputs."""
+    return f"past_key_values.{layer}.key", f"past_key_values.{layer}.value"
+
+
+def present_names(layer: int) -> tuple[str, str]:
+    """Names of a layer's cache outputs."""
+    return f"present.{layer}.key", f"present.{layer}.value"

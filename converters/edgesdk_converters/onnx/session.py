@@ -1,0 +1,115 @@
+"""A session over ONNX Runtime: preallocated caches that are updated in place, inputs bound once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from edgesdk.errors import BundleError, EdgeError
+
+from .names import LOGITS_START, past_names, present_names
+
+_CHUNK = 256  # positions of one prefill step: bounds the activations, keeps the matrix kernels busy
+
+
+class OnnxSession:
+    """Runs ``model.onnx`` of a bundle; see :class:`edgesdk.session.Session` for the contract."""
+
+    def __init__(self, model: Path, context: int, threads: int | None = None) -> None:
+        """Load the program.
+
+        Args:
+            model: the ``.onnx`` file, its data file beside it.
+            context: capacity of the caches, in tokens.
+            threads: threads of the matrix kernels; None leaves the choice to ONNX Runtime.
+
+        Raises:
+            BundleError: ONNX Runtime refuses the file.
+        """
+        options = ort.SessionOptions()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as failure:  # the binding raises a class per status code, all of them Exceptions
+            reason = str(failure).splitlines()[0]
+            raise BundleError(f"{model.name}: ONNX Runtime {ort.__version__} cannot load it: {reason}") from None
+        self.context, self.position = context, 0
+        self.vocab = int(self._session.get_outputs()[0].shape[-1])
+        self._binding = self._session.io_binding()
+        self._float = np.dtype(np.float16 if "float16" in self._session.get_outputs()[0].type else np.float32)
+        self._ids = np.zeros((1, context), dtype=np.int64)
+        self._mask = np.ones((1, context), dtype=np.int64)
+        self._starts = {start: np.array([start], dtype=np.int64) for start in (-1, 0)}
+        self._logits = np.zeros((1, self.vocab), dtype=self._float)
+        self._caches = self._bind_caches()
+
+    def reset(self) -> None:
+        self.position = 0
+
+    def rewind(self, count: int) -> None:
+        if not 0 <= count <= self.position:
+            raise EdgeError(f"cannot rewind {count} of {self.position} tokens")
+        self.position -= count
+
+    def prefill(self, ids: Sequence[int]) -> np.ndarray:
+        self._check(ids)
+        for at in range(0, len(ids), _CHUNK):
+            self._run(ids[at : at + _CHUNK], self._logits, start=-1)
+        return self._logits[0].astype(np.float32)
+
+    def decode(self, token: int) -> np.ndarray:
+        return self.prefill([token])
+
+    def score(self, ids: Sequence[int]) -> np.ndarray:
+        self._check(ids)
+        rows = np.empty((len(ids), self.vocab), dtype=self._float)
+        for at in range(0, len(ids), _CHUNK):
+            chunk = ids[at : at + _CHUNK]
+            self._run(chunk, rows[at : at + len(chunk)], start=0)
+        return rows.astype(np.float32, copy=False)
+
+    def _check(self, ids: Sequence[int]) -> None:
+        if not ids:
+            raise EdgeError("no tokens to run")
+        if self.position + len(ids) > self.context:
+            raise EdgeError(
+                f"{self.position + len(ids)} tokens exceed the context of {self.context}",
+                hint="export with a larger --context, or shorten the text",
+            )
+        if min(ids) < 0 or max(ids) >= self.vocab:
+            raise EdgeError(f"token ids must lie in 0 to {self.vocab - 1}, found {min(ids)} to {max(ids)}")
+
+    def _run(self, ids: Sequence[int], logits: np.ndarray, start: int) -> None:
+        """Run one step; the caches already hold ``position`` tokens. ``logits`` receives [rows, vocab]."""
+        count, total = len(ids), self.position + len(ids)
+        self._ids[0, :count] = ids
+        self._bind_input("input_ids", self._ids, (1, count))
+        self._bind_input("attention_mask", self._mask, (1, total))
+        self._bind_input(LOGITS_START, self._starts[start], (1,))
+        self._binding.bind_output(
+            "logits", "cpu", 0, self._float, (1, *logits.shape), logits.ctypes.data
+        )
+        self._session.run_with_iobinding(self._binding)
+        self.position = total
+
+    def _bind_input(self, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+        self._binding.bind_input(name, "cpu", 0, array.dtype, shape, array.ctypes.data)
+
+    def _bind_caches(self) -> list[Any]:
+        """One buffer for each cache, bound as past and as present: GroupQueryAttention then writes in place."""
+        shapes = {value.name: value.shape for value in self._session.get_inputs()}
+        kept = []
+        for layer in range(sum(name.endswith(".key") for name in shapes)):
+            for past, present in zip(past_names(layer), present_names(layer), strict=True):
+                _, heads, _, head_dim = shapes[past]
+                cache = np.zeros((1, heads, self.context, head_dim), dtype=self._float)
+                self._bind_input(past, cache, cache.shape)
+                self._binding.bind_output(present, "cpu", 0, self._float, cache.shape, cache.ctypes.data)
+                kept.append(cache)
+        return kept

@@ -1,0 +1,163 @@
+"""Bundles: pack, open, verify. A bundle is a folder, or the same folder in one zip; its manifest is written last."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ..errors import BundleError
+from ..files import replacing
+from ..progress import SILENT, Progress, track
+from .manifest import FILE, SCHEMA, Manifest, file_entry
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_DAMAGED = "the bundle is damaged: copy or export it again"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An unpacked bundle.
+
+    Attributes:
+        folder: where its files lie.
+        manifest: what it says about itself.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def main(self) -> Path:
+        """The program file."""
+        return self.folder / self.manifest.program.main
+
+
+def seal(folder: Path, manifest: Manifest) -> Manifest:
+    """Record every file of ``folder`` in the manifest and write it: the last step of making a bundle."""
+    from dataclasses import replace
+
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    entries = tuple(file_entry(path, path.relative_to(folder).as_posix()) for path in paths)
+    sealed = replace(manifest, files=entries)
+    (folder / FILE).write_text(sealed.text(), encoding="utf-8", newline="\n")
+    return Manifest.parse(sealed.text(), FILE)
+
+
+def pack(folder: Path, path: Path) -> None:
+    """Put a sealed folder into one zip: names sorted, no times, nothing compressed (weights do not shrink)."""
+    with replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+        for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+            info = zipfile.ZipInfo(file.relative_to(folder).as_posix(), _EPOCH)
+            info.external_attr = 0o644 << 16
+            info.file_size = file.stat().st_size
+            with file.open("rb") as source, archive.open(info, "w") as out:
+                shutil.copyfileobj(source, out, 1 << 20)
+
+
+@contextmanager
+def open_bundle(path: str | Path, *, check: bool = True, progress: Progress = SILENT) -> Iterator[Bundle]:
+    """Open a bundle folder or zip (unpacked into a temporary folder while it is open).
+
+    Args:
+        path: the bundle.
+        check: verify every size and hash before anything is used.
+        progress: told of every file checked.
+
+    Raises:
+        BundleError: no bundle, damaged, unsafe names in the zip, or a newer schema.
+    """
+    path = Path(path)
+    if path.is_dir():
+        yield _open_folder(path, check, progress)
+    elif path.is_file():
+        with tempfile.TemporaryDirectory(prefix="edgesdk-") as scratch:
+            _unpack(path, Path(scratch))
+            yield _open_folder(Path(scratch), check, progress)
+    else:
+        raise BundleError(f"{path}: no such bundle")
+
+
+def _open_folder(folder: Path, check: bool, progress: Progress) -> Bundle:
+    file = folder / FILE
+    if not file.is_file():
+        raise BundleError(f"{folder}: no {FILE}, so not a (whole) bundle", hint="edgesdk export makes bundles")
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except UnicodeDecodeError:
+        raise BundleError(f"{file}: not UTF-8 text", hint=_DAMAGED) from None
+    bundle = Bundle(folder, Manifest.parse(text, str(file)))
+    if check:
+        _check_files(bundle, progress)
+    return bundle
+
+
+def _check_files(bundle: Bundle, progress: Progress) -> None:
+    folder, entries = bundle.folder, bundle.manifest.files
+    for entry in entries:
+        _check_name(entry.path, FILE)
+    listed = {entry.path for entry in entries}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != FILE and name not in listed:
+            raise BundleError(f"{path}: not listed in the manifest", hint="remove it, or export again")
+    for needed in (bundle.manifest.program.main, bundle.manifest.tokenizer.file):
+        if needed and needed not in listed:
+            raise BundleError(f"{folder}: the manifest does not list {needed}", hint=_DAMAGED)
+    for entry in track(progress, "Verifying", entries):
+        path = folder / entry.path
+        if not path.is_file():
+            raise BundleError(f"{path}: missing", hint=_DAMAGED)
+        if path.stat().st_size != entry.size:
+            raise BundleError(f"{path}: {path.stat().st_size} bytes, the manifest says {entry.size}", hint=_DAMAGED)
+        if file_entry(path).sha256 != entry.sha256:
+            raise BundleError(f"{path}: its SHA-256 is not the one in the manifest", hint=_DAMAGED)
+
+
+def _check_name(name: str, where: str) -> None:
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name or not pure.parts:
+        raise BundleError(f"{where}: unsafe file name {name!r}", hint="do not trust this bundle")
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            for name in names:
+                _check_name(name, str(path))
+            if len(set(names)) != len(names):
+                raise BundleError(f"{path}: the same name twice", hint="do not trust this bundle")
+            archive.extractall(folder)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as failure:
+        raise BundleError(f"{path}: not a whole zip file ({failure})", hint=_DAMAGED) from None
+
+
+def check_runtime(manifest: Manifest) -> str | None:
+    """The installed version of the bundle's runtime, or None when it is not installed here.
+
+    Raises:
+        BundleError: the installed version is outside the bundle's range.
+    """
+    from importlib import metadata
+
+    from packaging.specifiers import SpecifierSet
+
+    program = manifest.program
+    try:
+        found = metadata.version(program.runtime)
+    except metadata.PackageNotFoundError:
+        return None
+    if not SpecifierSet(program.runtime_versions).contains(found, prereleases=True):
+        raise BundleError(
+            f"the bundle needs {program.runtime} {program.runtime_versions}, but {found} is installed",
+            hint=f"pip install '{program.runtime}{program.runtime_versions}'",
+        )
+    return found
+
+
+__all__ = ["FILE", "SCHEMA", "Bundle", "Manifest", "check_runtime", "open_bundle", "pack", "seal"]

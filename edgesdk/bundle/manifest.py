@@ -1,0 +1,163 @@
+"""The manifest of a bundle: what it is, what it was made from, what it costs, and every file with its hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import BundleError
+from ..schema import dump, load
+
+SCHEMA = 1
+FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of a bundle or of a checkpoint."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """The model that went in."""
+
+    name: str
+    family: str
+    parameters: int
+    licence: str | None
+    source: tuple[FileEntry, ...]
+    spec: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RecipeRecord:
+    """The recipe with every option, and what each pass reported."""
+
+    name: str
+    activations: int
+    passes: tuple[dict[str, Any], ...]
+    reports: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class TargetRecord:
+    """The device class that the bundle is for."""
+
+    name: str
+    os: str
+    architecture: str
+    page_size: int
+
+
+@dataclass(frozen=True)
+class ProgramRecord:
+    """The program and the runtime that it needs."""
+
+    converter: str
+    main: str
+    runtime: str
+    runtime_versions: str
+    float_type: str
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class MemoryRecord:
+    """Bytes on the device, estimated before the export."""
+
+    program: int
+    weights: int
+    kv_cache: int
+    activations: int
+    runtime: int
+
+
+@dataclass(frozen=True)
+class TokenizerRecord:
+    """The tokenizer's files and the special-token policy, as ids."""
+
+    file: str
+    chat_template: str | None
+    bos: int | None
+    stop: tuple[int, ...]
+    pad: int | None
+    prefix: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class QualityRecord:
+    """Against the uncompressed model; a value that was not measured is null, with the reason."""
+
+    divergence: dict[str, Any] | None
+    perplexity: dict[str, Any] | None
+    perplexity_reason: str | None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that a bundle says about itself; see each part."""
+
+    schema: int
+    model: ModelIdentity
+    recipe: RecipeRecord
+    target: TargetRecord
+    program: ProgramRecord
+    context: int
+    memory: MemoryRecord
+    tokenizer: TokenizerRecord
+    quality: QualityRecord
+    parity: tuple[dict[str, Any], ...]
+    tools: dict[str, str]
+    notes: tuple[str, ...] = ()
+    files: tuple[FileEntry, ...] = field(default=())
+    digest: str = ""
+
+    def text(self) -> str:
+        """The manifest as the one JSON text that says it; ``digest`` is the SHA-256 of that text with it empty."""
+        digest = hashlib.sha256(_json(replace(self, digest="")).encode()).hexdigest()
+        return _json(replace(self, digest=digest))
+
+    @classmethod
+    def parse(cls, text: str, where: str) -> Manifest:
+        """Read a manifest's text.
+
+        Raises:
+            BundleError: not JSON, of a newer schema, with an unknown or missing key, or changed since it was written.
+        """
+        try:
+            data = json.loads(text)
+        except ValueError as failure:
+            raise BundleError(f"{where}: not valid JSON ({failure})", hint=_DAMAGED) from None
+        found = data.get("schema") if isinstance(data, dict) else None
+        if isinstance(found, int) and found > SCHEMA:
+            raise BundleError(
+                f"{where}: bundle schema {found}, but this edgesdk reads schemas up to {SCHEMA}",
+                hint="pip install --upgrade edgesdk",
+            )
+        if found != SCHEMA:
+            raise BundleError(f"{where}: bundle schema {found!r}; this edgesdk reads schema {SCHEMA}", hint=_DAMAGED)
+        manifest = load(cls, data, where, BundleError)
+        if manifest.text() != text:
+            raise BundleError(f"{where}: the manifest was changed after it was written", hint=_DAMAGED)
+        return manifest
+
+
+_DAMAGED = "the bundle is damaged: copy or export it again"
+
+
+def _json(manifest: Manifest) -> str:
+    return json.dumps(dump(manifest), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def file_entry(path: Path, name: str | None = None) -> FileEntry:
+    """Size and hash of a file under the name it has in the manifest."""
+    from ..files import sha256
+
+    return FileEntry(name or path.name, path.stat().st_size, sha256(path))

@@ -1,0 +1,65 @@
+"""What a pass is: a model goes in, a model and a report come out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from ..registry import Registry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..model import Model
+    from ..progress import Progress
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """What a pass did.
+
+    Attributes:
+        name: the pass.
+        changed: whether any weight changed.
+        tensors: how many tensors now have each scheme (``w4g32``: 210 ...).
+        relative_error: mean over quantized tensors of |error|^2 / |weight|^2, or None when nothing was rounded.
+        notes: sentences that the user should read.
+    """
+
+    name: str
+    changed: bool
+    tensors: Mapping[str, int] = field(default_factory=dict)
+    relative_error: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """The model after a pass, and the report."""
+
+    model: Model
+    report: PassReport
+
+
+class Pass(Protocol):
+    """One compression step; a frozen dataclass of its options, checked when built."""
+
+    def grid(self, name: str) -> tuple[int, int] | None:
+        """Bits and group that the pass will give a canonical tensor (group 0: a row), or None: left as it is."""
+
+    def __call__(self, model: Model, scratch: Path, progress: Progress) -> PassResult:
+        """Apply the pass.
+
+        Args:
+            model: not changed.
+            scratch: an existing folder for intermediate weights; it must live as long as the result is used.
+            progress: told of every tensor.
+
+        Raises:
+            EdgeError: the model cannot go through this pass.
+        """
+
+
+#: A pass is one module with one line here; other packages use the entry-point group ``edgesdk.passes``.
+PASSES: Registry[type[Pass]] = Registry("pass", "edgesdk.passes", {"rtn": "edgesdk.compress.rtn:RoundToNearest"})

@@ -1,0 +1,150 @@
+"""Recipes: named passes with options, in order; a recipe is itself a pass.
+
+A name is decodable: ``w4g32-e8`` rounds linear weights to 4 bits in groups of 32, and the embedding (and head) to 8.
+
+    none                    weights as they are
+    w{bits}[g{group}]       bits of linear weights (4 or 8); without a group, one scale a row
+      -e{bits}              bits of the embedding (4, 8 or 16; default 8)
+      -h{bits}              bits of a head that is not tied (default: as the embedding)
+      -a{bits}              activations: 8 (int8, dynamic) or 32 (float); default: what the target prefers
+
+A file in TOML says the same, pass by pass:
+
+    name = "mine"
+    activations = 8
+    [[pass]]
+    use = "rtn"
+    bits = 4
+    group = 64
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import EdgeError, RecipeError
+from ..registry import unknown
+from ..schema import dump, load
+from .base import PASSES, Pass, PassReport
+from .rtn import RoundToNearest
+
+if TYPE_CHECKING:
+    from ..model import Model
+    from ..progress import Progress
+
+#: Recipes that ``edgesdk recipes`` lists; every decodable name works.
+BUILTIN = {
+    "w4g32": "4-bit weights in groups of 32, 8-bit embedding: the default",
+    "w4g32-e4": "4-bit weights and embedding: smallest",
+    "w4g64": "4-bit weights in groups of 64, 8-bit embedding: faster, a little less exact",
+    "w8": "8-bit weights with one scale a row: nearly lossless",
+    "none": "weights as they are",
+}
+_NAME = re.compile(r"w(?P<bits>4|8)(?:g(?P<group>32|64|128))?(?:-e(?P<e>4|8|16))?(?:-h(?P<h>4|8|16))?(?:-a(?P<a>8|32))?")
+_NONE = re.compile(r"none(?:-a(?P<a>32))?")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Passes in order.
+
+    Attributes:
+        name: what the user called it.
+        passes: each a frozen dataclass of options.
+        activations: bits of the activations of packed weights (8: int8, dynamic; 32: float), or None to let the target
+            choose.
+    """
+
+    name: str
+    passes: tuple[Pass, ...] = ()
+    activations: int | None = None
+
+    def __call__(self, model: Model, scratch: Path, progress: Progress) -> tuple[Model, tuple[PassReport, ...]]:
+        """Apply the passes one after the other; see :class:`~edgesdk.compress.base.Pass`."""
+        reports = []
+        for index, step in enumerate(self.passes):
+            folder = scratch / f"pass{index}"
+            folder.mkdir()
+            result = step(model, folder, progress)
+            model = result.model
+            reports.append(result.report)
+        return model, tuple(reports)
+
+    def grid(self, name: str) -> tuple[int, int] | None:
+        """Bits and group that the passes will give a canonical tensor (group 0: a row), or None: left in float."""
+        found = None
+        for step in self.passes:
+            found = step.grid(name) or found
+        return found
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Every pass with all its options, as plain data."""
+        names = {PASSES.get(name): name for name in PASSES.names()}
+        return [{"use": names.get(type(step), type(step).__name__), **dump(step)} for step in self.passes]
+
+
+@dataclass(frozen=True)
+class _File:
+    name: str
+    activations: int | None = None
+    passes: tuple[dict[str, Any], ...] = field(default_factory=tuple)
+
+
+def open_recipe(name: str) -> Recipe:
+    """A recipe by decodable name, or from a TOML file.
+
+    Raises:
+        RecipeError: the name cannot be decoded, or the file has a wrong key or value.
+    """
+    if name.endswith(".toml"):
+        return _from_file(Path(name))
+    if match := _NONE.fullmatch(name):
+        return Recipe(name, (), _optional(match["a"]))
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise RecipeError(
+            unknown("recipe", name, BUILTIN), hint="names decode as w4g32-e8-a8 (edgesdk recipes), or give a .toml file"
+        )
+    embedding = int(match["e"] or 8)
+    step = RoundToNearest(
+        bits=int(match["bits"]),
+        group=int(match["group"] or 0),
+        embedding_bits=embedding,
+        head_bits=int(match["h"] or embedding),
+    )
+    return Recipe(name, (step,), _optional(match["a"]))
+
+
+def _optional(digits: str | None) -> int | None:
+    return None if digits is None else int(digits)
+
+
+def _from_file(path: Path) -> Recipe:
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
+        raise RecipeError(f"{path}: not valid TOML ({failure})") from None
+    if "pass" in data:
+        data["passes"] = data.pop("pass")
+    file = load(_File, {"name": path.stem, **data}, str(path), RecipeError)
+    if file.activations not in (None, 8, 32):
+        raise RecipeError(f"{path}: 'activations' must be 8 or 32, found {file.activations}")
+    return Recipe(file.name, tuple(_pass(path, number, entry) for number, entry in enumerate(file.passes, 1)), file.activations)
+
+
+def _pass(path: Path, number: int, entry: dict[str, Any]) -> Pass:
+    options = dict(entry)
+    use = options.pop("use", None)
+    if not isinstance(use, str):
+        raise RecipeError(f"{path}: pass {number} needs 'use', the name of a pass; there are: {', '.join(PASSES.names())}")
+    try:
+        kind = PASSES.get(use)
+    except EdgeError as failure:
+        raise RecipeError(f"{path}: {failure.message}", hint=failure.hint) from None
+    return load(kind, options, f"{path}: pass {number} ({use})", RecipeError)

@@ -1,0 +1,100 @@
+"""What a converter is: it lowers a model to the program of one runtime, and opens sessions over that program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .registry import Registry
+
+if TYPE_CHECKING:
+    from .compress.recipe import Recipe
+    from .model import DecoderSpec, Model
+    from .progress import Progress
+    from .session import Session
+    from .targets import FloatType, Target
+
+
+@dataclass(frozen=True)
+class ProgramOptions:
+    """What the user may choose about a program.
+
+    Attributes:
+        context: capacity of the key-value cache, in tokens.
+        float_type: of activations, caches and unpacked weights.
+        activations: bits of the activations that meet packed weights (8: int8, dynamic; 32: float).
+    """
+
+    context: int
+    float_type: FloatType
+    activations: int
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes that a program needs on the device: an estimate made before any work.
+
+    Attributes:
+        program: size of the program's files.
+        weights: weights as the runtime lays them out.
+        kv_cache: the caches at full context.
+        activations: intermediate values of the largest step.
+        runtime: the runtime itself.
+    """
+
+    program: int
+    weights: int
+    kv_cache: int
+    activations: int
+    runtime: int
+
+    @property
+    def peak(self) -> int:
+        return self.weights + self.kv_cache + self.activations + self.runtime
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a converter wrote.
+
+    Attributes:
+        main: the file that a session opens, relative to the bundle.
+        facts: what the runtime needs to know, and what the converter wants in the manifest.
+        tools: versions of the libraries that made it.
+    """
+
+    main: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    tools: Mapping[str, str] = field(default_factory=dict)
+
+
+class Converter(Protocol):
+    """Lowers models for one runtime."""
+
+    name: str
+
+    def check(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
+        """Refuse, before any work, what the runtime cannot run or hold exactly.
+
+        Raises:
+            EdgeError: what cannot be held, and what can.
+        """
+
+    def plan(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> MemoryPlan:
+        """Estimate sizes before any work."""
+
+    def convert(self, model: Model, options: ProgramOptions, folder: Path, progress: Progress) -> Program:
+        """Write the program into ``folder``, carrying the model's integers unchanged."""
+
+    def open(self, main: Path, context: int, threads: int | None = None) -> Session:
+        """Open a session over a written program.
+
+        Raises:
+            EdgeError: the runtime refuses the program.
+        """
+
+
+#: Converters are found by entry point alone: the SDK never imports one by name.
+CONVERTERS: Registry[Converter] = Registry("converter", "edgesdk.converters")

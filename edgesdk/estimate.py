@@ -1,0 +1,87 @@
+"""Sizes before work: what a program will need on the device and what its export will need on this host."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from .errors import TargetError
+
+if TYPE_CHECKING:
+    from .compress.recipe import Recipe
+    from .converter import MemoryPlan, ProgramOptions
+    from .model import DecoderSpec
+    from .targets import Target
+
+FLOAT_BITS = {"float32": 32, "float16": 16}
+_HOST_LIBRARIES = 450_000_000  # resident size of torch and ONNX Runtime once imported, measured
+_FIT = "use a smaller --context, a smaller recipe (edgesdk recipes), or name the device's memory with --memory"
+
+
+def tensor_bits(spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> dict[str, tuple[int, int, int]]:
+    """Elements, bits and group of every weight after the recipe (group 0: plain float)."""
+    found = {}
+    for name, shape in spec.tensors().items():
+        grid = recipe.grid(name)
+        bits, group = grid if grid and grid[0] < 16 else (FLOAT_BITS[options.float_type], 0)
+        if grid and grid[0] < 16 and group == 0:
+            group = shape[-1]
+        found[name] = (math.prod(shape), bits, group)
+    return found
+
+
+def kv_cache_bytes(spec: DecoderSpec, options: ProgramOptions) -> int:
+    """Keys and values of every layer at full context."""
+    width = FLOAT_BITS[options.float_type] // 8
+    return sum(2 * layer.attention.kv_size * options.context * width for layer in spec.layers)
+
+
+def host_peak(spec: DecoderSpec, plan: MemoryPlan) -> int:
+    """Rough peak of the export process: libraries, the largest matrix in float twice, and the program in a session."""
+    largest = max(math.prod(shape) for shape in spec.tensors().values()) * 4
+    return _HOST_LIBRARIES + 2 * largest + plan.peak
+
+
+def available_memory() -> int | None:
+    """Memory of this host that is free to use, in bytes, or None where the system does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def refuse_unfit(spec: DecoderSpec, plan: MemoryPlan, options: ProgramOptions, target: Target, memory_mb: int | None) -> None:
+    """Stop before any work when the program cannot fit.
+
+    Raises:
+        TargetError: with the numbers.
+    """
+    room = (memory_mb or target.memory_mb) * 1_000_000
+    if plan.peak > room:
+        raise TargetError(
+            f"{target.name}: the program needs about {megabytes(plan.peak)} (weights {megabytes(plan.weights)}, "
+            f"KV cache of {options.context} tokens {megabytes(plan.kv_cache)}, activations "
+            f"{megabytes(plan.activations)}, runtime {megabytes(plan.runtime)}), but it may use {megabytes(room)}",
+            hint=_FIT,
+        )
+    if target.max_bundle_mb is not None and plan.program > target.max_bundle_mb * 1_000_000:
+        raise TargetError(
+            f"{target.name}: the program will be about {megabytes(plan.program)}, over the delivery limit of "
+            f"{target.max_bundle_mb} MB",
+            hint="choose a smaller recipe (edgesdk recipes)",
+        )
+    here, needed = available_memory(), host_peak(spec, plan)
+    if here is not None and needed > here:
+        raise TargetError(
+            f"this export needs about {megabytes(needed)} of memory on this host, but {megabytes(here)} are free",
+            hint="close other programs, or export on a larger machine",
+        )
+
+
+def megabytes(count: float) -> str:
+    """Bytes as text in units of 10^6."""
+    return f"{count / 1e6:,.0f} MB" if count >= 1e7 else f"{count / 1e6:.1f} MB"

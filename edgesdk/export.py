@@ -1,0 +1,292 @@
+"""The main job: a model in, a compressed, verified bundle out."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from . import bundle as bundles
+from . import estimate
+from .bundle import manifest as records
+from .compress.recipe import Recipe, open_recipe
+from .converter import CONVERTERS, Converter, MemoryPlan, Program, ProgramOptions
+from .errors import EdgeError, MissingExtraError, ModelError, QualityError, TargetError
+from .files import replacing_folder, writing_failed
+from .model.opening import open_model
+from .progress import SILENT, Progress
+from .schema import dump
+from .targets import FloatType, Target, open_target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .compress.base import PassReport
+    from .compress.quality import Divergence, Perplexity, PromptParity
+    from .model import Model
+    from .session import Session
+
+DEFAULT_RECIPE = "w4g32"
+DEFAULT_CONTEXT = 2048
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What is measured on the finished program, and the limits that make an export fail.
+
+    Attributes:
+        eval_text: a text file for perplexity.
+        eval_windows: windows of 512 tokens of it.
+        max_kl: largest mean KL divergence from the uncompressed model, nats a token.
+        max_ppl_increase: largest increase of perplexity, percent; needs ``eval_text``.
+    """
+
+    eval_text: Path | None = None
+    eval_windows: int = 6
+    max_kl: float | None = None
+    max_ppl_increase: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_ppl_increase is not None and self.eval_text is None:
+            raise EdgeError("--max-ppl-increase needs a text", hint="add --eval-text FILE")
+
+
+@dataclass(frozen=True)
+class _Measured:
+    parity: tuple[PromptParity, ...]
+    divergence: Divergence
+    perplexity: Perplexity | None
+
+
+def export(
+    model: str | Path | Model,
+    target: str,
+    out: str | Path,
+    *,
+    recipe: str | Recipe = DEFAULT_RECIPE,
+    context: int | None = None,
+    float_type: FloatType | None = None,
+    memory_mb: int | None = None,
+    checks: Checks | None = None,
+    progress: Progress = SILENT,
+) -> bundles.Manifest:
+    """Compress a model, convert it for a target, verify the program, and pack the bundle.
+
+    Args:
+        model: what :func:`edgesdk.open_model` takes, or a model.
+        target: a name of :func:`edgesdk.target_names`.
+        out: the bundle: a folder, or one file when the name ends in ``.zip``. Replaced only when all went well.
+        recipe: a decodable name, a TOML file, or a recipe.
+        context: capacity of the key-value cache in tokens; default 2048, or the model's own if smaller.
+        float_type: ``float32`` or ``float16``; default: the target's.
+        memory_mb: memory of the concrete device, when it differs from the target's.
+        checks: what to measure and which limits to enforce.
+        progress: told of every stage.
+
+    Returns: the manifest, as written.
+
+    Raises:
+        EdgeError: what is wrong; nothing is left behind then.
+    """
+    checks, out = checks or Checks(), Path(out)
+    described = open_target(target)
+    recipe = open_recipe(recipe) if isinstance(recipe, str) else recipe
+    converter = CONVERTERS.get(described.converter)
+    _require_torch(described.converter)
+    opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
+    options = _options(opened, described, recipe, context, float_type)
+    converter.check(opened.spec, recipe, options, described)
+    plan = converter.plan(opened.spec, recipe, options)
+    estimate.refuse_unfit(opened.spec, plan, options, described, memory_mb)
+    with _staging(out) as (folder, scratch):
+        compressed, reports = recipe(opened, scratch, progress)
+        program = converter.convert(compressed, options, folder, progress)
+        notes = [note for report in reports for note in report.notes]
+        _write_texts(opened, folder)
+        if (larger := _not_smaller(opened, folder)) is not None:
+            notes.append(larger)
+            progress.note(larger)
+        measured = _measure(opened, compressed, converter, folder / program.main, options, checks, progress)
+        _enforce(checks, measured)
+        record = _manifest(opened, described, recipe, options, plan, program, reports, measured, tuple(notes))
+        sealed = bundles.seal(folder, record)
+        if out.suffix == ".zip":
+            try:
+                bundles.pack(folder, out)
+            except OSError as failure:
+                raise writing_failed(out, failure) from None
+    return sealed
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[tuple[Path, Path]]:
+    """A folder that becomes ``out`` when all went well, and a scratch folder on the same disk."""
+    zipped = out.suffix == ".zip"
+    if zipped and out.is_dir():
+        raise EdgeError(f"{out}: is a folder", hint="name a file, or leave out .zip to make a folder")
+    if not zipped and out.exists() and not (out / bundles.FILE).is_file() and (out.is_file() or any(out.iterdir())):
+        raise EdgeError(f"{out}: exists and is not a bundle, so it is not replaced", hint="name another folder")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.work-"))
+    except OSError as failure:
+        raise writing_failed(out, failure) from None
+    try:
+        if zipped:
+            folder = scratch / "bundle"
+            folder.mkdir()
+            yield folder, scratch
+        else:
+            with replacing_folder(out) as folder:
+                yield folder, scratch
+    except OSError as failure:
+        raise writing_failed(out, failure) from None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _require_torch(extra: str) -> None:
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError:
+        raise MissingExtraError("torch", extra) from None
+
+
+def _options(
+    model: Model, target: Target, recipe: Recipe, context: int | None, float_type: FloatType | None
+) -> ProgramOptions:
+    trained = model.spec.context
+    if context is not None and context > trained:
+        raise ModelError(f"a context of {context} tokens is longer than the {trained} that the model was trained for")
+    if context is not None and context < 1:
+        raise EdgeError(f"the context must be at least 1 token, found {context}")
+    return ProgramOptions(
+        context or min(DEFAULT_CONTEXT, trained),
+        float_type or target.float_type,
+        recipe.activations or target.activations,
+    )
+
+
+def _write_texts(model: Model, folder: Path) -> None:
+    """Tokenizer, chat template and licences."""
+    tokenizer = model.tokenizer
+    if tokenizer is not None:
+        (folder / "tokenizer.json").write_text(tokenizer.definition, encoding="utf-8", newline="\n")
+        config = tokenizer.config_text()
+        (folder / "tokenizer_config.json").write_text(config, encoding="utf-8", newline="\n")
+        if tokenizer.chat_template is not None:
+            (folder / "chat_template.jinja").write_text(tokenizer.chat_template, encoding="utf-8", newline="\n")
+    for licence in model.origin.licence_files:
+        (folder / "licences").mkdir(exist_ok=True)
+        shutil.copyfile(licence, folder / "licences" / licence.name)
+
+
+def _not_smaller(model: Model, folder: Path) -> str | None:
+    before = model.origin.bytes
+    after = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if not before or after < before:
+        return None
+    return f"the bundle ({estimate.megabytes(after)}) is not smaller than the checkpoint ({estimate.megabytes(before)})"
+
+
+def _measure(
+    original: Model,
+    compressed: Model,
+    converter: Converter,
+    main: Path,
+    options: ProgramOptions,
+    checks: Checks,
+    progress: Progress,
+) -> _Measured:
+    from .compress import quality
+
+    length = min(quality.LENGTH, options.context)
+    texts = quality.sample_text(original, progress, length=length)
+    session: Session = converter.open(main, options.context)
+    found = quality.parity(compressed, session, [token for text in texts for token in text], progress)
+    apart = quality.divergence(original, session, texts, progress)
+    perplexity = None
+    if checks.eval_text is not None:
+        perplexity = quality.perplexity(original, session, checks.eval_text, checks.eval_windows, progress)
+    return _Measured(found, apart, perplexity)
+
+
+def _enforce(checks: Checks, measured: _Measured) -> None:
+    kl = measured.divergence.kl
+    if checks.max_kl is not None and not kl <= checks.max_kl:
+        raise QualityError(
+            f"the mean KL divergence from the uncompressed model is {kl:.4g}, over the limit of {checks.max_kl:g}",
+            hint="use more bits (edgesdk recipes) or raise --max-kl; no bundle was written",
+        )
+    ppl = measured.perplexity
+    if ppl is not None and checks.max_ppl_increase is not None and not ppl.increase <= checks.max_ppl_increase:
+        raise QualityError(
+            f"perplexity rises from {ppl.before:.4g} to {ppl.after:.4g}, by {ppl.increase:.1f} %, over the limit of "
+            f"{checks.max_ppl_increase:g} %",
+            hint="use more bits (edgesdk recipes) or raise --max-ppl-increase; no bundle was written",
+        )
+
+
+def _manifest(
+    model: Model,
+    target: Target,
+    recipe: Recipe,
+    options: ProgramOptions,
+    plan: MemoryPlan,
+    program: Program,
+    reports: tuple[PassReport, ...],
+    measured: _Measured,
+    notes: tuple[str, ...],
+) -> bundles.Manifest:
+    import torch
+
+    special = model.tokenizer.special if model.tokenizer else None
+    template = model.tokenizer is not None and model.tokenizer.chat_template is not None
+    runtime = target.runtime
+    return bundles.Manifest(
+        schema=bundles.SCHEMA,
+        model=records.ModelIdentity(
+            model.origin.name,
+            model.spec.family,
+            model.spec.parameters,
+            model.origin.licence,
+            tuple(records.file_entry(path) for path in model.origin.files),
+            cast("dict[str, Any]", dump(model.spec)),
+        ),
+        recipe=records.RecipeRecord(
+            recipe.name, options.activations, tuple(recipe.describe()), tuple(dump(report) for report in reports)
+        ),
+        target=records.TargetRecord(target.name, target.os, target.architecture, target.page_size),
+        program=records.ProgramRecord(
+            target.converter, program.main, runtime.name, runtime.versions, options.float_type, dict(program.facts)
+        ),
+        context=options.context,
+        memory=records.MemoryRecord(**dump(plan)),
+        tokenizer=records.TokenizerRecord(
+            "tokenizer.json" if special else "",
+            "chat_template.jinja" if template else None,
+            special.bos if special else None,
+            special.stop if special else (),
+            special.pad if special else None,
+            special.prefix if special else (),
+        ),
+        quality=records.QualityRecord(
+            dump(measured.divergence),
+            dump(measured.perplexity) if measured.perplexity else None,
+            None if measured.perplexity else "no --eval-text was given",
+        ),
+        parity=tuple(dump(row) for row in measured.parity),
+        tools=_tools({"torch": torch.__version__, runtime.name: metadata.version(runtime.name)} | dict(program.tools)),
+        notes=notes,
+    )
+
+
+def _tools(extra: Mapping[str, str]) -> dict[str, str]:
+    from . import __version__
+
+    return {"edgesdk": __version__, **{name: extra[name] for name in sorted(extra)}}

@@ -1,0 +1,93 @@
+"""Targets: device classes and their runtime, as data in ``targets/<name>/target.toml``."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .errors import TargetError
+from .registry import unknown
+from .schema import load
+
+FloatType = Literal["float32", "float16"]
+FILE = "target.toml"
+
+
+@dataclass(frozen=True)
+class RuntimeRange:
+    """The runtime that a target's programs need.
+
+    Attributes:
+        name: the package that runs them.
+        versions: the supported range, as in PEP 440.
+    """
+
+    name: str
+    versions: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """A device class.
+
+    Attributes:
+        name: the folder's name.
+        description: one line for people.
+        converter: the converter that makes its programs.
+        runtime: the runtime and its version range.
+        os: operating system.
+        architecture: as ``uname -m`` prints it.
+        memory_mb: memory (10^6 bytes) that a program may use there.
+        page_size: bytes.
+        schemes: weight schemes that its kernels hold exactly, without their group.
+        activations: bits of activations that its kernels prefer with packed weights.
+        float_type: float type that its kernels prefer.
+        max_bundle_mb: largest bundle that its delivery allows, or None for no limit.
+    """
+
+    name: str
+    description: str
+    converter: str
+    runtime: RuntimeRange
+    os: str
+    architecture: str
+    memory_mb: int
+    page_size: int
+    schemes: tuple[str, ...]
+    activations: Literal[8, 32]
+    float_type: FloatType
+    max_bundle_mb: int | None = None
+
+
+def targets_dir() -> Path:
+    """The folder of targets: EDGESDK_TARGETS, the installed copy, or the checkout's."""
+    named = os.environ.get("EDGESDK_TARGETS")
+    if named:
+        return Path(named)
+    here = Path(__file__).resolve().parent
+    installed = here / "_targets"
+    return installed if installed.is_dir() else here.parent / "targets"
+
+
+def target_names() -> list[str]:
+    """Names of all targets."""
+    return sorted(path.parent.name for path in targets_dir().glob(f"*/{FILE}"))
+
+
+def open_target(name: str) -> Target:
+    """Load one target.
+
+    Raises:
+        TargetError: no such target, or its file has a wrong key or value.
+    """
+    path = targets_dir() / name / FILE
+    if not path.is_file():
+        raise TargetError(unknown("target", name, target_names()))
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
+        raise TargetError(f"{path}: not valid TOML ({failure})") from None
+    return load(Target, {"name": name, **data}, str(path), TargetError)
