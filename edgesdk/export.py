@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 DEFAULT_RECIPE = "w4g32"
 DEFAULT_CONTEXT = 2048
+_RESIDENT_BYTES = 600_000_000  # of float32 weights that sampling may keep; larger models are read again for every step
 
 
 @dataclass(frozen=True)
@@ -205,11 +206,14 @@ def _measure(
 ) -> _Measured:
     from .compress import quality
 
-    length = min(quality.LENGTH, options.context)
-    texts = quality.sample_text(original, progress, length=length)
+    from .model.reference import ReferenceModel
+
+    reference = ReferenceModel(original, resident=4 * original.spec.parameters <= _RESIDENT_BYTES)
+    sample = quality.sample_text(reference, progress, length=min(quality.LENGTH, options.context))
+    reference.release()
     session: Session = converter.open(main, options.context)
-    found = quality.parity(compressed, session, [token for text in texts for token in text], progress)
-    apart = quality.divergence(original, session, texts, progress)
+    apart = quality.divergence(reference, session, sample, progress)
+    found = quality.parity(compressed, session, sample.tokens, progress)
     perplexity = None
     if checks.eval_text is not None:
         perplexity = quality.perplexity(original, session, checks.eval_text, checks.eval_windows, progress)

@@ -27,12 +27,11 @@ if TYPE_CHECKING:
     from ..progress import Progress
     from ..session import Session
 
-SEQUENCES, LENGTH, SEED = 8, 80, 0
+SEQUENCES, LENGTH, SEED = 12, 56, 0
 PROMPTS = (1, 31, 128, 600)
 GREEDY = 64
 WINDOW = 512
 _ROWS = 64  # logits compared at a time
-_RESIDENT = 600_000_000  # bytes of bfloat16 weights that sampling may keep in memory
 
 
 @dataclass(frozen=True)
@@ -84,37 +83,53 @@ class PromptParity:
     first_divergence: int | None
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Token sequences drawn from a model, with what the model thought at every position.
+
+    Attributes:
+        ids: [sequences, length].
+        hidden: final hidden states, float32 [sequences, length, hidden]: far smaller than logits.
+    """
+
+    ids: torch.Tensor
+    hidden: torch.Tensor
+
+    @property
+    def tokens(self) -> list[int]:
+        """All sequences, one after the other."""
+        found: list[int] = self.ids.flatten().tolist()
+        return found
+
+
 @torch.inference_mode()
 def sample_text(
-    model: Model, progress: Progress, *, sequences: int = SEQUENCES, length: int = LENGTH, seed: int = SEED
-) -> list[list[int]]:
-    """Token sequences drawn from the model at temperature 1, each from its own random first token.
-
-    Returns: ``sequences`` lists of ``length`` ids; the same for the same model and seed.
-    """
+    reference: ReferenceModel, progress: Progress, *, sequences: int = SEQUENCES, length: int = LENGTH, seed: int = SEED
+) -> Sample:
+    """Sample sequences at temperature 1, each from its own random first token; the same for the same seed."""
     random = torch.Generator().manual_seed(seed)
-    small = model.spec.parameters * 2 <= _RESIDENT
-    reference = ReferenceModel(model, dtype=torch.bfloat16, resident=small)
     caches = reference.caches(sequences, length)
-    ids = torch.randint(0, model.spec.vocab, (sequences, 1), generator=random)
-    with progress.stage("Sampling text from the model", length - 1) as stage:
-        for position in range(length - 1):
+    ids = torch.randint(0, reference.spec.vocab, (sequences, 1), generator=random)
+    states = []
+    with progress.stage("Sampling text from the model", length) as stage:
+        for position in range(length):
             (hidden,) = reference.hidden([ids[:, -1:]], caches, position)
-            weights = torch.softmax(reference.logits(hidden[:, -1]), dim=-1)
-            ids = torch.cat((ids, torch.multinomial(weights, 1, generator=random)), dim=1)
+            states.append(hidden)
             stage.advance()
-    found: list[list[int]] = ids.tolist()
-    return found
+            if position + 1 < length:
+                weights = torch.softmax(reference.logits(hidden[:, -1]), dim=-1)
+                ids = torch.cat((ids, torch.multinomial(weights, 1, generator=random)), dim=1)
+    return Sample(ids, torch.cat(states, dim=1))
 
 
-def divergence(model: Model, session: Session, texts: Sequence[Sequence[int]], progress: Progress) -> Divergence:
-    """Compare a program with the uncompressed ``model`` on token sequences."""
+@torch.inference_mode()
+def divergence(reference: ReferenceModel, session: Session, sample: Sample, progress: Progress) -> Divergence:
+    """Compare a program with the uncompressed model that ``sample`` was drawn from."""
     kl: list[torch.Tensor] = []
     same = 0
-    reference = ReferenceModel(model, resident=False)
-    for ids, hidden in track(progress, "Comparing with the uncompressed model", _hidden(reference, texts), len(texts)):
+    for ids, hidden in track(progress, "Comparing with the uncompressed model", list(zip(sample.ids, sample.hidden, strict=True))):
         session.reset()
-        found = session.score(ids)
+        found = session.score(ids.tolist())
         for rows in _row_slices(len(ids)):
             p = F.log_softmax(reference.logits(hidden[rows]), dim=-1)
             q = F.log_softmax(torch.from_numpy(found[rows]), dim=-1)

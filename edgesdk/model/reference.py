@@ -179,6 +179,11 @@ class ReferenceModel:
         cap = self.spec.logit_softcap
         return found if cap is None else cap * torch.tanh(found / cap)
 
+    def release(self) -> None:
+        """Drop every weight that is kept; they are read again when needed."""
+        self._kept.clear()
+        self._head = None
+
     def layers(self) -> Iterator[DecoderLayer]:
         """The layers in order, each built when it is reached."""
         for index in range(len(self.spec.layers)):

@@ -1,0 +1,86 @@
+"""The command line: one file for each command, imported when it is called."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from ..errors import EdgeError
+
+#: Command name to the first line of its help, so that ``edgesdk --help`` imports no command.
+COMMANDS = {
+    "doctor": "Run a tiny model through every converter installed, and say what is missing.",
+    "export": "Compress MODEL, convert it for a target, verify it, and write a bundle.",
+    "inspect": "Show what a bundle says about itself.",
+    "models": "List the catalogue, or fetch a model from it.",
+    "recipes": "List recipes, or show the passes of one.",
+    "run": "Run a bundle: answer PROMPT, or chat.",
+    "targets": "List targets, or show one.",
+    "verify": "Check a bundle: every hash, its schema, its runtime.",
+}
+_INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = import_module(f".{cmd_name}_command", __name__).command
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from .. import __version__
+
+        click.echo(f"edgesdk {__version__}")
+        ctx.exit()
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version.")
+def edgesdk() -> None:
+    """Ship small language models on phones, edge boards and microcontrollers."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; errors become one message and a non-zero exit."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    try:
+        status: Any = edgesdk.main(arguments, prog_name="edgesdk", standalone_mode=False)
+    except click.ClickException as failure:
+        failure.show()
+        return failure.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted: nothing was written.", err=True)
+        return _INTERRUPTED
+    except EdgeError as failure:
+        click.echo(f"Error: {failure.message}", err=True)
+        if failure.hint:
+            click.echo(f"Hint: {failure.hint}", err=True)
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except OSError as failure:
+        click.echo(f"Error: {failure.filename or 'input/output'}: {failure.strerror or failure}", err=True)
+        return 1
+    except MemoryError:
+        click.echo("Error: this machine has not enough memory for that", err=True)
+        click.echo("Hint: close other programs, or use a larger machine", err=True)
+        return 1
+    return status if isinstance(status, int) else 0

@@ -1,0 +1,98 @@
+"""``edgesdk export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .terminal import TerminalProgress, json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from ..bundle import Manifest
+    from ..targets import FloatType
+
+
+@click.command("export")
+@click.argument("model")
+@click.option("--target", "-t", required=True, help="Device class (edgesdk targets).")
+@click.option("--out", "-o", required=True, type=click.Path(path_type=Path), help="Bundle to write: a folder, or a .zip.")
+@click.option("--recipe", "-r", default="w4g32", show_default=True, help="Compression (edgesdk recipes), or a .toml file.")
+@click.option("--context", type=int, help="Capacity of the KV cache in tokens.  [default: 2048, or the model's own]")
+@click.option("--float", "float_type", type=click.Choice(["float32", "float16"]), help="Float type.  [default: target's]")
+@click.option("--memory", "memory_mb", type=click.IntRange(min=1), help="Memory of your device in MB.  [default: target's]")
+@click.option("--eval-text", type=click.Path(path_type=Path), help="Text file to measure perplexity on.")
+@click.option("--eval-windows", type=click.IntRange(min=1), default=6, show_default=True, help="Windows of 512 tokens.")
+@click.option("--max-kl", type=click.FloatRange(min=0), help="Fail above this mean KL divergence (nats a token).")
+@click.option("--max-ppl-increase", type=click.FloatRange(min=0), help="Fail above this rise of perplexity (percent).")
+@json_option
+def command(
+    model: str,
+    target: str,
+    out: Path,
+    recipe: str,
+    context: int | None,
+    float_type: FloatType | None,
+    memory_mb: int | None,
+    eval_text: Path | None,
+    eval_windows: int,
+    max_kl: float | None,
+    max_ppl_increase: float | None,
+    as_json: bool,
+) -> None:
+    """Compress MODEL, convert it for a target, verify it, and write a bundle.
+
+    MODEL is a Hugging Face folder, a .gguf file, a name from the catalogue (edgesdk models), or a hub id org/name.
+    """
+    from ..export import Checks, export
+
+    manifest = export(
+        model,
+        target,
+        out,
+        recipe=recipe,
+        context=context,
+        float_type=float_type,
+        memory_mb=memory_mb,
+        checks=Checks(eval_text, eval_windows, max_kl, max_ppl_increase),
+        progress=TerminalProgress(),
+    )
+    if as_json:
+        print_json(manifest)
+    else:
+        print_summary(manifest)
+        click.echo(f"\nWrote {out}. Try: edgesdk run {out}")
+
+
+def print_summary(manifest: Manifest) -> None:
+    """A bundle in a dozen lines."""
+    from ..estimate import megabytes
+
+    model, program = manifest.model, manifest.program
+    quality = manifest.quality
+    size = sum(entry.size for entry in manifest.files)
+    memory = manifest.memory
+    peak = memory.weights + memory.kv_cache + memory.activations + memory.runtime
+    rows = [
+        ("model", f"{model.name} ({model.family}, {model.parameters / 1e6:.1f} M parameters, {model.licence or 'licence unknown'})"),
+        ("target", f"{manifest.target.name}: {program.runtime} {program.runtime_versions}"),
+        ("recipe", f"{manifest.recipe.name}, int8 activations" if manifest.recipe.activations == 8 else manifest.recipe.name),
+        ("size", f"{megabytes(size)} in {len(manifest.files)} files"),
+        ("context", f"{manifest.context} tokens"),
+        ("memory", f"about {megabytes(peak)} at full context, {megabytes(memory.kv_cache)} of it KV cache (estimate)"),
+    ]
+    if (found := quality.divergence) is not None:
+        rows.append(
+            ("quality", f"KL {found['kl']:g} nats a token, same best token {found['top1']:.1%} (own text, {found['tokens']} tokens)")
+        )
+    if (ppl := quality.perplexity) is not None:
+        rows.append(("perplexity", f"{ppl['before']:g} -> {ppl['after']:g} ({ppl['windows']} windows of {ppl['window']})"))
+    for row in manifest.parity:
+        first = row["first_divergence"]
+        agreed = "all 64 greedy tokens agree" if first is None else f"greedy tokens differ from number {first + 1}"
+        rows.append(
+            (f"parity, {row['prompt']}", f"logits within {row['max_logit_difference']:g}, same best {row['top1']:.1%}, {agreed}")
+        )
+    rows += [("note", note) for note in manifest.notes]
+    print_table(("", ""), rows)

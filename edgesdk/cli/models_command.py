@@ -1,0 +1,45 @@
+"""``edgesdk models``."""
+
+from __future__ import annotations
+
+import click
+
+from .terminal import TerminalProgress, json_option, print_json, print_table
+
+
+@click.group("models", invoke_without_command=True)
+@json_option
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """List the catalogue, or fetch a model from it."""
+    if ctx.invoked_subcommand is not None:
+        return
+    from ..model import catalogue
+
+    entries = catalogue.load().values()
+    if as_json:
+        keys = ("name", "description", "licence", "size")
+        rows = [{key: getattr(entry, key) for key in keys} for entry in entries]
+        print_json([row | {"path": str(entry.path) if entry.fetched else None} for row, entry in zip(rows, entries, strict=True)])
+        return
+    print_table(
+        ("name", "size", "licence", "fetched", ""),
+        [
+            (entry.name, f"{entry.size / 1e6:.0f} MB", entry.licence, "yes" if entry.fetched else "no", entry.description)
+            for entry in entries
+        ],
+    )
+
+
+@command.command("fetch")
+@click.argument("name")
+def fetch(name: str) -> None:
+    """Bring a catalogue model into the cache and print its path."""
+    from ..errors import ModelError
+    from ..model import catalogue
+    from ..registry import unknown
+
+    entries = catalogue.load()
+    if name not in entries:
+        raise ModelError(unknown("catalogue model", name, entries))
+    click.echo(str(catalogue.fetch(entries[name], TerminalProgress())))

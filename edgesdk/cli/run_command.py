@@ -1,0 +1,84 @@
+"""``edgesdk run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .terminal import json_option, print_json
+
+if TYPE_CHECKING:
+    from ..chat import Chat
+
+
+@click.command("run")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("prompt", required=False)
+@click.option("--max-tokens", type=click.IntRange(min=1), default=256, show_default=True)
+@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--top-k", type=click.IntRange(min=0), default=0, help="Keep the k best tokens (0: all).")
+@click.option("--top-p", type=click.FloatRange(min=0, max=1, min_open=True), default=1.0, help="Nucleus sampling.")
+@click.option("--min-p", type=click.FloatRange(min=0, max=1, max_open=True), default=0.0, help="Relative cut-off.")
+@click.option("--repetition-penalty", type=click.FloatRange(min=0, min_open=True), default=1.0)
+@click.option("--seed", type=int, help="Of the random numbers.")
+@click.option("--stop", multiple=True, help="String that ends the answer; may be repeated.")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: one for each core]")
+@json_option
+def command(
+    bundle: Path,
+    prompt: str | None,
+    max_tokens: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    repetition_penalty: float,
+    seed: int | None,
+    stop: tuple[str, ...],
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Run a bundle: answer PROMPT, or chat.
+
+    With a chat template the prompt is a user's message; without one the text is continued. Without PROMPT, lines are
+    read until end of file (Ctrl-D).
+    """
+    from ..bundle import open_bundle
+    from ..chat import Chat
+    from ..generate import Sampling
+
+    sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
+    with open_bundle(bundle) as opened:
+        chat = Chat(opened, sampling=sampling, threads=threads)
+        if prompt is None:
+            _converse(chat, max_tokens, stop)
+            return
+        if as_json:
+            answer = chat.ask(prompt, max_tokens=max_tokens, stop=stop)
+            found = chat.statistics
+            print_json({"answer": answer, **vars(found)})
+            return
+        _answer(chat, prompt, max_tokens, stop)
+
+
+def _answer(chat: Chat, prompt: str, max_tokens: int, stop: tuple[str, ...]) -> None:
+    for piece in chat.stream(prompt, max_tokens=max_tokens, stop=stop):
+        click.echo(piece, nl=False)
+    click.echo()
+    found = chat.statistics
+    decoded = max(0, len(found.tokens) - 1)
+    rate = f", {decoded / found.decode_seconds:.0f} tokens/s" if decoded and found.decode_seconds else ""
+    first = f"{found.prompt_tokens} prompt tokens in {found.prefill_seconds:.2f} s"
+    click.echo(f"[{first}; {len(found.tokens)} tokens{rate}; {found.reason}; on this machine]", err=True)
+
+
+def _converse(chat: Chat, max_tokens: int, stop: tuple[str, ...]) -> None:
+    while True:
+        try:
+            line = click.prompt(">", prompt_suffix=" ", err=True)
+        except click.Abort:
+            click.echo(err=True)
+            return
+        _answer(chat, line, max_tokens, stop)

@@ -1,0 +1,82 @@
+"""What commands share: tables, JSON, and progress drawn with rich on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+    from ..progress import Stage
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+def print_json(data: Any) -> None:
+    """One JSON document on standard output."""
+    from ..schema import dump
+
+    click.echo(json.dumps(dump(data), indent=2, ensure_ascii=False))
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns, as wide as they need to be."""
+    widths = [max(len(row[index]) for row in [headers, *rows]) for index in range(len(headers))]
+    for row in [headers, *rows]:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo(line.rstrip())
+
+
+class _Stage:
+    def __init__(self, bars: Bars, task: TaskID) -> None:
+        self._bars, self._task = bars, task
+
+    def advance(self, steps: float = 1) -> None:
+        self._bars.advance(self._task, steps)
+
+
+class _PlainStage:
+    def advance(self, steps: float = 1) -> None:
+        pass
+
+
+class TerminalProgress:
+    """Progress bars on a terminal; one line a stage where standard error is a file or a pipe."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+
+    @contextmanager
+    def stage(self, title: str, total: float | None = None) -> Iterator[Stage]:
+        started = time.perf_counter()
+        if self._live:
+            with self._bars() as bars:
+                yield _Stage(bars, bars.add_task(title, total=total))
+        else:
+            yield _PlainStage()
+        click.echo(f"  {title:<44} {time.perf_counter() - started:6.1f} s", err=True)
+
+    def note(self, text: str) -> None:
+        click.echo(f"Note: {text}", err=True)
+
+    def _bars(self) -> Bars:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        return Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<42}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
