@@ -88,6 +88,8 @@ class DecoderGraph:
     def _attention(self, index: int, layer: Layer, x: ir.Value) -> ir.Value:
         b, attention, name = self._b, layer.attention, f"layers.{index}"
         q, k, v = self._projections(name, x, ["q", "k", "v"])
+        if attention.qk_norm:
+            q, k, v = self._norm_heads(name, layer, q, k, v)
         past = [
             b.input(
                 past,
@@ -98,12 +100,6 @@ class DecoderGraph:
         ]
         inputs: list[ir.Value | None] = [q, k, v, *past, self._seqlens, self._total]
         inputs += self._rotary(attention.rope, attention.head_dim)
-        if attention.qk_norm:
-            inputs += [None] * 5
-            inputs += [
-                b.floats(f"{name}.{part}.weight", dense(self._model.weights.get(f"{name}.{part}.weight")))
-                for part in ("q_norm", "k_norm")
-            ]
         attended, *present = b.multi(
             "GroupQueryAttention",
             inputs,
@@ -116,7 +112,6 @@ class DecoderGraph:
             do_rotary=1,
             softcap=attention.softcap or 0.0,
             local_window_size=attention.window or -1,
-            qk_norm_epsilon=self._spec.norm_eps,
         )
         for value, output in zip(present, present_names(index), strict=True):
             shape = ["batch_size", attention.kv_heads, "total_sequence_length", attention.head_dim]
@@ -124,6 +119,22 @@ class DecoderGraph:
         (out,) = self._projections(name, attended, ["o"])
         assert out is not None
         return out
+
+    def _norm_heads(
+        self, name: str, layer: Layer, q: ir.Value | None, k: ir.Value | None, v: ir.Value | None
+    ) -> list[ir.Value | None]:
+        """RMS norms on the heads of q and k (GroupQueryAttention has them inside, but not in its CPU kernel)."""
+        b, attention = self._b, layer.attention
+        if k is None:  # stacked
+            sizes = b.constant(f"{name}.qkv.sizes", [attention.q_size, attention.kv_size, attention.kv_size])
+            q, k, v = b.multi("Split", [q, sizes], f"{name}.qkv.part", outputs=3, axis=-1)
+        normed: list[ir.Value | None] = []
+        for part, value, size in (("q", q, attention.q_size), ("k", k, attention.kv_size)):
+            heads = b.constant(f"heads.{size // attention.head_dim}", [0, 0, -1, attention.head_dim])
+            flat = b.constant(f"flat.{size}", [0, 0, size])
+            split = b.op("Reshape", [value, heads], f"{name}.{part}.heads")
+            normed.append(b.op("Reshape", [self._norm(split, f"{name}.{part}_norm"), flat], f"{name}.{part}.normed"))
+        return [*normed, v]
 
     def _mlp(self, name: str, layer: Layer, x: ir.Value) -> ir.Value:
         b, mlp = self._b, layer.mlp

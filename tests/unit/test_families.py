@@ -1,0 +1,90 @@
+"""The oracle: transformers' own implementation of each family, with tiny random configurations.
+
+Every row must give the same logits in the reference model and in each runtime, for prefill in uneven chunks and for
+decode, past the sliding window. A new family adds rows to ``tests/unit/family_rows.py``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from edgesdk.converter import CONVERTERS, ProgramOptions
+from edgesdk.model import Model
+from edgesdk.model.opening import open_model
+from edgesdk.model.reference import ReferenceSession
+from edgesdk.progress import SILENT
+
+from .family_rows import CONTEXT, ROWS, Row, save_checkpoint
+
+IDS = np.random.default_rng(7).integers(0, 96, 40).tolist()
+CHUNKS = (1, 7, 16, 13)  # then three tokens by decode
+
+
+@pytest.fixture(scope="module", params=ROWS, ids=lambda row: row.name)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Row, Model, np.ndarray]:
+    """A saved tiny checkpoint, opened by edgesdk, and transformers' logits for all of IDS."""
+    row: Row = request.param
+    folder = tmp_path_factory.mktemp(row.name)
+    network = save_checkpoint(row, folder)
+    with torch.no_grad():
+        wanted = network(torch.tensor([IDS])).logits[0].float().numpy()
+    return row, open_model(folder), wanted
+
+
+def chunked(session, ids) -> np.ndarray:
+    """Logits of every position: uneven prefill chunks, a rewind, then decode."""
+    found, at = [], 0
+    for size in CHUNKS:
+        found.append(session.score(ids[at : at + size]))
+        at += size
+    session.rewind(5)
+    found[-1] = found[-1][:-5]
+    at -= 5
+    while at < len(ids):
+        found.append(session.decode(ids[at])[None].copy())
+        at += 1
+    return np.concatenate(found)
+
+
+def test_reference_equals_transformers(case) -> None:
+    _, model, wanted = case
+    found = chunked(ReferenceSession(model, CONTEXT), IDS)
+    assert np.abs(found - wanted).max() < 1e-4
+
+
+@pytest.mark.parametrize(("float_type", "tolerance"), [("float32", 1e-4), ("float16", 2e-2)])
+def test_onnx_equals_transformers(case, tmp_path, float_type, tolerance) -> None:
+    _, model, wanted = case
+    converter = CONVERTERS.get("onnx")
+    program = converter.convert(model, ProgramOptions(CONTEXT, float_type, 32), tmp_path, SILENT)
+    found = chunked(converter.open(tmp_path / program.main, CONTEXT, threads=2), IDS)
+    assert np.abs(found - wanted).max() < tolerance
+
+
+def test_prefill_gives_the_last_row_of_score(case, tmp_path) -> None:
+    _, model, wanted = case
+    converter = CONVERTERS.get("onnx")
+    program = converter.convert(model, ProgramOptions(CONTEXT, "float32", 32), tmp_path, SILENT)
+    session = converter.open(tmp_path / program.main, CONTEXT, threads=2)
+    assert np.abs(session.prefill(IDS) - wanted[-1]).max() < 1e-4
+    assert session.position == len(IDS)
+
+
+def test_spec_agrees_with_optimums_normalized_config(case) -> None:
+    from optimum.utils import NormalizedConfigManager
+    from transformers import AutoConfig
+
+    row, model, _ = case
+    config = AutoConfig.from_pretrained(model.origin.files[0].parent)
+    if config.model_type not in NormalizedConfigManager._conf:
+        pytest.skip(f"optimum does not know {config.model_type}")
+    normal = NormalizedConfigManager.get_normalized_config_class(config.model_type)(config)
+    attention = model.spec.layers[0].attention
+    assert (normal.vocab_size, normal.hidden_size, normal.num_layers, normal.num_attention_heads) == (
+        model.spec.vocab,
+        model.spec.hidden,
+        len(model.spec.layers),
+        attention.heads,
+    )
