@@ -23,8 +23,8 @@ _PROMPT = [1, 5, 9, 2]
 class Finding:
     """What the doctor saw of one converter.
 
-    ``ok`` is whether the tiny model came through it with the reference's logits; ``detail`` says how far off, or what is
-    missing and how to get it.
+    ``ok`` is whether the tiny model came through it with the reference's logits; ``detail`` says how far off, or what
+    is missing and how to get it.
     """
 
     converter: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import TargetError
@@ -45,16 +46,16 @@ def host_peak(spec: DecoderSpec, plan: MemoryPlan) -> int:
 def available_memory() -> int | None:
     """Memory of this host that is free to use, in bytes, or None where the system does not say."""
     try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
-        pass
-    return None
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 if found else None
 
 
-def refuse_unfit(spec: DecoderSpec, plan: MemoryPlan, options: ProgramOptions, target: Target, memory_mb: int | None) -> None:
+def refuse_unfit(
+    spec: DecoderSpec, plan: MemoryPlan, options: ProgramOptions, target: Target, memory_mb: int | None
+) -> None:
     """Stop before any work when the program cannot fit.
 
     Raises:

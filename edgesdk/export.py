@@ -16,7 +16,7 @@ from . import estimate
 from .bundle import manifest as records
 from .compress.recipe import Recipe, open_recipe
 from .converter import CONVERTERS, Converter, MemoryPlan, Program, ProgramOptions
-from .errors import EdgeError, MissingExtraError, ModelError, QualityError, TargetError
+from .errors import EdgeError, MissingExtraError, ModelError, QualityError
 from .files import replacing_folder, writing_failed
 from .model.opening import open_model
 from .progress import SILENT, Progress
@@ -205,7 +205,6 @@ def _measure(
     progress: Progress,
 ) -> _Measured:
     from .compress import quality
-
     from .model.reference import ReferenceModel
 
     reference = ReferenceModel(original, resident=4 * original.spec.parameters <= _RESIDENT_BYTES)

@@ -90,7 +90,7 @@ def _penalized(logits: np.ndarray, seen: Sequence[int], penalty: float) -> np.nd
 class Statistics:
     """What one generation took, on the machine that ran it.
 
-    ``reason`` is ``stop`` (a stop token or string), ``length`` (the limit asked for) or ``context`` (the cache is full).
+    ``reason`` is ``stop`` (a stop token or string), ``length`` (the limit asked for) or ``context`` (a full cache).
     """
 
     prompt_tokens: int = 0

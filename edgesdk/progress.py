@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol, TypeVar
 
@@ -46,7 +46,7 @@ SILENT: Progress = Silent()
 
 def track(progress: Progress, title: str, items: Iterable[T], total: int | None = None) -> Iterator[T]:
     """Yield ``items`` while reporting each as one step of a stage."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with progress.stage(title, total) as stage:
         for item in items:

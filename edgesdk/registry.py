@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from importlib import import_module, metadata
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from .errors import EdgeError, MissingExtraError
 
@@ -40,7 +40,7 @@ class Registry(Generic[T]):
             raise EdgeError(unknown(self.kind, name, table))
         module, _, attribute = table[name].partition(":")
         try:
-            found: Any = getattr(import_module(module), attribute)
+            found: T = getattr(import_module(module), attribute)
         except ModuleNotFoundError as failure:
             missing = (failure.name or "").partition(".")[0]
             if not missing or missing == module.partition(".")[0]:

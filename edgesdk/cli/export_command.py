@@ -17,11 +17,19 @@ if TYPE_CHECKING:
 @click.command("export")
 @click.argument("model")
 @click.option("--target", "-t", required=True, help="Device class (edgesdk targets).")
-@click.option("--out", "-o", required=True, type=click.Path(path_type=Path), help="Bundle to write: a folder, or a .zip.")
-@click.option("--recipe", "-r", default="w4g32", show_default=True, help="Compression (edgesdk recipes), or a .toml file.")
+@click.option(
+    "--out", "-o", required=True, type=click.Path(path_type=Path), help="Bundle to write: a folder, or a .zip."
+)
+@click.option(
+    "--recipe", "-r", default="w4g32", show_default=True, help="Compression (edgesdk recipes), or a .toml file."
+)
 @click.option("--context", type=int, help="Capacity of the KV cache in tokens.  [default: 2048, or the model's own]")
-@click.option("--float", "float_type", type=click.Choice(["float32", "float16"]), help="Float type.  [default: target's]")
-@click.option("--memory", "memory_mb", type=click.IntRange(min=1), help="Memory of your device in MB.  [default: target's]")
+@click.option(
+    "--float", "float_type", type=click.Choice(["float32", "float16"]), help="Float type.  [default: target's]"
+)
+@click.option(
+    "--memory", "memory_mb", type=click.IntRange(min=1), help="Memory of your device in MB.  [default: target's]"
+)
 @click.option("--eval-text", type=click.Path(path_type=Path), help="Text file to measure perplexity on.")
 @click.option("--eval-windows", type=click.IntRange(min=1), default=6, show_default=True, help="Windows of 512 tokens.")
 @click.option("--max-kl", type=click.FloatRange(min=0), help="Fail above this mean KL divergence (nats a token).")
@@ -75,24 +83,40 @@ def print_summary(manifest: Manifest) -> None:
     memory = manifest.memory
     peak = memory.weights + memory.kv_cache + memory.activations + memory.runtime
     rows = [
-        ("model", f"{model.name} ({model.family}, {model.parameters / 1e6:.1f} M parameters, {model.licence or 'licence unknown'})"),
+        (
+            "model",
+            f"{model.name} ({model.family}, {model.parameters / 1e6:.1f} M parameters, "
+            f"licence {model.licence or 'unknown'})",
+        ),
         ("target", f"{manifest.target.name}: {program.runtime} {program.runtime_versions}"),
-        ("recipe", f"{manifest.recipe.name}, int8 activations" if manifest.recipe.activations == 8 else manifest.recipe.name),
+        (
+            "recipe",
+            f"{manifest.recipe.name}, int8 activations" if manifest.recipe.activations == 8 else manifest.recipe.name,
+        ),
         ("size", f"{megabytes(size)} in {len(manifest.files)} files"),
         ("context", f"{manifest.context} tokens"),
         ("memory", f"about {megabytes(peak)} at full context, {megabytes(memory.kv_cache)} of it KV cache (estimate)"),
     ]
     if (found := quality.divergence) is not None:
         rows.append(
-            ("quality", f"KL {found['kl']:g} nats a token, same best token {found['top1']:.1%} (own text, {found['tokens']} tokens)")
+            (
+                "quality",
+                f"KL {found['kl']:g} nats a token, same best token {found['top1']:.1%} "
+                f"(own text, {found['tokens']} tokens)",
+            )
         )
     if (ppl := quality.perplexity) is not None:
-        rows.append(("perplexity", f"{ppl['before']:g} -> {ppl['after']:g} ({ppl['windows']} windows of {ppl['window']})"))
+        rows.append(
+            ("perplexity", f"{ppl['before']:g} -> {ppl['after']:g} ({ppl['windows']} windows of {ppl['window']})")
+        )
     for row in manifest.parity:
         first = row["first_divergence"]
         agreed = "all 64 greedy tokens agree" if first is None else f"greedy tokens differ from number {first + 1}"
         rows.append(
-            (f"parity, {row['prompt']}", f"logits within {row['max_logit_difference']:g}, same best {row['top1']:.1%}, {agreed}")
+            (
+                f"parity, {row['prompt']}",
+                f"logits within {row['max_logit_difference']:g}, same best {row['top1']:.1%}, {agreed}",
+            )
         )
     rows += [("note", note) for note in manifest.notes]
     print_table(("", ""), rows)

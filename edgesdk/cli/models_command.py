@@ -20,12 +20,23 @@ def command(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         keys = ("name", "description", "licence", "size")
         rows = [{key: getattr(entry, key) for key in keys} for entry in entries]
-        print_json([row | {"path": str(entry.path) if entry.fetched else None} for row, entry in zip(rows, entries, strict=True)])
+        print_json(
+            [
+                row | {"path": str(entry.path) if entry.fetched else None}
+                for row, entry in zip(rows, entries, strict=True)
+            ]
+        )
         return
     print_table(
         ("name", "size", "licence", "fetched", ""),
         [
-            (entry.name, f"{entry.size / 1e6:.0f} MB", entry.licence, "yes" if entry.fetched else "no", entry.description)
+            (
+                entry.name,
+                f"{entry.size / 1e6:.0f} MB",
+                entry.licence,
+                "yes" if entry.fetched else "no",
+                entry.description,
+            )
             for entry in entries
         ],
     )

@@ -19,7 +19,9 @@ def command(name: str | None, as_json: bool) -> None:
             print_json(BUILTIN)
         else:
             print_table(("name", ""), list(BUILTIN.items()))
-            click.echo("\nNames decode: w4g32-e8-a8 is 4-bit weights in groups of 32, 8-bit embedding, int8 activations.")
+            click.echo(
+                "\nNames decode: w4g32-e8-a8 is 4-bit weights in groups of 32, 8-bit embedding, int8 activations."
+            )
         return
     recipe = open_recipe(name)
     described = {"name": recipe.name, "activations": recipe.activations, "passes": recipe.describe()}

@@ -127,7 +127,9 @@ def divergence(reference: ReferenceModel, session: Session, sample: Sample, prog
     """Compare a program with the uncompressed model that ``sample`` was drawn from."""
     kl: list[torch.Tensor] = []
     same = 0
-    for ids, hidden in track(progress, "Comparing with the uncompressed model", list(zip(sample.ids, sample.hidden, strict=True))):
+    for ids, hidden in track(
+        progress, "Comparing with the uncompressed model", list(zip(sample.ids, sample.hidden, strict=True))
+    ):
         session.reset()
         found = session.score(ids.tolist())
         for rows in _row_slices(len(ids)):
@@ -186,7 +188,9 @@ def parity(model: Model, session: Session, source: Sequence[int], progress: Prog
     Prompts are the first 1, 31, 128 and 600 tokens of ``source``, as far as they and an answer fit the context; each is
     run in uneven chunks and answered greedily by the program, and the reference sees the same tokens.
     """
-    prompts = [list(source[:length]) for length in PROMPTS if length <= len(source) and length + GREEDY <= session.context]
+    prompts = [
+        list(source[:length]) for length in PROMPTS if length <= len(source) and length + GREEDY <= session.context
+    ]
     answered: list[tuple[list[int], np.ndarray]] = []
     for prompt in track(progress, "Running the program", prompts):
         answered.append(_greedy(session, prompt))
@@ -246,9 +250,7 @@ def _greedy(session: Session, prompt: list[int]) -> tuple[list[int], np.ndarray]
     return ids, np.stack(logits)
 
 
-def _hidden(
-    reference: ReferenceModel, texts: Sequence[Sequence[int]]
-) -> Iterator[tuple[list[int], torch.Tensor]]:
+def _hidden(reference: ReferenceModel, texts: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Final hidden states of every text, computed with one sweep over the layers."""
     states = reference.hidden([torch.tensor([list(ids)]) for ids in texts])
     for ids, hidden in zip(texts, states, strict=True):

@@ -44,7 +44,9 @@ BUILTIN = {
     "w8": "8-bit weights with one scale a row: nearly lossless",
     "none": "weights as they are",
 }
-_NAME = re.compile(r"w(?P<bits>4|8)(?:g(?P<group>32|64|128))?(?:-e(?P<e>4|8|16))?(?:-h(?P<h>4|8|16))?(?:-a(?P<a>8|32))?")
+_NAME = re.compile(
+    r"w(?P<bits>4|8)(?:g(?P<group>32|64|128))?(?:-e(?P<e>4|8|16))?(?:-h(?P<h>4|8|16))?(?:-a(?P<a>8|32))?"
+)
 _NONE = re.compile(r"none(?:-a(?P<a>32))?")
 
 
@@ -135,14 +137,18 @@ def _from_file(path: Path) -> Recipe:
     file = load(_File, {"name": path.stem, **data}, str(path), RecipeError)
     if file.activations not in (None, 8, 32):
         raise RecipeError(f"{path}: 'activations' must be 8 or 32, found {file.activations}")
-    return Recipe(file.name, tuple(_pass(path, number, entry) for number, entry in enumerate(file.passes, 1)), file.activations)
+    return Recipe(
+        file.name, tuple(_pass(path, number, entry) for number, entry in enumerate(file.passes, 1)), file.activations
+    )
 
 
 def _pass(path: Path, number: int, entry: dict[str, Any]) -> Pass:
     options = dict(entry)
     use = options.pop("use", None)
     if not isinstance(use, str):
-        raise RecipeError(f"{path}: pass {number} needs 'use', the name of a pass; there are: {', '.join(PASSES.names())}")
+        raise RecipeError(
+            f"{path}: pass {number} needs 'use', the name of a pass; there are: {', '.join(PASSES.names())}"
+        )
     try:
         kind = PASSES.get(use)
     except EdgeError as failure:

@@ -1,14 +1,14 @@
 """Round to nearest, with a scale search in every group.
 
-What it does: every linear weight is rounded to a signed grid of ``bits`` bits with one scale a group of ``group`` inputs
-(0: one scale a row). The scale is searched: the entry of largest magnitude lands exactly on the low end of the grid (-8
-of 4 bits; the scale takes the sign that this needs) or on the high end (7), whichever has the smaller squared error. A
-wider search finds smaller squared errors by clipping the largest entries, and measurably worse perplexity. Scales are
-portable (exact in bfloat16 and float16), so every converter can carry them.
+What it does: every linear weight is rounded to a signed grid of ``bits`` bits with one scale a group of ``group``
+inputs (0: one scale a row). The scale is searched: the entry of largest magnitude lands exactly on the low end of the
+grid (-8 of 4 bits; the scale takes the sign that this needs) or on the high end (7), whichever has the smaller squared
+error. A wider search finds smaller squared errors by clipping the largest entries, and measurably worse perplexity.
+Scales are portable (exact in bfloat16 and float16), so every converter can carry them.
 When to use it: always available, needs no data, takes seconds. Four bits cost a small model noticeable quality.
 What it costs: one pass over the weights; memory of one tensor.
 Example: ``edgesdk export MODEL --target linux-x86_64 --recipe w4g32``.
-Source: Gholami et al., A Survey of Quantization Methods, arXiv 2103.13630, section 3; the signed scale as in ggml's Q4_0.
+Source: Gholami et al., A Survey of Quantization Methods, arXiv 2103.13630, section 3; the signed scale is ggml's Q4_0.
 """
 
 from __future__ import annotations

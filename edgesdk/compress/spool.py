@@ -52,7 +52,8 @@ class QuantizedLayout:
 
     @classmethod
     def of(cls, tensor: QuantizedTensor) -> QuantizedLayout:
-        return cls(*tensor.values.shape, tensor.bits, tensor.group, tensor.zero_points is not None)
+        rows, columns = tensor.shape
+        return cls(rows, columns, tensor.bits, tensor.group, tensor.zero_points is not None)
 
     def read(self, file: BinaryIO) -> QuantizedTensor:
         packed = self.bits == 4
@@ -64,7 +65,7 @@ class QuantizedLayout:
 
 
 def _write(file: BinaryIO, tensor: torch.Tensor) -> None:
-    file.write(memoryview(tensor.contiguous().numpy()).cast("B"))
+    tensor.contiguous().numpy().tofile(file)
 
 
 def _read(file: BinaryIO, dtype: type[np.generic], shape: tuple[int, int]) -> torch.Tensor:

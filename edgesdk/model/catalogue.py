@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -91,6 +90,7 @@ def fetch(entry: Entry, progress: Progress = SILENT) -> Path:
 
 
 def is_hub_id(name: str) -> bool:
+    """Whether a name has the form ``org/name``."""
     return bool(_HUB_ID.fullmatch(name))
 
 
@@ -109,9 +109,9 @@ def fetch_from_hub(name: str, progress: Progress = SILENT) -> Path:
         with progress.stage(f"Downloading {name}"):
             return Path(snapshot_download(name, allow_patterns=_HUB_FILES))
     except Exception as failure:  # network, authentication, unknown model: one message
-        reason = str(failure).strip().splitlines()
+        reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
         raise ModelError(
-            f"{name}: not a local path, and the hub did not give it ({reason[0] if reason else type(failure).__name__})",
+            f"{name}: not a local path, and the hub did not give it ({reason})",
             hint="check the name and the network, or give a local folder",
         ) from None
 
@@ -148,6 +148,5 @@ def _assemble(entry: Entry, folder: Path) -> None:
         if digest.hexdigest() != entry.sha256:
             raise ModelError(f"{entry.name}: the fetched file has sha256 {digest.hexdigest()}, not {entry.sha256}")
         for name in entry.keep:
-            with zipfile.ZipFile(owners[name]) as archive, archive.open(name) as source:
-                with (entry.path.parent / Path(name).name).open("wb") as target:
-                    shutil.copyfileobj(source, target)
+            with zipfile.ZipFile(owners[name]) as archive:
+                (entry.path.parent / Path(name).name).write_bytes(archive.read(name))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Metadata = dict[str, Any]
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
-_STRING, _ARRAY = 8, 9
+_FLOAT32, _STRING, _ARRAY = 6, 8, 9
 _BLOCK = 32
 
 
@@ -147,6 +147,8 @@ class _Header:
     def _value(self, kind: int) -> Any:
         if kind == _STRING:
             return self._string()
+        if kind == _FLOAT32:  # the shortest decimal that rounds to it: 1e-05 and not 9.999999747378752e-06
+            return float(str(np.float32(self._scalar("<f"))))
         if kind != _ARRAY:
             return self._scalar(self._form(kind))
         kind, count = self._scalar("<I"), self._scalar("<Q")
@@ -172,8 +174,9 @@ class _Header:
         for name, (shape, kind, offset) in found.items():
             size = self._byte_size(name, shape, kind)
             if start + offset + size > len(self._view):
+                end = start + offset + size
                 raise ModelError(
-                    f"{self._where}: tensor '{name}' ends at byte {start + offset + size}, the file at {len(self._view)}",
+                    f"{self._where}: tensor '{name}' ends at byte {end}, the file at {len(self._view)}",
                     hint="the file is truncated: download it again",
                 )
             entries[name] = _Entry(shape, kind, start + offset, size)
@@ -191,10 +194,10 @@ class _Header:
             elements *= length
         if elements % block:
             raise ModelError(f"{self._where}: tensor '{name}' is no whole number of {block}-element blocks")
-        return elements // block * size
+        return int(elements // block * size)
 
 
 def _type_name(kind: int) -> str:
     from gguf import GGMLQuantizationType
 
-    return GGMLQuantizationType(kind).name
+    return str(GGMLQuantizationType(kind).name)

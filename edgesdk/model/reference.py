@@ -73,7 +73,7 @@ class DecoderLayer(nn.Module):
     def _attend(self, x: Tensor, tables: tuple[Tensor, Tensor], cache: LayerCache | None, start: int) -> Tensor:
         attention = self.layer.attention
         q, k, v = (
-            self._linear(x, name).unflatten(-1, (heads, attention.head_dim)).transpose(1, 2)
+            self._linear(x, name).view(*x.shape[:-1], heads, attention.head_dim).transpose(1, 2)
             for name, heads in (("q", attention.heads), ("k", attention.kv_heads), ("v", attention.kv_heads))
         )
         if attention.qk_norm:

@@ -68,7 +68,7 @@ class Tokenizer:
         return max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
     def encode(self, text: str, *, prefix: bool = False) -> list[int]:
-        """Ids of ``text``; special tokens written in it are recognised, ``prefix`` puts the policy's prefix in front."""
+        """Ids of ``text``; special tokens in it are recognised, ``prefix`` puts the policy's prefix in front."""
         ids = list(self.backend.encode(text, add_special_tokens=False).ids)
         return [*self.special.prefix, *ids] if prefix else ids
 

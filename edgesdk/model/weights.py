@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     Stored: TypeAlias = torch.Tensor | QuantizedTensor
 
 
-
 class Weights(Protocol):
     """Weights of one model by canonical name."""
 

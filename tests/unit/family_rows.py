@@ -52,7 +52,11 @@ ROWS = [
     Row("llama-tied-multihead", "LlamaConfig", {"tie_word_embeddings": True, "num_key_value_heads": 4}),
     Row("llama-biases", "LlamaConfig", {"attention_bias": True, "mlp_bias": True}),
     Row("llama3-rope", "LlamaConfig", {"rope_parameters": _LLAMA3}),
-    Row("llama-linear-rope", "LlamaConfig", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}}),
+    Row(
+        "llama-linear-rope",
+        "LlamaConfig",
+        {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}},
+    ),
     Row("mistral-window", "MistralConfig", {"sliding_window": 9}),
     Row("qwen2", "Qwen2Config", {"tie_word_embeddings": True}),
     Row("qwen2-window", "Qwen2Config", {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1}),
@@ -85,7 +89,7 @@ def save_checkpoint(row: Row, folder: Path) -> Any:
     config = getattr(transformers, row.config)(**_COMMON | row.changes, attn_implementation="eager")
     network = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
-        for name, parameter in network.named_parameters():
+        for parameter in network.parameters():
             # The initial weights are too alike to show a mistake: norms at a constant, biases at zero, small matrices.
             if parameter.dim() == 1:
                 parameter.add_(0.2 * torch.randn_like(parameter))

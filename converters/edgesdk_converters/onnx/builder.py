@@ -25,7 +25,7 @@ class GraphBuilder:
         self.folder, self.dtype = folder, dtype
         self.inputs: list[ir.Value] = []
         self.outputs: list[ir.Value] = []
-        self.shared: dict[str, ir.Value] = {}
+        self._shared: dict[str, ir.Value] = {}
         self._data = data
         self._nodes: list[ir.Node] = []
         self._initializers: dict[str, ir.Value] = {}
@@ -49,7 +49,7 @@ class GraphBuilder:
         outputs: int = 1,
         **attributes: Any,
     ) -> ir.Value:
-        """Add a node and return its first output; None inputs are absent optional ones."""
+        """Add a node and return its first output; None inputs are optional ones left out."""
         return self.multi(kind, inputs, name, domain=domain, outputs=outputs, **attributes)[0]
 
     def multi(
@@ -64,11 +64,18 @@ class GraphBuilder:
     ) -> Sequence[ir.Value]:
         """Add a node and return all its outputs."""
         values = [ir.Value(name=name if index == 0 else f"{name}:{index}") for index in range(outputs)]
-        node = ir.node(
-            kind, list(inputs), attributes=attributes or None, domain=domain, outputs=values, name=name
-        )
+        present = list(inputs)
+        while present and present[-1] is None:
+            present.pop()
+        node = ir.node(kind, present, attributes=attributes or None, domain=domain, outputs=values, name=name)
         self._nodes.append(node)
         return values
+
+    def shared(self, kind: str, inputs: Sequence[ir.Value | None], name: str, **attributes: Any) -> ir.Value:
+        """Like :meth:`op`, but added once a name: for nodes over constants that several consumers use."""
+        if name not in self._shared:
+            self._shared[name] = self.op(kind, inputs, name, **attributes)
+        return self._shared[name]
 
     def weight(self, name: str, tensor: torch.Tensor) -> ir.Value:
         """Add an initializer (once a name); the caller may drop ``tensor`` afterwards."""
@@ -110,7 +117,7 @@ class GraphBuilder:
             padding = -self._data.tell() % _ALIGNMENT
             self._data.write(b"\0" * padding)
             offset = self._data.tell()
-            self._data.write(memoryview(raw))
+            self._data.write(raw.data)
             stored = ir.ExternalTensor(
                 DATA_FILE, offset, raw.nbytes, data_type, shape=shape, name=name, base_dir=self.folder
             )

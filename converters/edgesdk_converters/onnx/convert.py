@@ -44,7 +44,7 @@ class OnnxConverter:
         for layer in spec.layers:
             if layer.attention.head_dim % 16:
                 raise TargetError(
-                    f"GroupQueryAttention of ONNX Runtime rotates heads of a multiple of 16, not {layer.attention.head_dim}"
+                    f"ONNX Runtime's attention rotates heads of a multiple of 16, not {layer.attention.head_dim}"
                 )
 
     def plan(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> MemoryPlan:

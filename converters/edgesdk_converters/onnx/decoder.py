@@ -1,8 +1,8 @@
 """The ONNX graph of a decoder: each block as the fastest construct that ONNX Runtime has.
 
 Inputs and outputs carry the names that onnxruntime-genai expects. Keys and values live in caches of fixed capacity that
-``GroupQueryAttention`` updates in place when past and present are the same buffer. One more input, ``logits_start``, has
-a default (an initializer that callers may override): -1 gives the logits of the last position alone, 0 those of all.
+``GroupQueryAttention`` updates in place when past and present are the same buffer. One more input, ``logits_start``,
+has a default (an initializer that callers may override): -1 gives the logits of the last position alone, 0 of all.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 import torch
+
 from edgesdk.model.rope import rotary_tables
 from edgesdk.model.spec import Layer, Rope
 from edgesdk.model.weights import dense
@@ -114,11 +115,9 @@ class DecoderGraph:
             local_window_size=attention.window or -1,
         )
         for value, output in zip(present, present_names(index), strict=True):
-            shape = ["batch_size", attention.kv_heads, "total_sequence_length", attention.head_dim]
+            shape = ("batch_size", attention.kv_heads, "total_sequence_length", attention.head_dim)
             b.output(value, output, onnx_type(b.dtype), shape)
-        (out,) = self._projections(name, attended, ["o"])
-        assert out is not None
-        return out
+        return self._projection(name, attended, "o")
 
     def _norm_heads(
         self, name: str, layer: Layer, q: ir.Value | None, k: ir.Value | None, v: ir.Value | None
@@ -139,16 +138,11 @@ class DecoderGraph:
     def _mlp(self, name: str, layer: Layer, x: ir.Value) -> ir.Value:
         b, mlp = self._b, layer.mlp
         if mlp.gated:
-            gate, up = (self._projections(name, x, [part])[0] for part in ("gate", "up"))
-            assert gate is not None
+            gate, up = self._projection(name, x, "gate"), self._projection(name, x, "up")
             inner = b.op("Mul", [self._activation(name, gate, layer), up], f"{name}.gated")
         else:
-            (up,) = self._projections(name, x, ["up"])
-            assert up is not None
-            inner = self._activation(name, up, layer)
-        (down,) = self._projections(name, inner, ["down"])
-        assert down is not None
-        return down
+            inner = self._activation(name, self._projection(name, x, "up"), layer)
+        return self._projection(name, inner, "down")
 
     def _activation(self, name: str, x: ir.Value, layer: Layer) -> ir.Value:
         b = self._b
@@ -160,6 +154,11 @@ class DecoderGraph:
         if kind == "gelu":
             return b.op("Gelu", [x], name, domain=CONTRIB)
         return b.op("Relu", [x], name)
+
+    def _projection(self, name: str, x: ir.Value, part: str) -> ir.Value:
+        """The product of ``x`` with one matrix of a layer."""
+        weight, bias = self._model.weights.get(f"{name}.{part}.weight"), self._bias(f"{name}.{part}.bias")
+        return linear(self._b, x, f"{name}.{part}", weight, self._activations, bias)
 
     def _projections(self, name: str, x: ir.Value, parts: list[str]) -> list[ir.Value | None]:
         """Products of ``x`` with several matrices: one stacked product where their grids agree (the rest are None)."""
@@ -177,10 +176,7 @@ class DecoderGraph:
                 torch.cat(present) if present else None,
             )
             return [joined, *[None] * (len(parts) - 1)]
-        return [
-            linear(self._b, x, f"{name}.{part}", weight, self._activations, bias)
-            for part, weight, bias in zip(parts, weights, biases, strict=True)
-        ]
+        return [self._projection(name, x, part) for part in parts]
 
     def _bias(self, name: str) -> torch.Tensor | None:
         return dense(self._model.weights.get(name)) if name in self._spec.tensors() else None
@@ -188,7 +184,12 @@ class DecoderGraph:
     def _norm(self, x: ir.Value, name: str) -> ir.Value:
         weight = self._norm_weight(name)
         return self._b.op(
-            "SimplifiedLayerNormalization", [x, weight], f"{name}.out", epsilon=self._spec.norm_eps, axis=-1, stash_type=1
+            "SimplifiedLayerNormalization",
+            [x, weight],
+            f"{name}.out",
+            epsilon=self._spec.norm_eps,
+            axis=-1,
+            stash_type=1,
         )
 
     def _norm_of_sum(self, x: ir.Value, added: ir.Value | None, name: str) -> tuple[ir.Value, ir.Value]:

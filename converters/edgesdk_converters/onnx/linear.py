@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+
 from edgesdk.model.tensors import QuantizedTensor, scale_storage
 from edgesdk.model.weights import dense
 
@@ -19,6 +20,7 @@ from .builder import CONTRIB, GraphBuilder, onnx_type
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
     from edgesdk.model.weights import Stored
 
 #: Block sizes that the CPU kernels of MatMulNBits are written for.
@@ -85,10 +87,9 @@ def embedding(builder: GraphBuilder, ids: ir.Value, name: str, table: Stored) ->
     packed = _values(builder, name, table, block)
     rows = builder.constant(f"{name}.rows", [table.shape[0], -1])
     flat = builder.op("Reshape", [packed, rows], f"{name}.flat")
-    inputs = [flat, ids, _scales(builder, name, table, block), _zero_points(builder, name, table, block)]
     return builder.op(
         "GatherBlockQuantized",
-        inputs if inputs[-1] is not None else inputs[:-1],
+        [flat, ids, _scales(builder, name, table, block), _zero_points(builder, name, table, block)],
         f"{name}.out",
         domain=CONTRIB,
         bits=table.bits,
@@ -124,10 +125,8 @@ def _packed_linear(
     bias: ir.Value | None,
 ) -> ir.Value:
     block = block_size(weight)
-    inputs = [x, _values(builder, name, weight, block), _scales(builder, name, weight, block)]
-    inputs += [_zero_points(builder, name, weight, block), None, bias]
-    while inputs[-1] is None:
-        inputs.pop()
+    packed, scales = _values(builder, name, weight, block), _scales(builder, name, weight, block)
+    inputs = [x, packed, scales, _zero_points(builder, name, weight, block), None, bias]
     return builder.op(
         "MatMulNBits",
         inputs,
@@ -171,11 +170,11 @@ def _scales(builder: GraphBuilder, name: str, weight: QuantizedTensor, block: in
     stored = scale_storage(weight.scales)
     scales = builder.weight(name + SCALES, weight.scales.to(stored))
     if stored != builder.dtype:
-        scales = _once(builder, f"{name}.scales.wide", "Cast", [scales], to=int(onnx_type(builder.dtype)))
+        scales = builder.shared("Cast", [scales], f"{name}.scales.wide", to=int(onnx_type(builder.dtype)))
     blocks = -(-weight.shape[1] // block)
     if weight.scales.shape[1] != blocks:
         repeat = builder.constant(f"{name}.scales.shape", [weight.shape[0], blocks])
-        scales = _once(builder, f"{name}.scales.each", "Expand", [scales, repeat])
+        scales = builder.shared("Expand", [scales, repeat], f"{name}.scales.each")
     return scales
 
 
@@ -190,11 +189,3 @@ def _zero_points(builder: GraphBuilder, name: str, weight: QuantizedTensor, bloc
     per_byte = 8 // weight.bits
     unsigned = torch.nn.functional.pad(unsigned, (0, -blocks % per_byte), value=half)
     return builder.weight(name + ZEROS, _pack_bits(unsigned, weight.bits))
-
-
-def _once(builder: GraphBuilder, name: str, kind: str, inputs: list[ir.Value], **attributes: int) -> ir.Value:
-    """A node over constants that several consumers share."""
-    found = builder.shared.get(name)
-    if found is None:
-        found = builder.shared[name] = builder.op(kind, list(inputs), name, **attributes)
-    return found

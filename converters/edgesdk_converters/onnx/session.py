@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+
 from edgesdk.errors import BundleError, EdgeError
 
 from .names import LOGITS_START, past_names, present_names
@@ -31,7 +32,7 @@ class OnnxSession:
         """
         options = ort.SessionOptions()
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # failures reach the caller as exceptions
         if threads is not None:
             options.intra_op_num_threads = threads
         try:
@@ -61,7 +62,8 @@ class OnnxSession:
         self._check(ids)
         for at in range(0, len(ids), _CHUNK):
             self._run(ids[at : at + _CHUNK], self._logits, start=-1)
-        return self._logits[0].astype(np.float32)
+        last: np.ndarray = self._logits[0].astype(np.float32)
+        return last
 
     def decode(self, token: int) -> np.ndarray:
         return self.prefill([token])
@@ -92,10 +94,11 @@ class OnnxSession:
         self._bind_input("input_ids", self._ids, (1, count))
         self._bind_input("attention_mask", self._mask, (1, total))
         self._bind_input(LOGITS_START, self._starts[start], (1,))
-        self._binding.bind_output(
-            "logits", "cpu", 0, self._float, (1, *logits.shape), logits.ctypes.data
-        )
-        self._session.run_with_iobinding(self._binding)
+        self._binding.bind_output("logits", "cpu", 0, self._float, (1, *logits.shape), logits.ctypes.data)
+        try:
+            self._session.run_with_iobinding(self._binding)
+        except RuntimeError as failure:
+            raise EdgeError(f"ONNX Runtime {ort.__version__} failed: {str(failure).splitlines()[0]}") from None
         self.position = total
 
     def _bind_input(self, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:

@@ -8,7 +8,17 @@ from typing import Any
 
 from ...errors import ModelError
 from ..config import Config
-from ..spec import Activation, Attention, DecoderSpec, Layer, LinearRopeScaling, Llama3RopeScaling, Mlp, Rope, RopeScaling
+from ..spec import (
+    Activation,
+    Attention,
+    DecoderSpec,
+    Layer,
+    LinearRopeScaling,
+    Llama3RopeScaling,
+    Mlp,
+    Rope,
+    RopeScaling,
+)
 from ..weights import Stowed
 
 ACTIVATIONS: dict[str, Activation] = {

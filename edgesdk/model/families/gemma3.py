@@ -7,7 +7,17 @@ from typing import Any
 
 from ..config import Config
 from ..spec import DecoderSpec, Layer, Rope
-from .base import ACTIVATIONS, LLAMA_TENSORS, Family, llama_attention, llama_mlp, llama_spec, rope, rope_scaling, windowed
+from .base import (
+    ACTIVATIONS,
+    LLAMA_TENSORS,
+    Family,
+    llama_attention,
+    llama_mlp,
+    llama_spec,
+    rope,
+    rope_scaling,
+    windowed,
+)
 
 _LOCAL_THETA = 10000.0
 _PATTERN = 6  # every sixth layer is global, when the configuration does not say

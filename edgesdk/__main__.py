@@ -1,0 +1,5 @@
+"""``python -m edgesdk``."""
+
+from .cli import main
+
+main()
