@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from .chat import Chat, open_session
     from .compress.recipe import Recipe, open_recipe
     from .errors import EdgeError
-    from .export import Checks, export
-    from .generate import Sampling, generate
+    from .exporting import Checks, export
+    from .generation import Sampling, generate
     from .model import Model
     from .model.opening import open_model
     from .session import Session
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 _HOMES = {
     "Bundle": "bundle",
     "Chat": "chat",
-    "Checks": "export",
+    "Checks": "exporting",
     "EdgeError": "errors",
     "Manifest": "bundle",
     "Model": "model",
     "Recipe": "compress.recipe",
-    "Sampling": "generate",
+    "Sampling": "generation",
     "Session": "session",
     "Target": "targets",
-    "export": "export",
-    "generate": "generate",
+    "export": "exporting",
+    "generate": "generation",
     "open_bundle": "bundle",
     "open_model": "model.opening",
     "open_recipe": "compress.recipe",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .bundle import Bundle, check_runtime
 from .converter import CONVERTERS
 from .errors import EdgeError
-from .generate import Sampling, Statistics, generate
+from .generation import Sampling, Statistics, generate
 from .model.tokenizer import Message, SpecialTokens, Tokenizer
 
 if TYPE_CHECKING:

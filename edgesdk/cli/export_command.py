@@ -53,7 +53,7 @@ def command(
 
     MODEL is a Hugging Face folder, a .gguf file, a name from the catalogue (edgesdk models), or a hub id org/name.
     """
-    from ..export import Checks, export
+    from ..exporting import Checks, export
 
     manifest = export(
         model,

@@ -47,7 +47,7 @@ def command(
     """
     from ..bundle import open_bundle
     from ..chat import Chat
-    from ..generate import Sampling
+    from ..generation import Sampling
 
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     with open_bundle(bundle) as opened:

@@ -112,7 +112,7 @@ class GraphBuilder:
         shape = ir.Shape(tuple(tensor.shape))
         stored: ir.TensorProtocol
         if raw.nbytes <= _INLINE_BYTES:
-            stored = ir.tensor(tensor.numpy(), dtype=data_type, name=name)
+            stored = ir.Tensor(raw.view(data_type.numpy()).reshape(tuple(tensor.shape)), dtype=data_type, name=name)
         else:
             padding = -self._data.tell() % _ALIGNMENT
             self._data.write(b"\0" * padding)
