@@ -65,7 +65,7 @@ class QuantizedLayout:
 
 
 def _write(file: BinaryIO, tensor: torch.Tensor) -> None:
-    tensor.contiguous().numpy().tofile(file)
+    file.write(tensor.contiguous().numpy().data)
 
 
 def _read(file: BinaryIO, dtype: type[np.generic], shape: tuple[int, int]) -> torch.Tensor:

@@ -61,7 +61,8 @@ class DecoderGraph:
             cap = b.floats("head.softcap", torch.tensor(spec.logit_softcap))
             capped = b.op("Tanh", [b.op("Div", [logits, cap], "head.divided")], "head.tanh")
             logits = b.op("Mul", [capped, cap], "head.capped")
-        b.output(logits, "logits", float_type, ["batch_size", "logits_length", spec.vocab])
+        # The length of the default. onnxruntime-genai reads from it that prefill gives one row.
+        b.output(logits, "logits", float_type, ["batch_size", 1, spec.vocab])
         b.outputs.insert(0, b.outputs.pop())
 
     def _lengths(self, mask: ir.Value) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,9 @@ class OnnxSession:
         self._float = np.dtype(np.float16 if "float16" in self._session.get_outputs()[0].type else np.float32)
         self._ids = np.zeros((1, context), dtype=np.int64)
         self._mask = np.ones((1, context), dtype=np.int64)
-        self._starts = {start: np.array([start], dtype=np.int64) for start in (-1, 0)}
-        self._logits = np.zeros((1, self.vocab), dtype=self._float)
-        self._caches = self._bind_caches()
+        self._last, self._first = np.array([-1], dtype=np.int64), np.array([0], dtype=np.int64)
+        self._logits = np.zeros(self.vocab, dtype=self._float)
+        self._caches = self._bind_caches()  # before logits, which are then the last of the outputs
 
     def reset(self) -> None:
         self.position = 0
@@ -60,9 +60,11 @@ class OnnxSession:
 
     def prefill(self, ids: Sequence[int]) -> np.ndarray:
         self._check(ids)
-        for at in range(0, len(ids), _CHUNK):
-            self._run(ids[at : at + _CHUNK], self._logits, start=-1)
-        last: np.ndarray = self._logits[0].astype(np.float32)
+        self._bind_input(LOGITS_START, self._last, (1,))
+        self._binding.bind_output("logits", "cpu", 0, self._float, (1, 1, self.vocab), self._logits.ctypes.data)
+        for chunk in _chunks(ids):
+            self._run(chunk)
+        last: np.ndarray = self._logits.astype(np.float32)
         return last
 
     def decode(self, token: int) -> np.ndarray:
@@ -70,11 +72,13 @@ class OnnxSession:
 
     def score(self, ids: Sequence[int]) -> np.ndarray:
         self._check(ids)
-        rows = np.empty((len(ids), self.vocab), dtype=self._float)
-        for at in range(0, len(ids), _CHUNK):
-            chunk = ids[at : at + _CHUNK]
-            self._run(chunk, rows[at : at + len(chunk)], start=0)
-        return rows.astype(np.float32, copy=False)
+        self._bind_input(LOGITS_START, self._first, (1,))
+        self._binding.bind_output("logits", "cpu")  # more rows than the program declares: ONNX Runtime allocates them
+        rows = []
+        for chunk in _chunks(ids):
+            self._run(chunk)
+            rows.append(self._binding.get_outputs()[-1].numpy()[0].astype(np.float32))
+        return np.concatenate(rows)
 
     def _check(self, ids: Sequence[int]) -> None:
         if not ids:
@@ -87,14 +91,12 @@ class OnnxSession:
         if min(ids) < 0 or max(ids) >= self.vocab:
             raise EdgeError(f"token ids must lie in 0 to {self.vocab - 1}, found {min(ids)} to {max(ids)}")
 
-    def _run(self, ids: Sequence[int], logits: np.ndarray, start: int) -> None:
-        """Run one step; the caches already hold ``position`` tokens. ``logits`` receives [rows, vocab]."""
+    def _run(self, ids: Sequence[int]) -> None:
+        """Run one step; the caches already hold ``position`` tokens."""
         count, total = len(ids), self.position + len(ids)
         self._ids[0, :count] = ids
         self._bind_input("input_ids", self._ids, (1, count))
         self._bind_input("attention_mask", self._mask, (1, total))
-        self._bind_input(LOGITS_START, self._starts[start], (1,))
-        self._binding.bind_output("logits", "cpu", 0, self._float, (1, *logits.shape), logits.ctypes.data)
         try:
             self._session.run_with_iobinding(self._binding)
         except RuntimeError as failure:
@@ -116,3 +118,8 @@ class OnnxSession:
                 self._binding.bind_output(present, "cpu", 0, self._float, cache.shape, cache.ctypes.data)
                 kept.append(cache)
         return kept
+
+
+def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    for at in range(0, len(ids), _CHUNK):
+        yield ids[at : at + _CHUNK]
