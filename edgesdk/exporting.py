@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 DEFAULT_RECIPE = "w4g32"
 DEFAULT_CONTEXT = 2048
+_SKIPPED = "skipped with --skip-checks"
 _RESIDENT_BYTES = 600_000_000  # of float32 weights that sampling may keep; larger models are read again for every step
 
 
@@ -45,23 +47,29 @@ class Checks:
         eval_windows: windows of 512 tokens of it.
         max_kl: largest mean KL divergence from the uncompressed model, nats a token.
         max_ppl_increase: largest increase of perplexity, percent; needs ``eval_text``.
+        skip: measure nothing; the manifest then says so.
     """
 
     eval_text: Path | None = None
     eval_windows: int = 6
     max_kl: float | None = None
     max_ppl_increase: float | None = None
+    skip: bool = False
 
     def __post_init__(self) -> None:
+        if self.skip and (self.eval_text or self.max_kl is not None):
+            raise EdgeError("--skip-checks measures nothing, so it goes with no limit and no --eval-text")
         if self.max_ppl_increase is not None and self.eval_text is None:
             raise EdgeError("--max-ppl-increase needs a text", hint="add --eval-text FILE")
 
 
 @dataclass(frozen=True)
 class _Measured:
-    parity: tuple[PromptParity, ...]
-    divergence: Divergence
-    perplexity: Perplexity | None
+    """What was measured; everything is None when the user skipped it."""
+
+    parity: tuple[PromptParity, ...] | None = None
+    divergence: Divergence | None = None
+    perplexity: Perplexity | None = None
 
 
 def export(
@@ -112,8 +120,10 @@ def export(
         if (larger := _not_smaller(opened, folder)) is not None:
             notes.append(larger)
             progress.note(larger)
-        measured = _measure(opened, compressed, converter, folder / program.main, options, checks, progress)
-        _enforce(checks, measured)
+        measured = _Measured()
+        if not checks.skip:
+            measured = _measure(opened, compressed, converter, folder / program.main, options, checks, progress)
+            _enforce(checks, measured)
         record = _manifest(opened, described, recipe, options, plan, program, reports, measured, tuple(notes))
         sealed = bundles.seal(folder, record)
         if out.suffix == ".zip":
@@ -220,7 +230,7 @@ def _measure(
 
 
 def _enforce(checks: Checks, measured: _Measured) -> None:
-    kl = measured.divergence.kl
+    kl = measured.divergence.kl if measured.divergence else math.inf
     if checks.max_kl is not None and not kl <= checks.max_kl:
         raise QualityError(
             f"the mean KL divergence from the uncompressed model is {kl:.4g}, over the limit of {checks.max_kl:g}",
@@ -280,10 +290,12 @@ def _manifest(
         ),
         quality=records.QualityRecord(
             dump(measured.divergence),
-            dump(measured.perplexity) if measured.perplexity else None,
+            None if measured.divergence else _SKIPPED,
+            dump(measured.perplexity),
             None if measured.perplexity else "no --eval-text was given",
         ),
-        parity=tuple(dump(row) for row in measured.parity),
+        parity=None if measured.parity is None else tuple(dump(row) for row in measured.parity),
+        parity_reason=_SKIPPED if measured.parity is None else None,
         tools=_tools({"torch": torch.__version__, runtime.name: metadata.version(runtime.name)} | dict(program.tools)),
         notes=notes,
     )

@@ -96,6 +96,7 @@ class QualityRecord:
     """Against the uncompressed model; a value that was not measured is null, with the reason."""
 
     divergence: dict[str, Any] | None
+    divergence_reason: str | None
     perplexity: dict[str, Any] | None
     perplexity_reason: str | None
 
@@ -113,7 +114,8 @@ class Manifest:
     memory: MemoryRecord
     tokenizer: TokenizerRecord
     quality: QualityRecord
-    parity: tuple[dict[str, Any], ...]
+    parity: tuple[dict[str, Any], ...] | None
+    parity_reason: str | None
     tools: dict[str, str]
     notes: tuple[str, ...] = ()
     files: tuple[FileEntry, ...] = field(default=())

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option("--eval-windows", type=click.IntRange(min=1), default=6, show_default=True, help="Windows of 512 tokens.")
 @click.option("--max-kl", type=click.FloatRange(min=0), help="Fail above this mean KL divergence (nats a token).")
 @click.option("--max-ppl-increase", type=click.FloatRange(min=0), help="Fail above this rise of perplexity (percent).")
+@click.option("--skip-checks", is_flag=True, help="Measure neither parity nor quality; the manifest says so.")
 @json_option
 def command(
     model: str,
@@ -47,6 +48,7 @@ def command(
     eval_windows: int,
     max_kl: float | None,
     max_ppl_increase: float | None,
+    skip_checks: bool,
     as_json: bool,
 ) -> None:
     """Compress MODEL, convert it for a target, verify it, and write a bundle.
@@ -63,7 +65,7 @@ def command(
         context=context,
         float_type=float_type,
         memory_mb=memory_mb,
-        checks=Checks(eval_text, eval_windows, max_kl, max_ppl_increase),
+        checks=Checks(eval_text, eval_windows, max_kl, max_ppl_increase, skip_checks),
         progress=TerminalProgress(),
     )
     if as_json:
@@ -109,7 +111,9 @@ def print_summary(manifest: Manifest) -> None:
         rows.append(
             ("perplexity", f"{ppl['before']:g} -> {ppl['after']:g} ({ppl['windows']} windows of {ppl['window']})")
         )
-    for row in manifest.parity:
+    if manifest.parity is None:
+        rows.append(("parity", f"not measured: {manifest.parity_reason}"))
+    for row in manifest.parity or ():
         first = row["first_divergence"]
         agreed = "all 64 greedy tokens agree" if first is None else f"greedy tokens differ from number {first + 1}"
         rows.append(

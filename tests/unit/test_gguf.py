@@ -145,7 +145,7 @@ def test_a_truncated_file_is_one_clear_error(checkpoint: Path, tmp_path: Path, c
     path = tmp_path / "tiny.gguf"
     llama_gguf(path, checkpoint)
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(ModelError, match="GGUF|truncated|ends at"):
+    with pytest.raises(ModelError, match=r"GGUF|truncated|ends at"):
         open_model(path)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import torch
+
 from edgesdk.errors import BundleError
 from edgesdk.model.tensors import QuantizedTensor
 

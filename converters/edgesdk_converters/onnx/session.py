@@ -73,9 +73,9 @@ class OnnxSession:
     def score(self, ids: Sequence[int]) -> np.ndarray:
         self._check(ids)
         self._bind_input(LOGITS_START, self._first, (1,))
-        self._binding.bind_output("logits", "cpu")  # more rows than the program declares: ONNX Runtime allocates them
         rows = []
         for chunk in _chunks(ids):
+            self._binding.bind_output("logits", "cpu")  # more rows than declared: ONNX Runtime must allocate them
             self._run(chunk)
             rows.append(self._binding.get_outputs()[-1].numpy()[0].astype(np.float32))
         return np.concatenate(rows)

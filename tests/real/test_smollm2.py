@@ -1,0 +1,63 @@
+"""The main job on SmolLM2-135M (fetched once into the user's cache through the package registry)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import edgesdk
+from edgesdk.compress.recipe import open_recipe
+from edgesdk.model.reference import ReferenceSession
+from edgesdk.progress import SILENT
+from edgesdk_converters.onnx.readback import read_packed
+
+pytestmark = pytest.mark.real
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@pytest.fixture(scope="module")
+def model() -> edgesdk.Model:
+    return edgesdk.open_model("smollm2-135m")
+
+
+@pytest.fixture(scope="module")
+def bundle(model: edgesdk.Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("smollm2") / "bundle.zip"
+    edgesdk.export(model, "linux-x86_64", out)
+    return out
+
+
+def test_it_answers_paris_and_carries_the_integers(model, bundle, tmp_path) -> None:
+    with edgesdk.open_bundle(bundle) as opened:
+        chat = edgesdk.Chat(opened)
+        assert "Paris" in chat.ask("What is the capital of France?", max_tokens=40)
+        assert "Berlin" in chat.ask("And of Germany?", max_tokens=40)
+        assert opened.manifest.quality.divergence["kl"] < 0.6
+        assert [row["prompt"] for row in opened.manifest.parity] == [1, 31, 128, 600]
+        assert all(row["top1"] > 0.9 for row in opened.manifest.parity)
+        packed = read_packed(opened.main)
+    compressed, _ = open_recipe("w4g32")(model, tmp_path, SILENT)
+    for name in ("layers.0.o", "layers.29.down", "embed"):
+        wanted = compressed.weights.get(f"{name}.weight")
+        assert (packed[name].values == wanted.values).all()
+        assert (packed[name].scales == wanted.scales).all()
+
+
+def test_the_reference_answers_paris(model) -> None:
+    session = ReferenceSession(model, 128)
+    logits, tokens = session.prefill(model.tokenizer.chat(QUESTION)), []
+    while len(tokens) < 16 and int(logits.argmax()) not in model.tokenizer.special.stop:
+        tokens.append(int(logits.argmax()))
+        logits = session.decode(tokens[-1])
+    assert "Paris" in model.tokenizer.decode(tokens)
+
+
+def test_the_tokenizer_equals_transformers(model) -> None:
+    from transformers import AutoTokenizer
+
+    (path,) = model.origin.files
+    theirs = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    for text in ("Hello world", "  two  spaces", "12345 + 678", "naïve café — 東京 🚀", "don't\n\n\tstop", "x=1;y=2"):
+        assert model.tokenizer.encode(text) == theirs.encode(text, add_special_tokens=False), text
+        assert model.tokenizer.decode(model.tokenizer.encode(text)) == text
