@@ -1,0 +1,162 @@
+"""Against onnxruntime-genai's own model builder, in one run on the same checkpoint.
+
+    python tests/benchmarks/against_genai.py [--recipe w4g32-e4] [--threads 2] [--repeats 5]
+
+Both start from the same Hugging Face folder (SmolLM2-135M in float32, written from the catalogue's model). The builder runs
+with int4, block 32, accuracy level 4. Printed as ratios: CPU time and peak memory of the export process, size of the
+program's files, and prefill and decode rates (128 prompt tokens, 100 new tokens), taken in turns; medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PROMPT, NEW = 128, 100
+
+RATES = {
+    "genai": """
+import sys, time, numpy as np, onnxruntime_genai as og
+folder, repeats, prompt, new = sys.argv[1], *map(int, sys.argv[2:])
+model = og.Model(folder)
+for _ in range(repeats + 1):
+    parameters = og.GeneratorParams(model)
+    parameters.set_search_options(max_length=prompt + new + 1, min_length=prompt + new + 1, do_sample=False)
+    generator = og.Generator(model, parameters)
+    t0 = time.perf_counter()
+    generator.append_tokens(np.arange(100, 100 + prompt, dtype=np.int32))
+    generator.generate_next_token()
+    t1 = time.perf_counter()
+    for _ in range(new):
+        generator.generate_next_token()
+    print(prompt / (t1 - t0), new / (time.perf_counter() - t1))
+""",
+    "edgesdk": """
+import sys, time, edgesdk
+folder, repeats, prompt, new, threads = sys.argv[1], *map(int, sys.argv[2:])
+with edgesdk.open_bundle(folder, check=False) as bundle:
+    session = edgesdk.open_session(bundle, threads)
+    for _ in range(repeats + 1):
+        session.reset()
+        t0 = time.perf_counter()
+        token = int(session.prefill(list(range(100, 100 + prompt))).argmax())
+        t1 = time.perf_counter()
+        for _ in range(new):
+            token = int(session.decode(token).argmax())
+        print(prompt / (t1 - t0), new / (time.perf_counter() - t1))
+""",
+}
+
+
+def save_folder(folder: Path) -> None:
+    """The catalogue's SmolLM2 as a Hugging Face folder in float32."""
+    from safetensors.torch import save_file
+
+    import edgesdk
+    from edgesdk.model.families import FAMILIES
+    from edgesdk.model.weights import dense
+
+    model = edgesdk.open_model("smollm2-135m")
+    spec, places = model.spec, FAMILIES.get("llama").transformers_places(model.spec)
+    attention, mlp = spec.layers[0].attention, spec.layers[0].mlp
+    tensors = {places[name].name: dense(model.weights.get(name)).contiguous() for name in spec.tensors()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_act": mlp.activation,
+        "hidden_size": spec.hidden,
+        "intermediate_size": mlp.size,
+        "num_hidden_layers": len(spec.layers),
+        "num_attention_heads": attention.heads,
+        "num_key_value_heads": attention.kv_heads,
+        "head_dim": attention.head_dim,
+        "max_position_embeddings": spec.context,
+        "rms_norm_eps": spec.norm_eps,
+        "rope_theta": attention.rope.theta,
+        "tie_word_embeddings": spec.tied,
+        "vocab_size": spec.vocab,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "torch_dtype": "float32",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "generation_config.json").write_text(json.dumps({"bos_token_id": 1, "eos_token_id": 2}))
+    (folder / "tokenizer.json").write_text(model.tokenizer.definition, encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(model.tokenizer.config_text(), encoding="utf-8")
+
+
+def measured(command: list[str]) -> tuple[float, float]:
+    """CPU seconds and peak resident megabytes of a command."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{command} failed:\n{errors.decode()[-2000:]}")
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1000
+
+
+def rates(peer: str, folder: Path, repeats: int, *more: int) -> tuple[float, float]:
+    """Median prefill and decode rates, tokens a second; the first round is not counted."""
+    numbers = [str(number) for number in (repeats, PROMPT, NEW, *more)]
+    done = subprocess.run(
+        [sys.executable, "-c", RATES[peer], str(folder), *numbers], capture_output=True, text=True, check=True
+    )
+    rows = [tuple(map(float, line.split())) for line in done.stdout.splitlines()][1:]
+    return statistics.median(row[0] for row in rows), statistics.median(row[1] for row in rows)
+
+
+def program_size(folder: Path) -> int:
+    return sum((folder / name).stat().st_size for name in ("model.onnx", "model.onnx.data"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", default="w4g32-e4")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of the two peers")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        source, theirs, ours = (Path(scratch) / name for name in ("model", "genai", "edgesdk"))
+        source.mkdir()
+        save_folder(source)
+        builder = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(source), "-o", str(theirs)]
+        builder += ["-p", "int4", "-e", "cpu", "-c", scratch]
+        builder += ["--extra_options", "int4_block_size=32", "int4_accuracy_level=4"]
+        export = [sys.executable, "-m", "edgesdk", "export", str(source), "-t", "linux-x86_64", "-o", str(ours)]
+        export += ["--recipe", options.recipe]
+        their_cpu, their_peak = measured(builder)
+        plain_cpu, plain_peak = measured([*export, "--skip-checks"])
+        full_cpu, full_peak = measured(export)
+        settings = theirs / "genai_config.json"
+        config = json.loads(settings.read_text())
+        config["model"]["decoder"]["session_options"]["intra_op_num_threads"] = options.threads
+        settings.write_text(json.dumps(config))
+        turns = [
+            (rates("genai", theirs, options.repeats), rates("edgesdk", ours, options.repeats, options.threads))
+            for _ in range(options.rounds)
+        ]
+        their_size, our_size = program_size(theirs), program_size(ours)
+    print(f"recipe {options.recipe}, {options.threads} threads; edgesdk / onnxruntime-genai")
+    print(f"export CPU, conversion alone   {plain_cpu:8.1f} / {their_cpu:8.1f} s    {plain_cpu / their_cpu:.2f}")
+    print(f"export CPU, with all checks    {full_cpu:8.1f} / {their_cpu:8.1f} s    {full_cpu / their_cpu:.2f}")
+    print(f"peak memory, conversion alone  {plain_peak:8.0f} / {their_peak:8.0f} MB   {plain_peak / their_peak:.2f}")
+    print(f"peak memory, with all checks   {full_peak:8.0f} / {their_peak:8.0f} MB   {full_peak / their_peak:.2f}")
+    print(f"program size                   {our_size / 1e6:8.1f} / {their_size / 1e6:8.1f} MB   {our_size / their_size:.2f}")
+    for index, what in enumerate(("prefill", "decode")):
+        pairs = [(our[index], their[index]) for their, our in turns]
+        our, their = (statistics.median(column) for column in zip(*pairs, strict=True))
+        ratio = statistics.median(a / b for a, b in pairs)
+        print(f"{what:<30} {our:8.1f} / {their:8.1f} tok/s {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()
