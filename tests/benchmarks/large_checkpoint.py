@@ -1,0 +1,89 @@
+"""Host memory of a large export: a random Llama of 1.1 billion parameters in bfloat16, made here, exported with w4g32.
+
+    python tests/benchmarks/large_checkpoint.py [--keep FOLDER]
+
+Prints CPU time and peak resident memory of the export process, with every check and without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import struct
+import tempfile
+from pathlib import Path
+
+from against_genai import measured
+
+VOCAB, HIDDEN, LAYERS, HEADS, KV_HEADS, MLP = 32000, 2048, 22, 32, 4, 5632
+
+
+def write_checkpoint(folder: Path) -> int:
+    """Write the checkpoint tensor by tensor; returns its parameters."""
+    import torch
+
+    from edgesdk.model.config import Config
+    from edgesdk.model.families import FAMILIES
+    from edgesdk.model.random_weights import RandomWeights
+
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": VOCAB,
+        "hidden_size": HIDDEN,
+        "intermediate_size": MLP,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": KV_HEADS,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": False,
+        "eos_token_id": 2,
+    }
+    family = FAMILIES.get("llama")
+    spec = family.spec(Config(config, "config"))
+    weights, places = RandomWeights(spec), family.transformers_places(spec)
+    header, offset = {}, 0
+    for name, shape in spec.tensors().items():
+        size = 2 * torch.Size(shape).numel()
+        header[places[name].name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in spec.tensors():
+            file.write(weights.get(name).to(torch.bfloat16).view(torch.uint8).numpy().data)
+    (folder / "config.json").write_text(json.dumps(config))
+    words = {f"w{index}": index for index in range(VOCAB)}
+    tokenizer = {
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "vocab": words, "unk_token": "w0"},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return spec.parameters
+
+
+def main() -> None:
+    import sys
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keep", type=Path, help="folder for the checkpoint, kept and used again")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = options.keep or Path(scratch) / "model"
+        if not (folder / "config.json").is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            print(f"{write_checkpoint(folder) / 1e6:.0f} M parameters")
+        size = (folder / "model.safetensors").stat().st_size
+        print(f"checkpoint {size / 1e9:.2f} GB")
+        command = [sys.executable, "-m", "edgesdk", "export", str(folder), "-t", "linux-x86_64", "-o", f"{scratch}/out"]
+        for what, more in (("conversion alone", ["--skip-checks"]), ("with all checks", [])):
+            cpu, peak = measured([*command, *more])
+            print(f"{what:<18} {cpu:7.1f} s CPU, peak {peak:6.0f} MB", flush=True)
+
+
+if __name__ == "__main__":
+    main()
