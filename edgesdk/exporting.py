@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,7 +17,7 @@ from . import bundle as bundles
 from . import estimate
 from .bundle import manifest as records
 from .compress.recipe import Recipe, open_recipe
-from .converter import CONVERTERS, Converter, MemoryPlan, Program, ProgramOptions
+from .converter import CONVERTERS, MemoryPlan, Program, ProgramOptions
 from .errors import EdgeError, MissingExtraError, ModelError, QualityError
 from .files import replacing_folder, writing_failed
 from .model.opening import open_model
@@ -122,7 +123,8 @@ def export(
             progress.note(larger)
         measured = _Measured()
         if not checks.skip:
-            measured = _measure(opened, compressed, converter, folder / program.main, options, checks, progress)
+            start = partial(converter.open, folder / program.main, options.context)
+            measured = _measure(opened, compressed, start, options, checks, scratch, progress)
             _enforce(checks, measured)
         record = _manifest(opened, described, recipe, options, plan, program, reports, measured, tuple(notes))
         sealed = bundles.seal(folder, record)
@@ -208,24 +210,39 @@ def _not_smaller(model: Model, folder: Path) -> str | None:
 def _measure(
     original: Model,
     compressed: Model,
-    converter: Converter,
-    main: Path,
+    open_session: Callable[[], Session],
     options: ProgramOptions,
     checks: Checks,
+    scratch: Path,
     progress: Progress,
 ) -> _Measured:
+    """Measure the program; it and the references take turns in memory."""
     from .compress import quality
+    from .compress.recording import record
+    from .files import sha256
     from .model.reference import ReferenceModel
 
+    text, windows = checks.eval_text, []
+    if text is not None:
+        length = min(quality.WINDOW, options.context)
+        windows = quality.text_windows(original, text, checks.eval_windows, length)
     reference = ReferenceModel(original, resident=4 * original.spec.parameters <= _RESIDENT_BYTES)
     sample = quality.sample_text(reference, progress, length=min(quality.LENGTH, options.context))
     reference.release()
-    session: Session = converter.open(main, options.context)
-    apart = quality.divergence(reference, session, sample, progress)
-    found = quality.parity(compressed, session, sample.tokens, progress)
+    recording = record(open_session(), sample.texts, windows, scratch, progress)
+    apart = quality.divergence(reference, sample, recording, progress)
+    reference.release()
     perplexity = None
-    if checks.eval_text is not None:
-        perplexity = quality.perplexity(original, session, checks.eval_text, checks.eval_windows, progress)
+    if text is not None:
+        before = quality.reference_loss(ReferenceModel(original, resident=False), windows, progress)
+        perplexity = quality.Perplexity(
+            quality.rounded(quality.perplexity_of(before, windows)),
+            quality.rounded(quality.perplexity_of(recording.window_loss, windows)),
+            len(windows),
+            len(windows[0]),
+            sha256(text),
+        )
+    found = quality.parity(ReferenceModel(compressed, resident=False), recording, progress)
     return _Measured(found, apart, perplexity)
 
 

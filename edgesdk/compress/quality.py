@@ -19,19 +19,16 @@ import torch.nn.functional as F
 from ..errors import ModelError
 from ..model.reference import ReferenceModel
 from ..progress import track
+from .recording import GREEDY, Recording, row_slices
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ..model import Model
     from ..progress import Progress
-    from ..session import Session
 
 SEQUENCES, LENGTH, SEED = 16, 40, 0
-PROMPTS = (1, 31, 128, 600)
-GREEDY = 64
 WINDOW = 512
-_ROWS = 128  # logits compared at a time
 
 
 @dataclass(frozen=True)
@@ -96,9 +93,9 @@ class Sample:
     hidden: torch.Tensor
 
     @property
-    def tokens(self) -> list[int]:
-        """All sequences, one after the other."""
-        found: list[int] = self.ids.flatten().tolist()
+    def texts(self) -> list[list[int]]:
+        """The sequences as lists of ids."""
+        found: list[list[int]] = self.ids.tolist()
         return found
 
 
@@ -122,19 +119,17 @@ def sample_text(
 
 
 @torch.inference_mode()
-def divergence(reference: ReferenceModel, session: Session, sample: Sample, progress: Progress) -> Divergence:
-    """Compare a program with the uncompressed model that ``sample`` was drawn from."""
+def divergence(reference: ReferenceModel, sample: Sample, recording: Recording, progress: Progress) -> Divergence:
+    """Compare what a program said about ``sample`` with the uncompressed model that it was drawn from."""
+    hidden = sample.hidden.flatten(0, 1)
     kl: list[torch.Tensor] = []
     same = 0
-    for ids, hidden in track(
-        progress, "Comparing with the uncompressed model", list(zip(sample.ids, sample.hidden, strict=True))
-    ):
-        session.reset()
-        for rows in _row_slices(len(ids)):
-            p = F.log_softmax(reference.logits(hidden[rows]), dim=-1)
-            q = F.log_softmax(torch.from_numpy(session.score(ids[rows].tolist())), dim=-1)
-            kl.append((p.exp() * (p - q)).sum(-1).clamp(min=0))
-            same += int((p.argmax(-1) == q.argmax(-1)).sum())
+    slices = row_slices(len(hidden))
+    for rows in track(progress, "Comparing with the uncompressed model", slices):
+        found = torch.from_numpy(recording.text_logits.read(rows.start, rows.stop - rows.start))
+        p, q = F.log_softmax(reference.logits(hidden[rows]), dim=-1), F.log_softmax(found, dim=-1)
+        kl.append((p.exp() * (p - q)).sum(-1).clamp(min=0))
+        same += int((p.argmax(-1) == q.argmax(-1)).sum())
     joined = torch.cat(kl)
     total = joined.numel()
     return Divergence(
@@ -142,74 +137,48 @@ def divergence(reference: ReferenceModel, session: Session, sample: Sample, prog
     )
 
 
-def perplexity(model: Model, session: Session, text: Path, windows: int, progress: Progress) -> Perplexity:
-    """Perplexity of the uncompressed ``model`` and of a program on the first windows of a file.
+@torch.inference_mode()
+def reference_loss(reference: ReferenceModel, windows: Sequence[Sequence[int]], progress: Progress) -> float:
+    """Summed negative log likelihood of windows in the reference, each without its first token, nats."""
+    loss = 0.0
+    with progress.stage("Perplexity of the reference", len(windows)) as stage:
+        for ids, hidden in _hidden(reference, windows):
+            for rows in row_slices(len(ids) - 1):
+                wanted = torch.tensor(ids[rows.start + 1 : rows.stop + 1])
+                loss += float(F.cross_entropy(reference.logits(hidden[rows]), wanted, reduction="sum"))
+            stage.advance()
+    return loss
 
-    Raises:
-        ModelError: the file is no UTF-8 text or shorter than a window.
+
+def perplexity_of(loss: float, windows: Sequence[Sequence[int]]) -> float:
+    """Perplexity from the summed loss of windows whose first tokens are not scored."""
+    return math.exp(loss / sum(len(window) - 1 for window in windows))
+
+
+@torch.inference_mode()
+def parity(reference: ReferenceModel, recording: Recording, progress: Progress) -> tuple[PromptParity, ...]:
+    """Compare a program's greedy answers with the reference over the same compressed weights.
+
+    The reference sees the program's own tokens, so the first token on which they differ is where greedy decoding of the
+    two would part.
     """
-    from ..files import sha256
-
-    length = min(WINDOW, session.context)
-    cut = text_windows(model, text, windows, length)
-    before, after, scored = 0.0, 0.0, 0
-    reference = ReferenceModel(model, resident=False)
-    for ids, hidden in track(progress, f"Perplexity on {text.name}", _hidden(reference, cut), len(cut)):
-        session.reset()
-        for rows in _row_slices(len(ids) - 1):
-            wanted = torch.tensor(ids[rows.start + 1 : rows.stop + 1])
-            found = torch.from_numpy(session.score(ids[rows]))
-            before += float(F.cross_entropy(reference.logits(hidden[rows]), wanted, reduction="sum"))
-            after += float(F.cross_entropy(found, wanted, reduction="sum"))
-        scored += len(ids) - 1
-    return Perplexity(
-        rounded(math.exp(before / scored)), rounded(math.exp(after / scored)), len(cut), length, sha256(text)
-    )
-
-
-def reference_perplexity(model: Model, text: Path, windows: int, progress: Progress, length: int = WINDOW) -> float:
-    """Perplexity of a model in the reference, so with its weights alone rounded and nothing else."""
-    loss, scored = 0.0, 0
-    reference = ReferenceModel(model, resident=False)
-    cut = text_windows(model, text, windows, length)
-    for ids, hidden in track(progress, f"Perplexity on {text.name}", _hidden(reference, cut), len(cut)):
-        for rows in _row_slices(len(ids) - 1):
-            wanted = torch.tensor(ids[rows.start + 1 : rows.stop + 1])
-            loss += float(F.cross_entropy(reference.logits(hidden[rows]), wanted, reduction="sum"))
-        scored += len(ids) - 1
-    return math.exp(loss / scored)
-
-
-def parity(model: Model, session: Session, source: Sequence[int], progress: Progress) -> tuple[PromptParity, ...]:
-    """Compare a program with the reference over the same (compressed) ``model``.
-
-    Prompts are the first 1, 31, 128 and 600 tokens of ``source``, as far as they and an answer fit the context; each is
-    run in uneven chunks and answered greedily by the program, and the reference sees the same tokens.
-    """
-    prompts = [
-        list(source[:length]) for length in PROMPTS if length <= len(source) and length + GREEDY <= session.context
-    ]
-    answered: list[tuple[list[int], np.ndarray]] = []
-    for prompt in track(progress, "Running the program", prompts):
-        answered.append(_greedy(session, prompt))
-    reference = ReferenceModel(model, resident=False)
     found = []
-    texts = [ids for ids, _ in answered]
-    for prompt, (ids, logits), (_, hidden) in zip(prompts, answered, _hidden(reference, texts), strict=True):
-        first = len(prompt) - 1
-        wanted = reference.logits(hidden[first:]).numpy()
-        best = wanted.argmax(-1)
-        chosen = logits.argmax(-1)
-        differs = np.flatnonzero(best != chosen)
-        found.append(
-            PromptParity(
-                len(prompt),
-                rounded(float(np.abs(wanted - logits).max())),
-                rounded(float((best == chosen).mean())),
-                int(differs[0]) if len(differs) else None,
+    answers = recording.answers
+    with progress.stage("Comparing with the reference", len(answers)) as stage:
+        states = _hidden(reference, [answer.ids for answer in answers])
+        for answer, (_, hidden) in zip(answers, states, strict=True):
+            logits = recording.answer_logits.read(answer.first_row, GREEDY)
+            wanted = reference.logits(hidden[answer.prompt - 1 :]).numpy()
+            agree = wanted.argmax(-1) == logits.argmax(-1)
+            found.append(
+                PromptParity(
+                    answer.prompt,
+                    rounded(float(np.abs(wanted - logits).max())),
+                    rounded(float(agree.mean())),
+                    None if agree.all() else int(agree.argmin()),
+                )
             )
-        )
-        assert len(ids) == first + len(logits)
+            stage.advance()
     return tuple(found)
 
 
@@ -241,26 +210,8 @@ def _draw(logits: torch.Tensor, random: torch.Generator) -> torch.Tensor:
     return torch.searchsorted(cumulative, wanted).clamp_(max=logits.shape[-1] - 1)
 
 
-def _greedy(session: Session, prompt: list[int]) -> tuple[list[int], np.ndarray]:
-    """The prompt with its greedy answer, and the logits that chose each token of the answer."""
-    session.reset()
-    head = len(prompt) // 3  # two uneven chunks: what a second turn of a chat does
-    if head:
-        session.prefill(prompt[:head])
-    logits = [session.prefill(prompt[head:]).copy()]
-    ids = list(prompt)
-    while len(logits) < GREEDY:
-        ids.append(int(logits[-1].argmax()))
-        logits.append(session.decode(ids[-1]).copy())
-    return ids, np.stack(logits)
-
-
 def _hidden(reference: ReferenceModel, texts: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Final hidden states of every text, computed with one sweep over the layers."""
     states = reference.hidden([torch.tensor([list(ids)]) for ids in texts])
     for ids, hidden in zip(texts, states, strict=True):
         yield list(ids), hidden[0]
-
-
-def _row_slices(count: int) -> list[slice]:
-    return [slice(at, min(at + _ROWS, count)) for at in range(0, count, _ROWS)]

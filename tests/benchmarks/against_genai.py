@@ -3,8 +3,8 @@
     python tests/benchmarks/against_genai.py [--recipe w4g32-e4] [--threads 2] [--repeats 5]
 
 Both start from the same Hugging Face folder (SmolLM2-135M in float32, written from the catalogue's model). The builder
-runs with int4, block 32, accuracy level 4. Printed as ratios: CPU time and peak memory of the export process, size of the
-program's files, and prefill and decode rates (128 prompt tokens, 100 new tokens), taken in turns; medians.
+runs with int4, block 32, accuracy level 4. Printed as ratios: CPU time and peak memory of the export process, size of
+the program's files, and prefill and decode rates (128 prompt tokens, 100 new tokens), taken in turns; medians.
 """
 
 from __future__ import annotations

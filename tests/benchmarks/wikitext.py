@@ -13,8 +13,9 @@ import time
 from pathlib import Path
 
 import edgesdk
-from edgesdk.compress.quality import reference_perplexity
+from edgesdk.compress.quality import WINDOW, perplexity_of, reference_loss, text_windows
 from edgesdk.compress.recipe import open_recipe
+from edgesdk.model.reference import ReferenceModel
 from edgesdk.progress import SILENT
 
 
@@ -27,7 +28,8 @@ def main() -> None:
             compressed, reports = open_recipe(name)(model, Path(scratch), SILENT)
             cpu = time.process_time() - started
             error = reports[0].relative_error if reports else None
-            found = reference_perplexity(compressed, text, 6, SILENT)
+            windows = text_windows(model, text, 6, WINDOW)
+            found = perplexity_of(reference_loss(ReferenceModel(compressed, resident=False), windows, SILENT), windows)
         print(
             f"{name:<10} perplexity {found:6.2f}   relative squared error {error or 0:.5f}   {cpu:5.1f} s CPU",
             flush=True,

@@ -1,0 +1,49 @@
+"""The README's help text and support table are what the program says. EDGESDK_WRITE_README=1 rewrites them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from edgesdk.cli import edgesdk
+from edgesdk.converter import CONVERTERS
+from edgesdk.model.families import FAMILIES
+from edgesdk.targets import open_target, target_names
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def help_block() -> str:
+    shown = CliRunner().invoke(edgesdk, ["--help"], prog_name="edgesdk", terminal_width=100).output
+    return "\n".join(f"    {line}".rstrip() for line in shown.rstrip().splitlines())
+
+
+def support_table() -> str:
+    converters = CONVERTERS.names()
+    targets = [open_target(name) for name in target_names()]
+    rows = [["family", "GGUF", *converters], ["---"] * (2 + len(converters))]
+    for name in FAMILIES.names():
+        rows.append([name, "yes" if FAMILIES.get(name).gguf_architectures else "as llama", *["yes"] * len(converters)])
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    lines = [f"- `{target.name}`: {target.description} ({target.converter})" for target in targets]
+    return table + "\n\n" + "\n".join(lines)
+
+
+def section(text: str, title: str) -> tuple[int, int]:
+    """Where the generated part of a section lies: from its heading to the first blank line followed by prose."""
+    start = text.index(f"## {title}\n\n") + len(f"## {title}\n\n")
+    ends = {"Commands": "\n\nAll commands", "Families and targets": "\n\nEach family"}
+    return start, text.index(ends[title], start)
+
+
+def test_generated_sections_are_current() -> None:
+    text = README.read_text(encoding="utf-8")
+    for title, wanted in (("Commands", help_block()), ("Families and targets", support_table())):
+        start, stop = section(text, title)
+        if os.environ.get("EDGESDK_WRITE_README"):
+            text = text[:start] + wanted + text[stop:]
+            README.write_text(text, encoding="utf-8")
+            continue
+        assert text[start:stop] == wanted, f"README section '{title}': run with EDGESDK_WRITE_README=1"
