@@ -51,8 +51,7 @@ class DecoderGraph:
         for index, layer in enumerate(spec.layers):
             x, added = self._layer(index, layer, x, added)
             yield index
-        _, normed = self._norm_of_sum(x, added, "final_norm")
-        last = b.op("Slice", [normed, self._logits_start(), *self._slice_bounds()], "last_hidden")
+        _, last = self._norm_of_sum(x, added, "final_norm")
         if spec.tied:
             logits = tied_head(b, last, "embed", self._model.weights.get("embed.weight"), self._activations)
         else:
@@ -79,6 +78,9 @@ class DecoderGraph:
         name = f"layers.{index}"
         x, normed = self._norm_of_sum(x, added, f"{name}.attn_norm")
         attended = self._attention(index, layer, normed)
+        if index == len(self._spec.layers) - 1:  # nothing after this reads a position without logits
+            x, attended = self._with_logits(x, "last.residual"), self._with_logits(attended, "last.attended")
+        attended = self._projection(name, attended, "o")
         if layer.post_norms:
             attended = self._norm(attended, f"{name}.post_attn_norm")
         x, normed = self._norm_of_sum(x, attended, f"{name}.mlp_norm")
@@ -118,7 +120,7 @@ class DecoderGraph:
         for value, output in zip(present, present_names(index), strict=True):
             shape = ("batch_size", attention.kv_heads, "total_sequence_length", attention.head_dim)
             b.output(value, output, onnx_type(b.dtype), shape)
-        return self._projection(name, attended, "o")
+        return attended
 
     def _norm_heads(
         self, name: str, layer: Layer, q: ir.Value | None, k: ir.Value | None, v: ir.Value | None
@@ -216,11 +218,10 @@ class DecoderGraph:
         cos, sin = rotary_tables(rope, head_dim, self._context)
         return [self._b.floats(f"{name}.cos", cos), self._b.floats(f"{name}.sin", sin)]
 
-    def _logits_start(self) -> ir.Value:
-        """The overridable input: an initializer that is also listed among the inputs."""
-        value = self._b.constant(LOGITS_START, [-1])
-        self._b.inputs.append(value)
-        return value
-
-    def _slice_bounds(self) -> list[ir.Value]:
-        return [self._b.constant("slice.end", [_INT64_MAX]), self._b.constant("slice.axis", [1])]
+    def _with_logits(self, x: ir.Value, name: str) -> ir.Value:
+        """The positions of ``x`` whose logits are wanted; the overridable input is an initializer among the inputs."""
+        start = self._b.constant(LOGITS_START, [-1])
+        if start not in self._b.inputs:
+            self._b.inputs.append(start)
+        end, axis = self._b.constant("slice.end", [_INT64_MAX]), self._b.constant("slice.axis", [1])
+        return self._b.op("Slice", [x, start, end, axis], name)
