@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import import_module
 from typing import Any
@@ -55,7 +56,12 @@ def edgesdk() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors become one message and a non-zero exit."""
+    signal.signal(signal.SIGTERM, _interrupt)  # end like Ctrl-C: nothing half-written stays
     sys.exit(run(arguments))
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def run(arguments: list[str] | None = None) -> int:

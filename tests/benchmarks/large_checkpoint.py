@@ -13,13 +13,13 @@ import struct
 import tempfile
 from pathlib import Path
 
-from against_genai import measured
+from against_genai import in_a_process_of_its_own, measured
 
 VOCAB, HIDDEN, LAYERS, HEADS, KV_HEADS, MLP = 32000, 2048, 22, 32, 4, 5632
 
 
-def write_checkpoint(folder: Path) -> int:
-    """Write the checkpoint tensor by tensor; returns its parameters."""
+def write_checkpoint(folder: Path) -> None:
+    """Write the checkpoint tensor by tensor."""
     import torch
 
     from edgesdk.model.config import Config
@@ -63,7 +63,7 @@ def write_checkpoint(folder: Path) -> int:
         "model": {"type": "WordLevel", "vocab": words, "unk_token": "w0"},
     }
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    return spec.parameters
+    print(f"{spec.parameters / 1e6:.0f} M parameters")
 
 
 def main() -> None:
@@ -76,7 +76,7 @@ def main() -> None:
         folder = options.keep or Path(scratch) / "model"
         if not (folder / "config.json").is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            print(f"{write_checkpoint(folder) / 1e6:.0f} M parameters")
+            in_a_process_of_its_own(write_checkpoint, folder)
         size = (folder / "model.safetensors").stat().st_size
         print(f"checkpoint {size / 1e9:.2f} GB")
         command = [sys.executable, "-m", "edgesdk", "export", str(folder), "-t", "linux-x86_64", "-o", f"{scratch}/out"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,22 @@ def test_it_answers_paris_and_carries_the_integers(model, bundle, tmp_path) -> N
         wanted = compressed.weights.get(f"{name}.weight")
         assert (packed[name].values == wanted.values).all()
         assert (packed[name].scales == wanted.scales).all()
+
+
+def test_the_memory_estimate_is_close_to_the_truth_and_not_below(bundle) -> None:
+    code = (
+        "import sys, edgesdk\n"
+        "from pathlib import Path\n"
+        "with edgesdk.open_bundle(sys.argv[1], check=False) as bundle:\n"
+        "    session = edgesdk.open_session(bundle)\n"
+        "    session.prefill([5] * session.context)\n"
+        "    memory = vars(bundle.manifest.memory)\n"
+        "(peak,) = [line for line in Path('/proc/self/status').read_text().splitlines() if line.startswith('VmHWM')]\n"
+        "print(int(peak.split()[1]) * 1024, sum(memory.values()) - memory['program'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, bundle], capture_output=True, text=True, check=True)
+    found, estimated = map(int, done.stdout.split())
+    assert 0.8 * estimated < found < 1.05 * estimated, (found, estimated)
 
 
 def test_the_reference_answers_paris(model) -> None:

@@ -238,7 +238,8 @@ def test_a_failed_export_keeps_the_bundle_that_was_there(checkpoint, bundle, tmp
     assert leftovers(tmp_path) == ["b"]
 
 
-def test_ctrl_c_in_mid_export_leaves_nothing(checkpoint, tmp_path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_export_leaves_nothing(checkpoint, tmp_path, number) -> None:
     out = tmp_path / "out"
     out.mkdir()
     process = subprocess.Popen(
@@ -249,7 +250,7 @@ def test_ctrl_c_in_mid_export_leaves_nothing(checkpoint, tmp_path) -> None:
     deadline = time.monotonic() + 60
     while not leftovers(out) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors

@@ -24,6 +24,7 @@ _ACCURACY = {8: 4, 32: 1}  # accuracy_level of MatMulNBits
 _PREFILL = 256
 _RUNTIME_BYTES = 60_000_000  # resident size of a process with ONNX Runtime and numpy loaded, measured
 _GRAPH_BYTES = 400_000
+_BLOCK_BYTES = 12  # MatMulNBits keeps, in float32, each block's scale twice and its sum
 
 
 class OnnxConverter:
@@ -52,9 +53,11 @@ class OnnxConverter:
         for name, (elements, bits, group) in tensor_bits(spec, recipe, options).items():
             stored = elements * bits // 8 + (elements // group * 2 if group else 0)
             blocks = elements // math.gcd(group, 256) if group else 0
-            packed = elements * bits // 8 + blocks * 8  # MatMulNBits keeps a scale and a block sum in float32
+            packed = elements * bits // 8 + blocks * _BLOCK_BYTES
             program += stored
-            weights += packed + (stored if name == "embed.weight" and spec.tied and group else 0)
+            weights += packed
+            if name == "embed.weight" and group:  # as stored, and reshaped for the gather
+                weights += 2 * stored if spec.tied else stored
         width = FLOAT_BITS[options.float_type] // 8
         tables = len({layer.attention.rope for layer in spec.layers}) * options.context * width
         program += tables * max(layer.attention.head_dim for layer in spec.layers)
