@@ -36,7 +36,11 @@ if TYPE_CHECKING:
 DEFAULT_RECIPE = "w4g32"
 DEFAULT_CONTEXT = 2048
 _SKIPPED = "skipped with --skip-checks"
-_RESIDENT_BYTES = 600_000_000  # of float32 weights that sampling may keep; larger models are read again for every step
+_NO_ROOM = "the context has no room for a prompt and 64 tokens of answer"
+_LEAST_AGREEMENT = 0.5  # of greedy tokens; int8 activations stay above 0.9, a wrong graph is near 0
+_RESIDENT_BYTES = (
+    1_200_000_000  # of float32 weights that sampling may keep; larger models are read again for every step
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ class Checks:
     def __post_init__(self) -> None:
         if self.skip and (self.eval_text or self.max_kl is not None):
             raise EdgeError("--skip-checks measures nothing, so it goes with no limit and no --eval-text")
+        if self.eval_text is not None and not self.eval_text.is_file():
+            raise EdgeError(f"{self.eval_text}: no such text file")
         if self.max_ppl_increase is not None and self.eval_text is None:
             raise EdgeError("--max-ppl-increase needs a text", hint="add --eval-text FILE")
 
@@ -103,7 +109,7 @@ def export(
     Raises:
         EdgeError: what is wrong; nothing is left behind then.
     """
-    checks, out = checks or Checks(), Path(out)
+    checks, out = checks or Checks(), Path(out).resolve()
     described = open_target(target)
     recipe = open_recipe(recipe) if isinstance(recipe, str) else recipe
     converter = CONVERTERS.get(described.converter)
@@ -142,8 +148,8 @@ def _staging(out: Path) -> Iterator[tuple[Path, Path]]:
     zipped = out.suffix == ".zip"
     if zipped and out.is_dir():
         raise EdgeError(f"{out}: is a folder", hint="name a file, or leave out .zip to make a folder")
-    if not zipped and out.exists() and not (out / bundles.FILE).is_file() and (out.is_file() or any(out.iterdir())):
-        raise EdgeError(f"{out}: exists and is not a bundle, so it is not replaced", hint="name another folder")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())) and not bundles.is_bundle(out):
+        raise EdgeError(f"{out}: exists and is not a bundle, so it is not replaced", hint="name another output")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.work-"))
@@ -247,6 +253,13 @@ def _measure(
 
 
 def _enforce(checks: Checks, measured: _Measured) -> None:
+    for row in measured.parity or ():
+        if row.top1 < _LEAST_AGREEMENT:
+            raise QualityError(
+                f"the program does not compute what the model says: after {row.prompt} tokens it agrees with the "
+                f"reference on {row.top1:.0%} of 64 tokens (logits differ by up to {row.max_logit_difference:g})",
+                hint="try float activations (add -a32 to the recipe's name); if that does not help, report it",
+            )
     kl = measured.divergence.kl if measured.divergence else math.inf
     if checks.max_kl is not None and not kl <= checks.max_kl:
         raise QualityError(
@@ -311,8 +324,8 @@ def _manifest(
             dump(measured.perplexity),
             None if measured.perplexity else "no --eval-text was given",
         ),
-        parity=None if measured.parity is None else tuple(dump(row) for row in measured.parity),
-        parity_reason=_SKIPPED if measured.parity is None else None,
+        parity=tuple(dump(row) for row in measured.parity) if measured.parity else None,
+        parity_reason=None if measured.parity else (_SKIPPED if measured.parity is None else _NO_ROOM),
         tools=_tools({"torch": torch.__version__, runtime.name: metadata.version(runtime.name)} | dict(program.tools)),
         notes=notes,
     )

@@ -38,11 +38,12 @@ class Sampling:
 
     def __post_init__(self) -> None:
         checks = {
-            "temperature": self.temperature >= 0,
+            "temperature": self.temperature == 0 or 1e-4 <= self.temperature <= 1e4,
             "top_k": self.top_k >= 0,
             "top_p": 0 < self.top_p <= 1,
             "min_p": 0 <= self.min_p < 1,
-            "repetition_penalty": self.repetition_penalty > 0,
+            "repetition_penalty": 1e-3 <= self.repetition_penalty <= 1e3,
+            "seed": self.seed is None or self.seed >= 0,
         }
         for key, fine in checks.items():
             if not fine:

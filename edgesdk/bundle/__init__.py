@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,7 +107,8 @@ def _check_files(bundle: Bundle, progress: Progress) -> None:
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name != FILE and name not in listed:
             raise BundleError(f"{path}: not listed in the manifest", hint="remove it, or export again")
-    for needed in (bundle.manifest.program.main, bundle.manifest.tokenizer.file):
+    tokenizer = bundle.manifest.tokenizer
+    for needed in (bundle.manifest.program.main, tokenizer.file, tokenizer.chat_template):
         if needed and needed not in listed:
             raise BundleError(f"{folder}: the manifest does not list {needed}", hint=_DAMAGED)
     for entry in track(progress, "Verifying", entries):
@@ -133,8 +136,22 @@ def _unpack(path: Path, folder: Path) -> None:
             if len(set(names)) != len(names):
                 raise BundleError(f"{path}: the same name twice", hint="do not trust this bundle")
             archive.extractall(folder)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as failure:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as failure:
         raise BundleError(f"{path}: not a whole zip file ({failure})", hint=_DAMAGED) from None
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a folder or file is a bundle of any schema, whole or damaged: what an export may replace."""
+    try:
+        if path.is_dir():
+            text = (path / FILE).read_bytes()
+        else:
+            with zipfile.ZipFile(path) as archive:
+                text = archive.read(FILE)
+        data = json.loads(text)
+    except (OSError, ValueError, KeyError, RecursionError, zipfile.BadZipFile):
+        return False
+    return isinstance(data, dict) and {"schema", "program", "files", "digest"} <= data.keys()
 
 
 def check_runtime(manifest: Manifest) -> str | None:
@@ -160,4 +177,4 @@ def check_runtime(manifest: Manifest) -> str | None:
     return found
 
 
-__all__ = ["FILE", "SCHEMA", "Bundle", "Manifest", "check_runtime", "open_bundle", "pack", "seal"]
+__all__ = ["FILE", "SCHEMA", "Bundle", "Manifest", "check_runtime", "is_bundle", "open_bundle", "pack", "seal"]

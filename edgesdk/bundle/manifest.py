@@ -135,7 +135,7 @@ class Manifest:
         """
         try:
             data = json.loads(text)
-        except ValueError as failure:
+        except (ValueError, RecursionError) as failure:
             raise BundleError(f"{where}: not valid JSON ({failure})", hint=_DAMAGED) from None
         found = data.get("schema") if isinstance(data, dict) else None
         if isinstance(found, int) and found > SCHEMA:
@@ -146,7 +146,11 @@ class Manifest:
         if found != SCHEMA:
             raise BundleError(f"{where}: bundle schema {found!r}; this edgesdk reads schema {SCHEMA}", hint=_DAMAGED)
         manifest = load(cls, data, where, BundleError)
-        if manifest.text() != text:
+        try:
+            unchanged = manifest.text() == text
+        except ValueError:  # NaN or a lone surrogate, which no manifest is written with
+            unchanged = False
+        if not unchanged:
             raise BundleError(f"{where}: the manifest was changed after it was written", hint=_DAMAGED)
         return manifest
 

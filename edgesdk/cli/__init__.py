@@ -51,12 +51,13 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 @click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help="Show the version.")
 def edgesdk() -> None:
-    """Ship small language models on phones, edge boards and microcontrollers."""
+    """Ship small language models on edge devices."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors become one message and a non-zero exit."""
-    signal.signal(signal.SIGTERM, _interrupt)  # end like Ctrl-C: nothing half-written stays
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)  # end like Ctrl-C: nothing half-written stays
     sys.exit(run(arguments))
 
 
@@ -72,7 +73,7 @@ def run(arguments: list[str] | None = None) -> int:
         failure.show()
         return failure.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted: nothing was written.", err=True)
+        click.echo("Interrupted.", err=True)
         return _INTERRUPTED
     except EdgeError as failure:
         click.echo(f"Error: {failure.message}", err=True)

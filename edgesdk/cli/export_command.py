@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 @click.option(
     "--recipe", "-r", default="w4g32", show_default=True, help="Compression (edgesdk recipes), or a .toml file."
 )
-@click.option("--context", type=int, help="Capacity of the KV cache in tokens.  [default: 2048, or the model's own]")
+@click.option(
+    "--context",
+    type=click.IntRange(min=1),
+    help="Capacity of the KV cache in tokens.  [default: 2048, or the model's own]",
+)
 @click.option(
     "--float", "float_type", type=click.Choice(["float32", "float16"]), help="Float type.  [default: target's]"
 )

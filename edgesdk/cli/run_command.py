@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--repetition-penalty", type=click.FloatRange(min=0, min_open=True), default=1.0)
 @click.option("--seed", type=int, help="Of the random numbers.")
 @click.option("--stop", multiple=True, help="String that ends the answer; may be repeated.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads.  [default: one for each core]")
+@click.option("--threads", type=click.IntRange(min=1, max=256), help="Threads.  [default: one for each core]")
 @json_option
 def command(
     bundle: Path,

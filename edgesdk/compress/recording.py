@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..errors import QualityError
+
 if TYPE_CHECKING:
     from ..progress import Progress
     from ..session import Session
@@ -88,6 +90,7 @@ def record(
     answer_logits = LogitsFile(folder / "answers.f32", session.vocab)
     text_logits = LogitsFile(folder / "texts.f32", session.vocab)
     answers, loss = [], 0.0
+    session = _Finite(session)
     with progress.stage("Running the program", len(prompts) + len(texts) + len(windows)) as stage:
         for number, prompt in enumerate(prompts):
             answers.append(Answer(len(prompt), _greedy(session, prompt, answer_logits), number * GREEDY))
@@ -117,6 +120,37 @@ def window_loss(session: Session, ids: Sequence[int]) -> float:
 def row_slices(count: int) -> list[slice]:
     """Slices that cover ``count`` rows, few enough at a time to keep in memory."""
     return [slice(at, min(at + ROWS, count)) for at in range(0, count, ROWS)]
+
+
+class _Finite:
+    """A session whose logits are checked to be finite."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.context, self.vocab, self.position = session.context, session.vocab, session.position
+
+    def prefill(self, ids: Sequence[int]) -> np.ndarray:
+        return self._checked(self._session.prefill(ids))
+
+    def decode(self, token: int) -> np.ndarray:
+        return self._checked(self._session.decode(token))
+
+    def score(self, ids: Sequence[int]) -> np.ndarray:
+        return self._checked(self._session.score(ids))
+
+    def reset(self) -> None:
+        self._session.reset()
+
+    def rewind(self, count: int) -> None:
+        self._session.rewind(count)
+
+    def _checked(self, logits: np.ndarray) -> np.ndarray:
+        if not np.isfinite(logits).all():
+            raise QualityError(
+                "the program's logits are NaN or infinite: its values overflow",
+                hint="use --float float32; if it is used already, the checkpoint's weights are out of range",
+            )
+        return logits
 
 
 def _scored(session: Session, ids: Sequence[int]) -> Iterator[np.ndarray]:

@@ -9,6 +9,14 @@ from typing import Any
 
 from ..errors import ModelError
 
+_LARGEST = 100_000_000  # of any count in a configuration
+_HUGE = 1e30
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
 
 class Config:
     """Typed access to a parsed configuration (``config.json``, or one made from GGUF metadata)."""
@@ -27,7 +35,7 @@ class Config:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ModelError(f"{path}: not found", hint="a model folder holds config.json and safetensors") from None
-        except ValueError as failure:
+        except (ValueError, RecursionError) as failure:
             raise ModelError(f"{path}: not valid JSON ({failure})") from None
         if not isinstance(values, dict):
             raise ModelError(f"{path}: expected a JSON object")
@@ -43,14 +51,14 @@ class Config:
 
     def integer(self, key: str, default: int | None = None) -> int:
         value = self._present(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-            raise ModelError(f"{self.where}: '{key}' must be a positive whole number, found {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _LARGEST:
+            raise ModelError(f"{self.where}: '{key}' must be a positive whole number, found {_short(value)}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
         value = self._present(key, default)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise ModelError(f"{self.where}: '{key}' must be a number, found {value!r}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < _HUGE:
+            raise ModelError(f"{self.where}: '{key}' must be a positive number, found {_short(value)}")
         return float(value)
 
     def flag(self, key: str, default: bool | None = None) -> bool:
@@ -62,7 +70,7 @@ class Config:
     def choice(self, key: str, choices: Mapping[str, Any], default: str | None = None) -> Any:
         """The entry of ``choices`` that the configuration names."""
         value = self._present(key, default)
-        if value not in choices:
+        if not isinstance(value, str) or value not in choices:
             raise ModelError(f"{self.where}: '{key}' is {value!r}; supported: {', '.join(choices)}")
         return choices[value]
 

@@ -55,7 +55,7 @@ class GgufFile:
                 header = _Header(view, self.where)
                 self.metadata: Metadata = header.metadata
                 self._entries = header.entries
-        except (struct.error, ValueError) as failure:
+        except (struct.error, ValueError, TypeError, ArithmeticError, RecursionError) as failure:
             raise ModelError(
                 f"{path}: not a whole GGUF file ({failure})", hint="it may be truncated: download it again"
             ) from None
@@ -192,7 +192,7 @@ class _Header:
         elements = 1
         for length in shape:
             elements *= length
-        if elements % block:
+        if elements % block or shape[-1] % block:
             raise ModelError(f"{self._where}: tensor '{name}' is no whole number of {block}-element blocks")
         return int(elements // block * size)
 

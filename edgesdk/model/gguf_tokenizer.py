@@ -32,6 +32,13 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], where: str) -> Tokenizer:
     Raises:
         ModelError: the file has no tokenizer, or one of a kind that edgesdk does not know.
     """
+    try:
+        return _build(metadata, where)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as failure:
+        raise ModelError(f"{where}: the tokenizer's metadata is damaged ({failure!r})") from None
+
+
+def _build(metadata: Mapping[str, Any], where: str) -> Tokenizer:
     kind = metadata.get("tokenizer.ggml.model")
     tokens = metadata.get("tokenizer.ggml.tokens")
     if not kind or not tokens:

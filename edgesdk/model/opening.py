@@ -19,6 +19,7 @@ from .spec import DecoderSpec
 from .tokenizer import Tokenizer, open_tokenizer
 from .weights import CheckpointWeights
 
+_MOST_LAYERS = 1000
 _LICENCE_NAMES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "NOTICE.md", "NOTICE.txt")
 
 
@@ -59,7 +60,7 @@ def _open_folder(folder: Path) -> Model:
         )
     kind = config.get("model_type")
     family = _family(str(kind), config.where, lambda family: family.model_types)
-    spec = family.spec(config)
+    spec = _spec(family, config)
     file = SafetensorsFolder(folder)
     weights = CheckpointWeights(file, family.transformers_places(spec), spec.tensors())
     licence_files = tuple(folder / name for name in _LICENCE_NAMES if (folder / name).is_file())
@@ -73,7 +74,7 @@ def _open_gguf(path: Path) -> Model:
     architecture = str(metadata.get("general.architecture"))
     family = _family(architecture, str(path), lambda family: family.gguf_architectures)
     config = _gguf_config(file, family, architecture)
-    spec = family.spec(config)
+    spec = _spec(family, config)
     weights = CheckpointWeights(file, family.gguf_places(spec), spec.tensors())
     licence_files = tuple(path.parent / name for name in _LICENCE_NAMES if (path.parent / name).is_file())
     origin = Origin(path.stem, (path,), metadata.get("general.license"), licence_files)
@@ -88,8 +89,20 @@ def _family(kind: str, where: str, kinds: Callable[[Family], tuple[str, ...]]) -
     known = ", ".join(f"{family.name} ({', '.join(kinds(family))})" for family in families if kinds(family))
     raise ModelError(
         f"{where}: architecture '{kind}' belongs to no family that edgesdk knows; known: {known}",
-        hint="a family is one small module: see 'Adding a family' in the README",
+        hint="a family is one small module: see 'Adding one more' in the README",
     )
+
+
+def _spec(family: Family, config: Config) -> DecoderSpec:
+    """The family's spec; a value of a wrong shape anywhere in the configuration is one error."""
+    if config.get("partial_rotary_factor") not in (None, 1, 1.0):
+        raise ModelError(f"{config.where}: a partial rotary embedding is not supported")
+    if config.get("num_hidden_layers") is not None and config.integer("num_hidden_layers") > _MOST_LAYERS:
+        raise ModelError(f"{config.where}: 'num_hidden_layers' is more than {_MOST_LAYERS}")
+    try:
+        return family.spec(config)
+    except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as failure:
+        raise ModelError(f"{config.where}: a value cannot be used ({failure})") from None
 
 
 def _gguf_config(file: GgufFile, family: Family, architecture: str) -> Config:
@@ -132,6 +145,10 @@ def _fitting(tokenizer: Tokenizer, spec: DecoderSpec, where: str) -> Tokenizer:
             f"{where}: the tokenizer has ids up to {tokenizer.size - 1}, but the embedding has {spec.vocab} rows",
             hint="the tokenizer belongs to another model, or the embedding was not resized for added tokens",
         )
+    special = tokenizer.special
+    for index in (special.bos, special.pad, *special.stop, *special.prefix):
+        if index is not None and not 0 <= index < spec.vocab:
+            raise ModelError(f"{where}: special token id {index} lies outside the vocabulary of {spec.vocab}")
     return tokenizer
 
 

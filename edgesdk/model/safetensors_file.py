@@ -69,8 +69,10 @@ def _shards(folder: Path) -> list[Path]:
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError, TypeError) as failure:
-            raise ModelError(f"{index}: not a readable shard index ({failure!r})") from None
+            if any(Path(name).name != name for name in names):
+                raise ValueError("a shard lies outside the folder")
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as failure:
+            raise ModelError(f"{index}: not a readable shard index ({failure})") from None
         return [folder / name for name in names]
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]

@@ -69,6 +69,10 @@ class Tokenizer:
 
     def encode(self, text: str, *, prefix: bool = False) -> list[int]:
         """Ids of ``text``; special tokens in it are recognised, ``prefix`` puts the policy's prefix in front."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ModelError("the text is not valid Unicode (it holds half of a surrogate pair)") from None
         ids = list(self.backend.encode(text, add_special_tokens=False).ids)
         return [*self.special.prefix, *ids] if prefix else ids
 
@@ -107,7 +111,6 @@ class Tokenizer:
         """The conversation as the chat template writes it, with the opening of the assistant's turn."""
         if self.chat_template is None:
             raise ModelError("this model has no chat template", hint="give a plain prompt")
-        import jinja2
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
         environment = ImmutableSandboxedEnvironment(
@@ -124,7 +127,7 @@ class Tokenizer:
                 eos_token=self.token(stop),
                 pad_token=self.token(self.special.pad),
             )
-        except jinja2.TemplateError as failure:
+        except Exception as failure:  # a template may raise anything that its expressions can
             raise ModelError(f"the chat template failed: {failure}") from None
 
 
@@ -143,7 +146,7 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     config = _optional_json(folder / "tokenizer_config.json")
     generation = _optional_json(folder / "generation_config.json")
     model = _optional_json(folder / "config.json")
-    tokenizer = Tokenizer(path.read_text(encoding="utf-8"), SpecialTokens(), _chat_template(folder, config))
+    tokenizer = Tokenizer(_text(path), SpecialTokens(), _chat_template(folder, config))
 
     def named(key: str) -> int | None:
         token = config.get(key)
@@ -175,19 +178,29 @@ def _added_prefix(tokenizer: Tokenizer) -> tuple[int, ...]:
 def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_text(encoding="utf-8")
+        return _text(file)
     template = config.get("chat_template")
     if isinstance(template, list):
-        template = next((entry.get("template") for entry in template if entry.get("name") == "default"), None)
+        template = next(
+            (entry.get("template") for entry in template if isinstance(entry, dict) and entry.get("name") == "default"),
+            None,
+        )
     return template if isinstance(template, str) else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as failure:
+        raise ModelError(f"{path}: not UTF-8 text (byte {failure.start})") from None
 
 
 def _optional_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(_text(path))
     except FileNotFoundError:
         return {}
-    except ValueError as failure:
+    except (ValueError, RecursionError) as failure:
         raise ModelError(f"{path}: not valid JSON ({failure})") from None
     return found if isinstance(found, dict) else {}
 

@@ -62,7 +62,9 @@ class OnnxConverter:
         tables = len({layer.attention.rope for layer in spec.layers}) * options.context * width
         program += tables * max(layer.attention.head_dim for layer in spec.layers)
         widest = max(2 * layer.mlp.size + layer.attention.q_size + 4 * spec.hidden for layer in spec.layers)
-        activations = min(_PREFILL, options.context) * widest * width + spec.vocab * 8
+        heads = max(layer.attention.heads for layer in spec.layers)
+        step = min(_PREFILL, options.context)
+        activations = step * (widest * width + heads * options.context * 4) + spec.vocab * 8
         return MemoryPlan(program, weights, kv_cache_bytes(spec, options), activations, _RUNTIME_BYTES)
 
     def convert(self, model: Model, options: ProgramOptions, folder: Path, progress: Progress) -> Program:
