@@ -229,6 +229,63 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(checkpoint, tmp_path) -> N
     assert leftovers(precious) == ["thesis.txt"]
 
 
+def test_look_alikes_of_a_bundle_are_never_replaced(checkpoint, tmp_path) -> None:
+    extension = tmp_path / "extension"
+    extension.mkdir()
+    (extension / "manifest.json").write_text('{"name": "my browser extension", "schema": 3}')
+    precious = tmp_path / "precious.zip"
+    precious.write_text("years of work")
+    for out in (extension, precious):
+        with pytest.raises(EdgeError, match="not a bundle, so it is not replaced"):
+            export(checkpoint, out)
+    assert leftovers(extension) == ["manifest.json"]
+    assert precious.read_text() == "years of work"
+
+
+def test_a_program_that_overflows_is_refused(checkpoint, tmp_path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint, folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.1.mlp.down_proj.weight"] *= 1e6
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(QualityError, match="NaN or infinite"):
+        export(folder, tmp_path / "b", recipe="none", float_type="float16")
+    assert leftovers(tmp_path) == ["model"]
+
+
+def test_a_context_without_room_for_parity_says_so(checkpoint, tmp_path) -> None:
+    manifest = export(checkpoint, tmp_path / "b", context=16)
+    assert manifest.parity is None
+    assert "no room" in manifest.parity_reason
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_act": ["silu"]},
+        {"rms_norm_eps": 10**400},
+        {"rms_norm_eps": float("nan")},
+        {"rms_norm_eps": -1},
+        {"rope_theta": 0},
+        {"rope_scaling": {"rope_type": "linear", "factor": 0}},
+        {"num_hidden_layers": 10**9},
+        {"hidden_size": 10**30},
+        {"partial_rotary_factor": 0.5},
+        {"eos_token_id": 10**9},
+        {"model_type": "mistral", "sliding_window": 9, "layer_types": 5},
+        {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 9, "max_window_layers": "a"},
+    ],
+    ids=str,
+)
+def test_nonsense_in_a_configuration_is_one_clear_error(checkpoint, tmp_path, changes) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(ModelError):
+        edgesdk.open_model(folder)
+
+
 def test_a_failed_export_keeps_the_bundle_that_was_there(checkpoint, bundle, tmp_path) -> None:
     shutil.copytree(bundle, tmp_path / "b")
     with pytest.raises(QualityError):

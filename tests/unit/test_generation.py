@@ -93,7 +93,16 @@ def test_repetition_penalty_lowers_seen_tokens_of_either_sign() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.5}, {"min_p": 1}, {"repetition_penalty": 0}, {"top_k": -1}],
+    [
+        {"temperature": -1},
+        {"top_p": 0},
+        {"top_p": 1.5},
+        {"min_p": 1},
+        {"repetition_penalty": 0},
+        {"seed": -1},
+        {"temperature": 1e-310},
+        {"top_k": -1},
+    ],
 )
 def test_values_out_of_range_are_refused(options) -> None:
     with pytest.raises(EdgeError, match="out of range"):
