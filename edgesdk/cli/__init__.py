@@ -57,7 +57,8 @@ def edgesdk() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors become one message and a non-zero exit."""
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)  # end like Ctrl-C: nothing half-written stays
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, _interrupt)  # end like Ctrl-C: nothing half-written stays
     sys.exit(run(arguments))
 
 

@@ -303,6 +303,7 @@ def test_an_interrupted_export_leaves_nothing(checkpoint, tmp_path, number) -> N
         [sys.executable, "-m", "edgesdk", "export", checkpoint, "-t", "linux-x86_64", "-o", out / "b"],
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell passes it on as ignored
     )
     deadline = time.monotonic() + 60
     while not leftovers(out) and time.monotonic() < deadline and process.poll() is None:
