@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from .bundle import manifest as records
 from .compress.recipe import Recipe, open_recipe
 from .converter import CONVERTERS, MemoryPlan, Program, ProgramOptions
 from .errors import EdgeError, MissingExtraError, ModelError, QualityError
-from .files import replacing_folder, writing_failed
+from .files import folder_beside, replacing_folder
 from .model.opening import open_model
 from .progress import SILENT, Progress
 from .schema import dump
@@ -135,10 +134,7 @@ def export(
         record = _manifest(opened, described, recipe, options, plan, program, reports, measured, tuple(notes))
         sealed = bundles.seal(folder, record)
         if out.suffix == ".zip":
-            try:
-                bundles.pack(folder, out)
-            except OSError as failure:
-                raise writing_failed(out, failure) from None
+            bundles.pack(folder, out)
     return sealed
 
 
@@ -150,12 +146,7 @@ def _staging(out: Path) -> Iterator[tuple[Path, Path]]:
         raise EdgeError(f"{out}: is a folder", hint="name a file, or leave out .zip to make a folder")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())) and not bundles.is_bundle(out):
         raise EdgeError(f"{out}: exists and is not a bundle, so it is not replaced", hint="name another output")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.work-"))
-    except OSError as failure:
-        raise writing_failed(out, failure) from None
-    try:
+    with folder_beside(out) as scratch:
         if zipped:
             folder = scratch / "bundle"
             folder.mkdir()
@@ -163,10 +154,6 @@ def _staging(out: Path) -> Iterator[tuple[Path, Path]]:
         else:
             with replacing_folder(out) as folder:
                 yield folder, scratch
-    except OSError as failure:
-        raise writing_failed(out, failure) from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _require_torch(extra: str) -> None:

@@ -29,24 +29,35 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path``; it takes the name when the block ends well, and goes otherwise.
+def folder_beside(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder on the disk of ``path``, gone when the block ends.
 
-    An existing ``path`` is replaced only then. Raises EdgeError when the disk is full or cannot be written.
+    Raises:
+        EdgeError: it cannot be made, or the block failed to write (the disk is full ...).
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     except OSError as failure:
         raise writing_failed(path, failure) from None
     try:
-        yield partial
-        partial.chmod(0o755)
-        swap_in(partial, path)
+        yield folder
     except OSError as failure:
         raise writing_failed(path, failure) from None
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; it takes the name when the block ends well, and goes otherwise.
+
+    An existing ``path`` is replaced only then. Raises EdgeError like :func:`folder_beside`.
+    """
+    with folder_beside(path) as partial:
+        yield partial
+        partial.chmod(0o755)
+        swap_in(partial, path)
 
 
 def swap_in(partial: Path, path: Path) -> None:

@@ -90,7 +90,6 @@ def record(
     answer_logits = LogitsFile(folder / "answers.f32", session.vocab)
     text_logits = LogitsFile(folder / "texts.f32", session.vocab)
     answers, loss = [], 0.0
-    session = _Finite(session)
     with progress.stage("Running the program", len(prompts) + len(texts) + len(windows)) as stage:
         for number, prompt in enumerate(prompts):
             answers.append(Answer(len(prompt), _greedy(session, prompt, answer_logits), number * GREEDY))
@@ -122,41 +121,20 @@ def row_slices(count: int) -> list[slice]:
     return [slice(at, min(at + ROWS, count)) for at in range(0, count, ROWS)]
 
 
-class _Finite:
-    """A session whose logits are checked to be finite."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self.context, self.vocab, self.position = session.context, session.vocab, session.position
-
-    def prefill(self, ids: Sequence[int]) -> np.ndarray:
-        return self._checked(self._session.prefill(ids))
-
-    def decode(self, token: int) -> np.ndarray:
-        return self._checked(self._session.decode(token))
-
-    def score(self, ids: Sequence[int]) -> np.ndarray:
-        return self._checked(self._session.score(ids))
-
-    def reset(self) -> None:
-        self._session.reset()
-
-    def rewind(self, count: int) -> None:
-        self._session.rewind(count)
-
-    def _checked(self, logits: np.ndarray) -> np.ndarray:
-        if not np.isfinite(logits).all():
-            raise QualityError(
-                "the program's logits are NaN or infinite: its values overflow",
-                hint="use --float float32; if it is used already, the checkpoint's weights are out of range",
-            )
-        return logits
+def _finite(logits: np.ndarray) -> np.ndarray:
+    """The logits, checked to be finite."""
+    if not np.isfinite(logits).all():
+        raise QualityError(
+            "the program's logits are NaN or infinite: its values overflow",
+            hint="use --float float32; if it is used already, the checkpoint's weights are out of range",
+        )
+    return logits
 
 
 def _scored(session: Session, ids: Sequence[int]) -> Iterator[np.ndarray]:
     session.reset()
     for rows in row_slices(len(ids)):
-        yield session.score(ids[rows])
+        yield _finite(session.score(ids[rows]))
 
 
 def _greedy(session: Session, prompt: list[int], out: LogitsFile) -> list[int]:
@@ -165,11 +143,11 @@ def _greedy(session: Session, prompt: list[int], out: LogitsFile) -> list[int]:
     head = len(prompt) // 3  # two uneven chunks: what a second turn of a chat does
     if head:
         session.prefill(prompt[:head])
-    logits = session.prefill(prompt[head:])
+    logits = _finite(session.prefill(prompt[head:]))
     out.append(logits[None])
     ids = list(prompt)
     for _ in range(GREEDY - 1):
         ids.append(int(logits.argmax()))
-        logits = session.decode(ids[-1])
+        logits = _finite(session.decode(ids[-1]))
         out.append(logits[None])
     return ids

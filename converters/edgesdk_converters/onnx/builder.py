@@ -39,18 +39,9 @@ class GraphBuilder:
         value.name, value.type, value.shape = name, ir.TensorType(dtype), ir.Shape(shape)
         self.outputs.append(value)
 
-    def op(
-        self,
-        kind: str,
-        inputs: Sequence[ir.Value | None],
-        name: str,
-        *,
-        domain: str = "",
-        outputs: int = 1,
-        **attributes: Any,
-    ) -> ir.Value:
-        """Add a node and return its first output; None inputs are optional ones left out."""
-        return self.multi(kind, inputs, name, domain=domain, outputs=outputs, **attributes)[0]
+    def op(self, kind: str, inputs: Sequence[ir.Value | None], name: str, **more: Any) -> ir.Value:
+        """Add a node with one output and return it; see :meth:`multi`."""
+        return self.multi(kind, inputs, name, outputs=1, **more)[0]
 
     def multi(
         self,
@@ -62,7 +53,7 @@ class GraphBuilder:
         outputs: int,
         **attributes: Any,
     ) -> Sequence[ir.Value]:
-        """Add a node and return all its outputs."""
+        """Add a node and return all its outputs; None inputs are optional ones left out."""
         values = [ir.Value(name=name if index == 0 else f"{name}:{index}") for index in range(outputs)]
         present = list(inputs)
         while present and present[-1] is None:
