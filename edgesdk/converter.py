@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .registry import Registry
 
 if TYPE_CHECKING:
+    from .compress.base import Limits
     from .compress.recipe import Recipe
     from .model import DecoderSpec, Model
     from .progress import Progress
@@ -74,6 +75,9 @@ class Converter(Protocol):
     """Lowers models for one runtime."""
 
     name: str
+
+    def limits(self) -> Limits:
+        """What its kernels cannot hold of the portable grid."""
 
     def check(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
         """Refuse, before any work, what the runtime cannot run or hold exactly.

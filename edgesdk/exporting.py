@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from . import bundle as bundles
 from . import estimate
 from .bundle import manifest as records
+from .compress.base import Setting
 from .compress.recipe import Recipe, open_recipe
 from .converter import CONVERTERS, MemoryPlan, Program, ProgramOptions
 from .errors import EdgeError, MissingExtraError, ModelError, QualityError
@@ -115,11 +116,12 @@ def export(
     _require_torch(described.converter)
     opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
     options = _options(opened, described, recipe, context, float_type)
-    converter.check(opened.spec, recipe, options, described)
-    plan = converter.plan(opened.spec, recipe, options)
-    estimate.refuse_unfit(opened.spec, plan, options, described, memory_mb)
+    spec = recipe.spec(opened.spec)
+    converter.check(spec, recipe, options, described)
+    plan = converter.plan(spec, recipe, options)
+    estimate.refuse_unfit(spec, plan, options, described, memory_mb)
     with _staging(out) as (folder, scratch):
-        compressed, reports = recipe(opened, scratch, progress)
+        compressed, reports = recipe(opened, Setting(scratch, progress, converter.limits()))
         program = converter.convert(compressed, options, folder, progress)
         notes = [note for report in reports for note in report.notes]
         _write_texts(opened, folder)

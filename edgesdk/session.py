@@ -15,12 +15,14 @@ class Session(Protocol):
     Attributes:
         context: most tokens that the cache holds.
         vocab: length of a row of logits.
-        position: tokens in the cache now.
     """
 
     context: int
     vocab: int
-    position: int
+
+    @property
+    def position(self) -> int:
+        """Tokens in the cache now."""
 
     def prefill(self, ids: Sequence[int]) -> np.ndarray:
         """Append tokens; return the logits after the last one, [vocab].

@@ -11,8 +11,47 @@ from ..registry import Registry
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..model import Model
+    from ..model import DecoderSpec, Model
+    from ..model.tensors import QuantizedTensor
     from ..progress import Progress
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a runtime's kernels cannot hold of the portable grid; a converter says so, and passes keep to it.
+
+    Attributes:
+        signed_scales: scales may be negative.
+        grouped_bytes: 8-bit rows may have several scales.
+        zero_points: a grid may be asymmetric.
+    """
+
+    signed_scales: bool = True
+    grouped_bytes: bool = True
+    zero_points: bool = True
+
+    def hold(self, tensor: QuantizedTensor) -> bool:
+        """Whether the kernels hold these integers and scales as they are."""
+        return (
+            (self.signed_scales or bool((tensor.scales > 0).all()))
+            and (self.grouped_bytes or tensor.bits < 8 or tensor.group == tensor.shape[1])
+            and (self.zero_points or tensor.zero_points is None)
+        )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What passes are given beside the model.
+
+    Attributes:
+        scratch: an existing folder for intermediate weights; it must live as long as the result is used.
+        progress: told of every tensor.
+        limits: what the target's kernels cannot hold.
+    """
+
+    scratch: Path
+    progress: Progress
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True)
@@ -48,13 +87,11 @@ class Pass(Protocol):
     def grid(self, name: str) -> tuple[int, int] | None:
         """Bits and group that the pass will give a canonical tensor (group 0: a row), or None: left as it is."""
 
-    def __call__(self, model: Model, scratch: Path, progress: Progress) -> PassResult:
-        """Apply the pass.
+    def spec(self, spec: DecoderSpec) -> DecoderSpec:
+        """The spec that the pass will give a model of this spec."""
 
-        Args:
-            model: not changed.
-            scratch: an existing folder for intermediate weights; it must live as long as the result is used.
-            progress: told of every tensor.
+    def __call__(self, model: Model, setting: Setting) -> PassResult:
+        """Apply the pass; ``model`` is not changed.
 
         Raises:
             EdgeError: the model cannot go through this pass.

@@ -5,7 +5,7 @@ A name is decodable: ``w4g32-e8`` rounds linear weights to 4 bits in groups of 3
     none                    weights as they are
     w{bits}[g{group}]       bits of linear weights (4 or 8); without a group, one scale a row
       -e{bits}              bits of the embedding (4, 8 or 16; default 8)
-      -h{bits}              bits of a head that is not tied (default: as the embedding)
+      -h{bits}              bits of the head (default: as the embedding); a tied one becomes a matrix of its own
       -a{bits}              activations: 8 (int8, dynamic) or 32 (float); default: what the target prefers
 
 A file in TOML says the same, pass by pass:
@@ -22,19 +22,18 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EdgeError, RecipeError
 from ..registry import unknown
 from ..schema import dump, load
-from .base import PASSES, Pass, PassReport
+from .base import PASSES, Pass, PassReport, Setting
 from .rtn import RoundToNearest
 
 if TYPE_CHECKING:
-    from ..model import Model
-    from ..progress import Progress
+    from ..model import DecoderSpec, Model
 
 #: Recipes that ``edgesdk recipes`` lists; every decodable name works.
 BUILTIN = {
@@ -65,13 +64,13 @@ class Recipe:
     passes: tuple[Pass, ...] = ()
     activations: int | None = None
 
-    def __call__(self, model: Model, scratch: Path, progress: Progress) -> tuple[Model, tuple[PassReport, ...]]:
+    def __call__(self, model: Model, setting: Setting) -> tuple[Model, tuple[PassReport, ...]]:
         """Apply the passes one after the other; see :class:`~edgesdk.compress.base.Pass`."""
         reports = []
         for index, step in enumerate(self.passes):
-            folder = scratch / f"pass{index}"
+            folder = setting.scratch / f"pass{index}"
             folder.mkdir()
-            result = step(model, folder, progress)
+            result = step(model, replace(setting, scratch=folder))
             model = result.model
             reports.append(result.report)
         return model, tuple(reports)
@@ -82,6 +81,12 @@ class Recipe:
         for step in self.passes:
             found = step.grid(name) or found
         return found
+
+    def spec(self, spec: DecoderSpec) -> DecoderSpec:
+        """The spec of the model after all passes."""
+        for step in self.passes:
+            spec = step.spec(spec)
+        return spec
 
     def describe(self) -> list[dict[str, Any]]:
         """Every pass with all its options, as plain data."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import RecipeError
@@ -23,16 +23,13 @@ from ..model.spec import is_linear
 from ..model.tensors import FLOAT16_TINY, QuantizedTensor, portable_scales
 from ..model.weights import dense
 from ..progress import track
-from .base import PassReport, PassResult
+from .base import PassReport, PassResult, Setting
 from .spool import Spool
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
 
-    from ..model import Model
-    from ..progress import Progress
+    from ..model import DecoderSpec, Model
 
 BITS = (4, 8)
 GROUPS = (0, 32, 64, 128)
@@ -47,7 +44,8 @@ class RoundToNearest:
         bits: of every linear weight: 4 or 8, or 16 to leave them as they are.
         group: inputs that share a scale: 32, 64 or 128; 0 for one scale a row.
         embedding_bits: of the embedding: 4, 8 or 16.
-        head_bits: of the head, when it is not tied to the embedding: 4, 8 or 16.
+        head_bits: of the head: 4, 8 or 16. With 4 or 8, one that is tied to an embedding of other bits becomes a matrix
+            of its own.
     """
 
     bits: int = 4
@@ -74,16 +72,20 @@ class RoundToNearest:
             return None
         return None if bits == 16 else (bits, (self.group or 32) if bits == 4 else 0)
 
-    def __call__(self, model: Model, scratch: Path, progress: Progress) -> PassResult:
-        spool = Spool(scratch / "rtn.bin", model.weights)
+    def spec(self, spec: DecoderSpec) -> DecoderSpec:
+        return replace(spec, tied=spec.tied and self.head_bits in (self.embedding_bits, 16))
+
+    def __call__(self, model: Model, setting: Setting) -> PassResult:
+        spec, limits = self.spec(model.spec), setting.limits
+        spool = Spool(setting.scratch / "rtn.bin", model.weights)
         counts: Counter[str] = Counter()
         errors: list[float] = []
         notes: list[str] = []
-        names = [name for name in model.spec.tensors() if self.grid(name)]
-        for name in track(progress, "Rounding weights", names):
+        names = [name for name in spec.tensors() if self.grid(name)]
+        for name in track(setting.progress, "Rounding weights", names):
+            stored = model.weights.get(model.spec.head_name if name == spec.head_name else name)
             bits, group = self.grid(name) or (0, 0)
-            stored = model.weights.get(name)
-            if isinstance(stored, QuantizedTensor) and stored.bits == bits:
+            if isinstance(stored, QuantizedTensor) and stored.bits == bits and limits.hold(stored):
                 spool.write(name, stored)  # the checkpoint's own integers: nothing is rounded twice
                 counts[stored.scheme] += 1
                 continue
@@ -93,17 +95,19 @@ class RoundToNearest:
                 notes.append(f"{name} keeps its float values: {weight.shape[1]} inputs are no multiple of {group}")
                 counts["float"] += 1
                 continue
-            rounded, error = round_to_nearest(weight, bits, fitted)
+            rounded, error = round_to_nearest(weight, bits, fitted, signed_scales=limits.signed_scales)
             spool.write(name, rounded)
             errors.append(error)
             counts[rounded.scheme] += 1
         mean_error = sum(errors) / len(errors) if errors else None
         report = PassReport("rtn", bool(names), dict(counts), mean_error, tuple(notes))
-        return PassResult(model.with_weights(spool), report)
+        return PassResult(replace(model, spec=spec, weights=spool), report)
 
 
-def round_to_nearest(weight: torch.Tensor, bits: int, group: int) -> tuple[QuantizedTensor, float]:
-    """Round a matrix [out, in] to the portable grid.
+def round_to_nearest(
+    weight: torch.Tensor, bits: int, group: int, *, signed_scales: bool = True
+) -> tuple[QuantizedTensor, float]:
+    """Round a matrix [out, in] to the portable grid, with scales of either sign or only positive ones.
 
     Returns: the integers with their scales, and the relative squared error ``|w - q|^2 / |w|^2``.
     """
@@ -115,7 +119,7 @@ def round_to_nearest(weight: torch.Tensor, bits: int, group: int) -> tuple[Quant
     error = 0.0
     for start, stop in _row_chunks(rows, columns):
         groups = weight[start:stop].reshape(-1, group)
-        best, lost = _search(groups, bits)
+        best, lost = _search(groups, bits, signed_scales)
         scales[start:stop] = best.view(stop - start, -1)
         values[start:stop] = _round(groups, best, bits).view(stop - start, columns).to(torch.int8)
         error += float(lost.sum())
@@ -123,7 +127,7 @@ def round_to_nearest(weight: torch.Tensor, bits: int, group: int) -> tuple[Quant
     return QuantizedTensor(values, scales, bits, group), error / total if total else 0.0
 
 
-def _search(groups: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _search(groups: torch.Tensor, bits: int, signed: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """The scale of each group [n, group] with the smallest squared error, and that error: both [n, 1]."""
     import torch
 
@@ -131,7 +135,7 @@ def _search(groups: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor
     peak = groups.gather(1, groups.abs().argmax(1, keepdim=True))
     anchored = []
     for end in (low, high):
-        scale = portable_scales(peak / end)
+        scale = portable_scales(peak / end if signed else peak.abs() / abs(end))
         scale = torch.where(scale == 0, FLOAT16_TINY, scale)  # a group of zeros
         error = (_round(groups, scale, bits).mul_(scale) - groups).square_().sum(1, keepdim=True)
         anchored.append((scale, error))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -94,6 +94,35 @@ def dense(tensor: Stored, dtype: torch.dtype | None = None) -> torch.Tensor:
 
     floats = tensor.dequantize() if isinstance(tensor, QuantizedTensor) else tensor
     return floats.to(dtype or torch.float32)
+
+
+def stack_rows(parts: Sequence[Stored]) -> Stored:
+    """Matrices with the same input, one above the other, so that one product serves all; integers stay as they are."""
+    import torch
+
+    if len(parts) == 1:
+        return parts[0]
+    quantized = [part for part in parts if isinstance(part, QuantizedTensor)]
+    if len(quantized) != len(parts):
+        return torch.cat([dense(part) for part in parts])
+    zeros = [part.zero_points for part in quantized if part.zero_points is not None]
+    first = quantized[0]
+    return QuantizedTensor(
+        torch.cat([part.values for part in quantized]),
+        torch.cat([part.scales for part in quantized]),
+        first.bits,
+        first.group,
+        torch.cat(zeros) if zeros else None,
+    )
+
+
+def stackable(parts: Sequence[Stored]) -> bool:
+    """Whether :func:`stack_rows` can join these without changing a value."""
+    kinds = {
+        (part.bits, part.group, part.zero_points is None) if isinstance(part, QuantizedTensor) else None
+        for part in parts
+    }
+    return len(kinds) == 1
 
 
 def half_split_order(rows: int, heads: int) -> torch.Tensor:

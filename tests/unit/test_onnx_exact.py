@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgesdk.compress.base import Setting
 from edgesdk.compress.recipe import open_recipe
 from edgesdk.converter import CONVERTERS, ProgramOptions
 from edgesdk.errors import EdgeError
@@ -32,7 +33,7 @@ def program(model: Model, folder: Path, float_type: str = "float32", activations
 
 def compressed(model: Model, recipe: str, scratch: Path) -> Model:
     scratch.mkdir()
-    return open_recipe(recipe)(model, scratch, SILENT)[0]
+    return open_recipe(recipe)(model, Setting(scratch, SILENT))[0]
 
 
 @pytest.mark.parametrize("recipe", ["w4g32", "w4g64-e4", "w8", "w4-e8", "w4g32-e16"])

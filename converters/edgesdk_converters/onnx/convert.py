@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgesdk.compress.base import Limits
 from edgesdk.converter import MemoryPlan, Program, ProgramOptions
 from edgesdk.errors import MissingExtraError, RecipeError, TargetError
 from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, tensor_bits
@@ -31,6 +32,9 @@ class OnnxConverter:
     """Programs for ONNX Runtime and onnxruntime-genai."""
 
     name = "onnx"
+
+    def limits(self) -> Limits:
+        return Limits()
 
     def check(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
         held = set(target.schemes)

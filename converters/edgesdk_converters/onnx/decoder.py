@@ -14,10 +14,10 @@ import torch
 
 from edgesdk.model.rope import rotary_tables
 from edgesdk.model.spec import Layer, Rope
-from edgesdk.model.weights import dense
+from edgesdk.model.weights import dense, stack_rows, stackable
 
 from .builder import CONTRIB, GraphBuilder, onnx_type
-from .linear import Activations, embedding, linear, stack_rows, stackable, tied_head
+from .linear import Activations, embedding, linear, tied_head
 from .names import LOGITS_START, past_names, present_names
 
 if TYPE_CHECKING:

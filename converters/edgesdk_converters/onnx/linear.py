@@ -7,7 +7,6 @@ the smallest float type that holds them exactly; a Cast that ONNX Runtime folds 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,33 +32,6 @@ class Activations:
     """How the program computes with packed weights: ``accuracy_level`` of MatMulNBits (1: float32, 4: int8)."""
 
     accuracy_level: int
-
-
-def stack_rows(parts: Sequence[Stored]) -> Stored:
-    """Matrices with the same input, one above the other, so that one product serves all; integers stay as they are."""
-    if len(parts) == 1:
-        return parts[0]
-    quantized = [part for part in parts if isinstance(part, QuantizedTensor)]
-    if len(quantized) != len(parts):
-        return torch.cat([dense(part) for part in parts])
-    zeros = [part.zero_points for part in quantized if part.zero_points is not None]
-    first = quantized[0]
-    return QuantizedTensor(
-        torch.cat([part.values for part in quantized]),
-        torch.cat([part.scales for part in quantized]),
-        first.bits,
-        first.group,
-        torch.cat(zeros) if zeros else None,
-    )
-
-
-def stackable(parts: Sequence[Stored]) -> bool:
-    """Whether :func:`stack_rows` can join these without changing a value."""
-    kinds = {
-        (part.bits, part.group, part.zero_points is None) if isinstance(part, QuantizedTensor) else None
-        for part in parts
-    }
-    return len(kinds) == 1
 
 
 def linear(

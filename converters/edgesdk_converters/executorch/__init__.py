@@ -1,0 +1,5 @@
+"""Programs for ExecuTorch: phones."""
+
+from .convert import CONVERTER
+
+__all__ = ["CONVERTER"]

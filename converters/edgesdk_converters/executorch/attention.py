@@ -1,0 +1,131 @@
+"""One step of a method, and attention over its caches by the kernels of ExecuTorch's ``llama`` operators.
+
+A cache holds the whole context, or for a sliding window a ring that is a little larger than the window: token ``p`` lies
+in entry ``p % capacity``. What a query may see is then a mask, made once a step for all layers with the same window.
+Source: extension/llm/custom_ops of ExecuTorch 1.5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from edgesdk.model.spec import Attention
+
+from .program import Method, Number, Slot
+from .sizes import capacity
+
+
+@dataclass(frozen=True)
+class _Ring:
+    """Where a step's tokens go, int64 [1, tokens], and what they see, float [tokens, capacity]."""
+
+    places: Slot
+    mask: Slot
+
+
+class Step:
+    """What all layers of a method share in one step: the tokens, their positions, rotary tables and masks."""
+
+    def __init__(self, method: Method, context: int, chunk: int, float_type: torch.dtype) -> None:
+        self.method, self.context, self.chunk, self.type = method, context, chunk, float_type
+        self.tokens = method.input(torch.int64, (1, chunk), dynamic=True)
+        start = method.input(torch.int64, (1,))
+        self.start, self._end, count = (Number(method.variable()) for _ in range(3))
+        method.call("aten::_local_scalar_dense", [start], self.start.index)
+        method.call("aten::sym_size.int", [self.tokens, 1], count.index)
+        method.call("executorch_prim::add.Scalar", [self.start, count], self._end.index)
+        self.tables: list[tuple[Slot, Slot]] = []
+        self._rings: dict[tuple[int, int], _Ring] = {}
+
+    def tensor(self, shape: tuple[int, ...], dtype: torch.dtype | None = None, *, dynamic: bool = True) -> Slot:
+        """A tensor in planned memory whose length follows the tokens, unless it is not ``dynamic``."""
+        return self.method.tensor(dtype or self.type, shape, dynamic=dynamic)
+
+    def rows(self, table: Slot) -> Slot:
+        """The rows of a table for the step's positions."""
+        out = self.tensor((self.chunk, *table.shape[1:]), table.dtype)
+        self.method.call("aten::slice_copy.Tensor_out", [table, 0, self.start, self._end, 1], out)
+        return out
+
+    def last(self, slot: Slot) -> Slot:
+        """The last token's row of [1, tokens, ...]."""
+        out = self.tensor((1, 1, *slot.shape[2:]), slot.dtype, dynamic=False)
+        self.method.call("aten::slice_copy.Tensor_out", [slot, 1, -1, 2**63 - 1, 1], out)
+        return out
+
+    def ring(self, window: int, entries: int) -> _Ring:
+        """Entries and mask for one kind of cache; made once."""
+        key = (window, entries)
+        if key not in self._rings:
+            self._rings[key] = self._make_ring(window, entries)
+        return self._rings[key]
+
+    def _make_ring(self, window: int, entries: int) -> _Ring:
+        """Entry ``j`` holds position ``last - (last - j) mod entries``; a query at ``p`` sees ``p - window < q <= p``."""
+        call = self.method.call
+        chunk, whole, flag = self.chunk, torch.int64, torch.bool
+        positions = self.tensor((chunk,), whole)
+        call("aten::arange.start_out", [self.start, self._end, 1], positions)
+        wrapped, places = self.tensor((chunk,), whole), self.tensor((1, chunk), whole)
+        call("aten::remainder.Scalar_out", [positions, entries], wrapped)
+        call("aten::unsqueeze_copy.out", [wrapped, 0], places)
+
+        last = Number(self.method.variable())
+        call("executorch_prim::sub.Scalar", [self._end, 1], last.index)
+        held = self.method.constant(f"ring.{entries}", torch.arange(entries))
+        for operator, operand in (("rsub", last), ("remainder", entries), ("rsub", last)):
+            out = self.tensor((entries,), whole, dynamic=False)
+            more = [1] if operator == "rsub" else []
+            call(f"aten::{operator}.Scalar_out", [held, operand, *more], out)
+            held = out
+        filled = self.tensor((entries,), flag, dynamic=False)
+        call("aten::ge.Scalar_out", [held, 0], filled)
+
+        rows, age = self.tensor((chunk, 1), whole), self.tensor((chunk, entries), whole)
+        call("aten::unsqueeze_copy.out", [positions, 1], rows)
+        call("aten::sub.out", [rows, held, 1], age)
+        seen = filled
+        for comparison, limit in (("ge", 0), ("lt", window)):
+            near, both = self.tensor((chunk, entries), flag), self.tensor((chunk, entries), flag)
+            call(f"aten::{comparison}.Scalar_out", [age, limit], near)
+            call("aten::logical_and.out", [near, seen], both)
+            seen = both
+        shown = self.method.constant("mask.shown", torch.zeros(1, dtype=self.type))
+        hidden = self.method.constant("mask.hidden", torch.full((1,), float("-inf"), dtype=self.type))
+        mask = self.tensor((chunk, entries))
+        call("aten::where.self_out", [seen, shown, hidden], mask)
+        return _Ring(places, mask)
+
+
+class Cache:
+    """Keys and values of one layer, [1, capacity, kv_heads, head_dim] each."""
+
+    def __init__(self, step: Step, attention: Attention) -> None:
+        self._step, self._attention = step, attention
+        entries = capacity(attention.window, step.context)
+        shape = (1, entries, attention.kv_heads, attention.head_dim)
+        self._keys, self._values = (step.method.state(step.type, shape) for _ in range(2))
+        window = attention.window
+        self._ring = step.ring(window, entries) if window is not None and window < step.context else None
+
+    def update(self, keys: Slot, values: Slot) -> None:
+        """Write the step's keys and values, [1, tokens, kv_heads, head_dim]."""
+        step = self._step
+        for cache, new in ((self._keys, keys), (self._values, values)):
+            nothing = step.tensor((1,), dynamic=False)
+            if self._ring is None:
+                step.method.call("llama::update_cache.out", [new, cache, step.start], nothing)
+            else:
+                arguments = [new, cache, step.start, self._ring.places]
+                step.method.call("llama::update_cache_with_indices.out", arguments, nothing)
+
+    def attend(self, queries: Slot) -> Slot:
+        """The attention of queries [1, tokens, heads, head_dim], in the same shape."""
+        step, ring = self._step, self._ring
+        out = step.tensor(queries.shape)
+        mask, causal = (None, True) if ring is None else (ring.mask, False)
+        arguments = [queries, self._keys, self._values, step.start, mask, 0.0, causal, self._attention.scale]
+        step.method.call("llama::custom_sdpa.out", arguments, out)
+        return out

@@ -1,0 +1,138 @@
+"""The ExecuTorch converter: one ``model.pte`` for XNNPACK, as the runners in ExecuTorch's packages expect it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgesdk.compress.base import Limits
+from edgesdk.converter import MemoryPlan, Program, ProgramOptions
+from edgesdk.errors import MissingExtraError, RecipeError, TargetError
+from edgesdk.estimate import FLOAT_BITS, tensor_bits
+
+from .sizes import capacity, rewind_limit, step_sizes
+from .wheel import folder as wheel_folder
+from .wheel import version
+
+if TYPE_CHECKING:
+    from edgesdk.compress.recipe import Recipe
+    from edgesdk.model import DecoderSpec, Model
+    from edgesdk.progress import Progress
+    from edgesdk.session import Session
+    from edgesdk.targets import Target
+
+MODEL_FILE = "model.pte"
+_GROUPS = (0, 32, 64, 128)
+_GRAPH_BYTES = 700_000
+_RUNTIME_BYTES = 20_000_000
+_HOLDS = "w8, w4, w4g32, w4g64 and w4g128 with 8-bit activations, or float"
+
+
+class ExecuTorchConverter:
+    """Programs for ExecuTorch with the XNNPACK delegate."""
+
+    name = "executorch"
+
+    def limits(self) -> Limits:
+        return Limits(signed_scales=False, grouped_bytes=False, zero_points=False)
+
+    def check(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
+        packed = False
+        for name in spec.tensors():
+            grid = recipe.grid(name)
+            bits, group = grid if grid and grid[0] < 16 else (16, 0)
+            packed = packed or bits < 16
+            if bits not in (4, 8, 16) or group not in (_GROUPS if bits == 4 else (0,)):
+                raise RecipeError(
+                    f"XNNPACK holds {_HOLDS}; recipe {recipe.name} makes {name} w{bits}{f'g{group}' if group else ''}"
+                )
+        if packed and options.activations != 8:
+            raise RecipeError(f"XNNPACK holds {_HOLDS}; recipe {recipe.name} asks for float activations")
+        for layer in spec.layers:
+            if layer.attention.head_dim % 2:
+                raise TargetError(f"rotary embedding needs an even head size, found {layer.attention.head_dim}")
+            if layer.attention.softcap is not None:
+                raise TargetError("ExecuTorch's attention kernel has no soft cap on its scores, and this model needs it")
+
+    def plan(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> MemoryPlan:
+        program, weights = _GRAPH_BYTES, 0
+        for name, (elements, bits, group) in tensor_bits(spec, recipe, options).items():
+            stored = elements * bits // 8 + (elements // group * 2 if group else 0)
+            program += stored
+            weights += stored  # XNNPACK packs its own copy; the file's pages can go
+            if name == "embed.weight" and spec.tied:
+                weights += stored  # as the embedding kernel reads it, and packed for the head
+        width, (chunk, _) = FLOAT_BITS[options.float_type] // 8, step_sizes(options.context)
+        ropes = {(layer.attention.rope, layer.attention.head_dim) for layer in spec.layers}
+        program += sum(head_dim * options.context * width for _, head_dim in ropes)
+        widest = max(3 * layer.mlp.size + 2 * layer.attention.q_size + 4 * spec.hidden for layer in spec.layers)
+        activations = chunk * widest * width + 2 * spec.vocab * width
+        return MemoryPlan(program, weights, _cache_bytes(spec, options), activations, _RUNTIME_BYTES)
+
+    def convert(self, model: Model, options: ProgramOptions, folder: Path, progress: Progress) -> Program:
+        try:
+            import torch
+        except ModuleNotFoundError:
+            raise MissingExtraError("torch", "executorch") from None
+        wheel_folder()
+
+        from .decoder import DecoderProgram
+        from .program import DataFile, ProgramFile
+
+        with DataFile(folder / f"{MODEL_FILE}.data") as data:
+            file = ProgramFile(data)
+            decoder = DecoderProgram(file, model, options.context, getattr(torch, options.float_type))
+            with progress.stage("Building the ExecuTorch program", len(model.spec.layers)) as stage:
+                for _ in decoder.emit():
+                    stage.advance()
+            facts = _facts(model, options.context)
+            for name, value in facts.items():
+                file.fact(name, value)
+            with progress.stage("Writing the ExecuTorch program", 1) as stage:
+                planned = file.write(folder / MODEL_FILE)
+                stage.advance()
+        return Program(
+            MODEL_FILE,
+            {"delegate": "xnnpack", "methods": facts, "planned_memory": planned},
+            {"executorch": version()},
+        )
+
+    def open(self, main: Path, context: int, threads: int | None = None) -> Session:
+        from .wheel import load_runtime
+
+        load_runtime()
+        from .session import ExecuTorchSession
+
+        return ExecuTorchSession(main, context, threads)
+
+
+def _facts(model: Model, context: int) -> dict[str, bool | int | Sequence[int]]:
+    """What ExecuTorch's runners ask a program (extension/llm/runner/constants.h), and our own session."""
+    facts: dict[str, bool | int | Sequence[int]] = {
+        "use_kv_cache": True,
+        "use_sdpa_with_kv_cache": True,
+        "enable_dynamic_shape": True,
+        "get_max_seq_len": step_sizes(context)[0],
+        "get_max_context_len": context,
+        "get_vocab_size": model.spec.vocab,
+        "get_rewind_limit": rewind_limit([layer.attention.window for layer in model.spec.layers], context),
+    }
+    if model.tokenizer is not None:
+        special = model.tokenizer.special
+        if special.bos is not None:
+            facts["get_bos_id"] = special.bos
+        if special.stop:
+            facts["get_eos_ids"] = list(special.stop)
+    return facts
+
+
+def _cache_bytes(spec: DecoderSpec, options: ProgramOptions) -> int:
+    width = FLOAT_BITS[options.float_type] // 8
+    return sum(
+        2 * layer.attention.kv_size * capacity(layer.attention.window, options.context) * width
+        for layer in spec.layers
+    )
+
+
+CONVERTER = ExecuTorchConverter()

@@ -1,0 +1,174 @@
+"""A session over ExecuTorch's runtime: the methods of a program, each with its own caches."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgesdk.errors import BundleError, EdgeError
+
+from .format import check_file
+from .wheel import load_runtime, version
+
+
+class ExecuTorchSession:
+    """Runs a program of this converter; see :class:`edgesdk.session.Session` for the contract."""
+
+    def __init__(self, program: Path, context: int, threads: int | None = None) -> None:
+        """Load the program.
+
+        Args:
+            program: the ``.pte`` file.
+            context: capacity of the caches, in tokens.
+            threads: threads of the matrix kernels, for the whole process; None leaves the choice to ExecuTorch.
+
+        Raises:
+            BundleError: the file is damaged, of another schema, or the runtime refuses it.
+        """
+        check_file(program)
+        runtime = load_runtime()
+        with native_log() as log:
+            if threads is not None:
+                runtime._unsafe_reset_threadpool(threads)
+            try:
+                self._program = runtime._load_program(
+                    str(program), program_verification=runtime.Verification.InternalConsistency
+                )
+                self._forward = _Method(self._program, "forward")
+            except RuntimeError as failure:
+                raise _refused(program, failure, log()) from None
+        self._score: _Method | None = None
+        self.context, self.vocab = context, self._forward.vocab
+        self._ids: list[int] = []
+
+    @property
+    def position(self) -> int:
+        """Tokens in the cache now."""
+        return len(self._ids)
+
+    def reset(self) -> None:
+        self._ids.clear()
+
+    def rewind(self, count: int) -> None:
+        if not 0 <= count <= self.position:
+            raise EdgeError(f"cannot rewind {count} of {self.position} tokens")
+        del self._ids[self.position - count :]
+
+    def prefill(self, ids: Sequence[int]) -> np.ndarray:
+        self._check(ids)
+        last: np.ndarray = self._run(self._forward, ids)[-1]
+        return last
+
+    def decode(self, token: int) -> np.ndarray:
+        return self.prefill([token])
+
+    def score(self, ids: Sequence[int]) -> np.ndarray:
+        self._check(ids)
+        if self._score is None:
+            with native_log() as log:
+                try:
+                    self._score = _Method(self._program, "score")
+                except RuntimeError as failure:
+                    raise EdgeError(f"the program has no method that scores: {failure} {log()}") from None
+        return self._run(self._score, ids)
+
+    def _run(self, method: _Method, ids: Sequence[int]) -> np.ndarray:
+        wanted = [*self._ids, *ids]
+        rows = method.extend(wanted, len(self._ids))
+        self._ids = wanted
+        return rows
+
+    def _check(self, ids: Sequence[int]) -> None:
+        if not ids:
+            raise EdgeError("no tokens to run")
+        if self.position + len(ids) > self.context:
+            raise EdgeError(
+                f"{self.position + len(ids)} tokens exceed the context of {self.context}",
+                hint="export with a larger --context, or shorten the text",
+            )
+        if min(ids) < 0 or max(ids) >= self.vocab:
+            raise EdgeError(f"token ids must lie in 0 to {self.vocab - 1}, found {min(ids)} to {max(ids)}")
+
+
+class _Method:
+    """One method and the tokens in its caches; what another method has run meanwhile is run again here."""
+
+    def __init__(self, program: Any, name: str) -> None:
+        self._method = program.load_method(name)
+        described = self._method.method_meta()
+        self._chunk = described.input_tensor_meta(0).sizes()[1]
+        self.vocab: int = described.output_tensor_meta(0).sizes()[-1]
+        self._slack = _slack(program)
+        self._cached: list[int] = []
+
+    def extend(self, ids: list[int], start: int) -> np.ndarray:
+        """Bring the caches to ``ids``; returns what the method gives for those from ``start``, [rows, vocab]."""
+        kept = min(_common(self._cached, ids), start)
+        if len(self._cached) - kept > self._slack:
+            kept = 0  # a ring has overwritten what a window there would see
+        rows = []
+        if kept < start:
+            self._steps(ids, kept, start)
+        rows = self._steps(ids, start, len(ids))
+        self._cached = list(ids)
+        return np.concatenate(rows)
+
+    def _steps(self, ids: list[int], start: int, stop: int) -> list[np.ndarray]:
+        rows = []
+        for at in range(start, stop, self._chunk):
+            tokens = torch.tensor([ids[at : min(at + self._chunk, stop)]])
+            self._cached = ids[:at]
+            try:
+                (logits,) = self._method.call([tokens, torch.tensor([at])])
+            except RuntimeError as failure:
+                raise EdgeError(f"ExecuTorch {version()} failed: {str(failure).splitlines()[0]}") from None
+            rows.append(logits[0].float().numpy())
+        return rows
+
+
+def _common(first: Sequence[int], second: Sequence[int]) -> int:
+    """Length of the common beginning."""
+    for index, (one, other) in enumerate(zip(first, second, strict=False)):
+        if one != other:
+            return index
+    return min(len(first), len(second))
+
+
+def _slack(program: Any) -> int:
+    """Tokens that every cache can forget without harm, as the program says."""
+    (slack,) = program.load_method("get_rewind_limit").call([])
+    return int(slack)
+
+
+def _refused(program: Path, failure: RuntimeError, log: str) -> BundleError:
+    known = [name for name in log.splitlines() if "Missing operator" in name or "missing" in name.lower()]
+    reason = known[-1].rpartition("] ")[2] if known else str(failure).splitlines()[0]
+    return BundleError(f"{program.name}: ExecuTorch {version()} cannot load it: {reason}")
+
+
+@contextmanager
+def native_log() -> Iterator[Callable[[], str]]:
+    """Keep what native code prints on standard error; gives a function that returns it."""
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as kept:
+        saved = os.dup(2)
+        try:
+            os.dup2(kept.fileno(), 2)
+            yield lambda: _content(kept)
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+def _content(file: Any) -> str:
+    file.seek(0)
+    text: str = file.read().decode("utf-8", "replace")
+    return text

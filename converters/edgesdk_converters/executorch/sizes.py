@@ -1,0 +1,23 @@
+"""Sizes of steps and caches, as the program is built with them."""
+
+from __future__ import annotations
+
+CHUNK = 256  # most tokens of one step
+SCORE_CHUNK = 32  # the same when every token's logits are kept
+
+
+def step_sizes(context: int) -> tuple[int, int]:
+    """Most tokens of one step of ``forward`` and of ``score``."""
+    return min(CHUNK, context), min(SCORE_CHUNK, context)
+
+
+def capacity(window: int | None, context: int) -> int:
+    """Entries of a layer's cache: the context, or a ring of the window, a step, and as many that may be taken back."""
+    chunk, _ = step_sizes(context)
+    return context if window is None else min(context, window + 2 * chunk)
+
+
+def rewind_limit(windows: list[int | None], context: int) -> int:
+    """Tokens that may be taken back before a ring has lost what an older query would see."""
+    chunk, _ = step_sizes(context)
+    return chunk if any(capacity(window, context) < context for window in windows) else context

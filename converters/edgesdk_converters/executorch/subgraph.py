@@ -1,0 +1,230 @@
+"""Writes one XNNPACK subgraph: the graph that a delegate of the program runs.
+
+Nodes are added in order of execution; shapes are upper bounds, and XNNPACK follows the real sizes of the inputs at run
+time. Constants are named, and live once in the program's data; see :mod:`.program`.
+Source: the serialization schema and XNNCompiler.cpp of ExecuTorch 1.5, xnnpack.h.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+#: Endings of the names of a matrix's data.
+WEIGHT, VALUES, SCALES = ".weight", ".values", ".scales"
+_INTERNAL = (1 << 32) - 1  # XNN_INVALID_VALUE_ID
+_NAMED = (1 << 64) - 1  # an offset that says: look the name up
+_INPUT, _OUTPUT = 1, 2  # XNN_VALUE_FLAG_EXTERNAL_INPUT, _OUTPUT
+_FLOATS = {torch.float32: "xnn_datatype_fp32", torch.float16: "xnn_datatype_fp16"}
+
+
+class Constants(Protocol):
+    """Where constants go."""
+
+    def add(self, name: str, tensor: torch.Tensor) -> int:
+        """Store a tensor under a name, once; return its bytes."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value of a subgraph; ``shape`` is its upper bound."""
+
+    id: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PackedFilter:
+    """Weights of a fully connected node as XNNPACK reads them.
+
+    Attributes:
+        values: [out, in], int8; or uint8 [out, in / 2], value + 8 in each half, the first in the low one.
+        scales: bfloat16 [out, in / group], or float32 [out] for one scale a row; all positive.
+        bits: 4 or 8.
+        inputs: length of a row.
+        group: inputs that share a scale.
+    """
+
+    values: torch.Tensor
+    scales: torch.Tensor
+    bits: int
+    inputs: int
+    group: int
+
+
+class Subgraph:
+    """One subgraph over values of one float type."""
+
+    def __init__(self, constants: Constants, float_type: torch.dtype) -> None:
+        self._constants, self.float_type = constants, float_type
+        self._nodes: list[Any] = []
+        self._values: list[Any] = []
+        self._data: list[dict[str, Any]] = [{}]  # number 0 means: not a constant
+        self._inputs: list[int] = []
+        self._outputs: list[int] = []
+        self._stored: dict[str, Value] = {}
+
+    def input(self, shape: Sequence[int]) -> Value:
+        """An argument of the delegate; arguments come first, in this order."""
+        value = self._float(shape, external=len(self._inputs), flags=_INPUT)
+        self._inputs.append(value.id)
+        return value
+
+    def output(self, value: Value) -> None:
+        """Make a value a result of the delegate; results follow the arguments, in this order."""
+        result = self._float(value.shape, external=len(self._inputs) + len(self._outputs), flags=_OUTPUT)
+        self._node("XNNCopy", input_id=value.id, output_id=result.id)
+        self._outputs.append(result.id)
+
+    def constant(self, name: str, tensor: torch.Tensor) -> Value:
+        """A float tensor, stored under ``name``."""
+        if name not in self._stored:
+            stored = tensor.to(self.float_type).contiguous()
+            self._stored[name] = self._float(tuple(stored.shape), buffer=self._buffer(name, stored))
+        return self._stored[name]
+
+    def scalar(self, number: float) -> Value:
+        """A constant with one element."""
+        return self.constant(f"scalar.{number!r}", torch.tensor([number]))
+
+    def binary(self, kind: str, first: Value, second: Value) -> Value:
+        """An elementwise node of two values, which broadcast."""
+        result = self._float(tuple(torch.broadcast_shapes(first.shape, second.shape)))
+        self._node(kind, input1_id=first.id, input2_id=second.id, output_id=result.id)
+        return result
+
+    def add(self, first: Value, second: Value) -> Value:
+        return self.binary("XNNAdd", first, second)
+
+    def multiply(self, first: Value, second: Value) -> Value:
+        return self.binary("XNNMultiply", first, second)
+
+    def unary(self, kind: str, value: Value, limits: tuple[float, float] | None = None) -> Value:
+        """An elementwise node of one value; ``limits`` clamp what it gives."""
+        result = self._float(value.shape)
+        self._node(kind, limits, input_id=value.id, output_id=result.id)
+        return result
+
+    def relu(self, value: Value) -> Value:
+        return self.unary("XNNClamp", value, (0.0, float("inf")))
+
+    def reshape(self, value: Value, shape: Sequence[int], bound: Sequence[int]) -> Value:
+        """``shape`` with 0 for the one length that follows from the input; ``bound`` is its upper bound."""
+        result = self._float(bound)
+        self._node(
+            "XNNStaticReshape", num_dims=len(shape), new_shape=list(shape), input_id=value.id, output_id=result.id
+        )
+        return result
+
+    def part(self, value: Value, axis: int, start: int, length: int) -> Value:
+        """``length`` entries of an axis, from ``start``; the other axes whole."""
+        offsets, sizes, shape = [0] * len(value.shape), [0] * len(value.shape), list(value.shape)
+        offsets[axis], sizes[axis], shape[axis] = start, length, length
+        result = self._float(shape)
+        ids = {"input_id": value.id, "output_id": result.id}
+        self._node("XNNStaticSlice", num_dims=len(shape), offsets=offsets, sizes=sizes, **ids)
+        return result
+
+    def concatenate(self, first: Value, second: Value, axis: int) -> Value:
+        shape = list(first.shape)
+        shape[axis] += second.shape[axis]
+        result = self._float(shape)
+        self._node("XNNConcatenate2", axis=axis, input1_id=first.id, input2_id=second.id, output_id=result.id)
+        return result
+
+    def quantize(self, value: Value) -> Value:
+        """Round to int8 with a scale and zero point for each token, as fully connected nodes with packed weights take."""
+        params = ("PerTokenDynamicQuant", {"num_nonbatch_dims": 1})
+        dynamic = self._define("xnn_datatype_qdint8", value.shape, params=params)
+        self._node("XNNConvert", input_id=value.id, output_id=dynamic.id)
+        return dynamic
+
+    def linear(self, value: Value, name: str, weight: torch.Tensor | PackedFilter, bias: torch.Tensor | None) -> Value:
+        """A fully connected node; packed weights take a :meth:`quantize`-d value."""
+        if isinstance(weight, PackedFilter):
+            rows, matrix = weight.values.shape[0], self._packed(name, weight)
+        else:
+            rows, matrix = weight.shape[0], self.constant(name + WEIGHT, weight)
+        offset = _INTERNAL if bias is None else self._bias(f"{name}.bias", bias, isinstance(weight, PackedFilter)).id
+        result = self._float((*value.shape[:-1], rows))
+        ids = {"input1_id": value.id, "filter_id": matrix.id, "bias_id": offset, "output_id": result.id}
+        self._node("XNNFullyConnected", **ids)
+        return result
+
+    def document(self) -> dict[str, Any]:
+        """The subgraph as a document of the delegate's schema."""
+        return {
+            "version": "0",
+            "xnodes": self._nodes,
+            "xvalues": self._values,
+            "num_externs": len(self._inputs) + len(self._outputs),
+            "input_ids": self._inputs,
+            "output_ids": self._outputs,
+            "constant_data": self._data,
+        }
+
+    def _packed(self, name: str, weight: PackedFilter) -> Value:
+        rows = weight.values.shape[0]
+        values = self._buffer(name + VALUES, weight.values)
+        scales, count = self._buffer(name + SCALES, weight.scales), weight.scales.numel()
+        shared = {"channel_dim": 0, "scale_buffer_idx": scales, "num_scales": count}
+        if weight.group == weight.inputs:
+            kind, params = f"xnn_datatype_qcint{weight.bits}", ("PerChannelQuant", shared)
+        else:
+            kind, params = "xnn_datatype_qbint4", ("PerChannelGroupQuant", {**shared, "group_size": weight.group})
+        return self._define(kind, (rows, weight.inputs), buffer=values, params=params)
+
+    def _bias(self, name: str, bias: torch.Tensor, wide: bool) -> Value:
+        """Nodes with packed weights add a float32 bias whatever the float type."""
+        kind = torch.float32 if wide else self.float_type
+        stored = bias.to(kind).contiguous()
+        return self._define(_FLOATS[kind], tuple(stored.shape), buffer=self._buffer(name, stored))
+
+    def _buffer(self, name: str, tensor: torch.Tensor) -> int:
+        size = self._constants.add(name, tensor)
+        self._data.append({"offset": _NAMED, "size": size, "named_key": name})
+        return len(self._data) - 1
+
+    def _float(self, shape: Sequence[int], external: int = _INTERNAL, flags: int = 0, buffer: int = 0) -> Value:
+        return self._define(_FLOATS[self.float_type], shape, external, flags, buffer)
+
+    def _define(
+        self,
+        kind: str,
+        shape: Sequence[int],
+        external: int = _INTERNAL,
+        flags: int = 0,
+        buffer: int = 0,
+        params: tuple[str, dict[str, Any]] | None = None,
+    ) -> Value:
+        value = Value(len(self._values), tuple(shape))
+        described: dict[str, Any] = {
+            "datatype": kind,
+            "num_dims": len(shape),
+            "dims": list(shape),
+            "constant_buffer_idx": buffer,
+            "external_id": external,
+            "flags": flags,
+            "id_out": value.id,
+        }
+        union = "XNNTensorValue"
+        if params is not None:
+            union = "XNNQuantizedTensorValue"
+            described = {"tensor_value": described, "quant_params_type": params[0], "quant_params": params[1]}
+        self._values.append({"xvalue_union_type": union, "xvalue_union": described})
+        return value
+
+    def _node(self, kind: str, limits: tuple[float, float] | None = None, **fields: Any) -> None:
+        node = {"xnode_union_type": kind, "xnode_union": fields, "debug_handle": len(self._nodes)}
+        if limits is not None:
+            low, high = limits
+            node["output_min_max"] = {"output_min": _number(low), "output_max": _number(high)}
+        self._nodes.append(node)
+
+
+def _number(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)  # the flatbuffer compiler's spelling
