@@ -54,21 +54,45 @@ def test_reference_equals_transformers(case) -> None:
     assert np.abs(found - wanted).max() < 1e-4
 
 
-@pytest.mark.parametrize(("float_type", "tolerance"), [("float32", 1e-4), ("float16", 2e-2)])
-def test_onnx_equals_transformers(case, tmp_path, float_type, tolerance) -> None:
+@pytest.mark.parametrize(
+    ("runtime", "float_type", "tolerance"),
+    [("onnx", "float32", 1e-4), ("onnx", "float16", 2e-2), ("executorch", "float32", 1e-3)],
+)
+def test_program_equals_transformers(case, tmp_path, runtime, float_type, tolerance) -> None:
     _, model, wanted = case
-    converter = CONVERTERS.get("onnx")
+    converter = CONVERTERS.get(runtime)
     program = converter.convert(model, ProgramOptions(CONTEXT, float_type, 32), tmp_path, SILENT)
     found = chunked(converter.open(tmp_path / program.main, CONTEXT, threads=2), IDS)
     assert np.abs(found - wanted).max() < tolerance
 
 
-def test_prefill_gives_the_last_row_of_score(case, tmp_path) -> None:
+def test_executorch_rings_wrap(case, tmp_path, monkeypatch) -> None:
+    """With short steps a sliding window's cache is smaller than the text, and entries are used again."""
+    from edgesdk_converters.executorch import sizes
+
+    monkeypatch.setattr(sizes, "CHUNK", 8)
     _, model, wanted = case
-    converter = CONVERTERS.get("onnx")
+    converter = CONVERTERS.get("executorch")
     program = converter.convert(model, ProgramOptions(CONTEXT, "float32", 32), tmp_path, SILENT)
     session = converter.open(tmp_path / program.main, CONTEXT, threads=2)
-    assert np.abs(session.prefill(IDS) - wanted[-1]).max() < 1e-4
+    found = chunked(session, IDS)
+    assert np.abs(found - wanted).max() < 1e-3
+    session.reset()
+    assert np.abs(session.prefill(IDS) - wanted[-1]).max() < 1e-3
+    session.rewind(20)  # further than a ring remembers
+    assert np.abs(session.decode(IDS[20]) - wanted[20]).max() < 1e-3
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "executorch"])
+def test_prefill_and_decode_give_the_last_row_of_score(case, tmp_path, runtime) -> None:
+    _, model, wanted = case
+    converter = CONVERTERS.get(runtime)
+    program = converter.convert(model, ProgramOptions(CONTEXT, "float32", 32), tmp_path, SILENT)
+    session = converter.open(tmp_path / program.main, CONTEXT, threads=2)
+    assert np.abs(session.prefill(IDS[:-2]) - wanted[-3]).max() < 1e-4
+    assert np.abs(session.decode(IDS[-2]) - wanted[-2]).max() < 1e-4
+    session.rewind(4)
+    assert np.abs(session.prefill(IDS[-5:]) - wanted[-1]).max() < 1e-4
     assert session.position == len(IDS)
 
 

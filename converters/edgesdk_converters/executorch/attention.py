@@ -15,6 +15,7 @@ from edgesdk.model.spec import Attention
 
 from .program import Method, Number, Slot
 from .sizes import capacity
+from .subgraph import Subgraph
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ class Cache:
         entries = capacity(attention.window, step.context)
         shape = (1, entries, attention.kv_heads, attention.head_dim)
         self._keys, self._values = (step.method.state(step.type, shape) for _ in range(2))
-        window = attention.window
-        self._ring = step.ring(window, entries) if window is not None and window < step.context else None
+        window, masked = attention.window or step.context, attention.softcap is not None
+        self._ring = step.ring(window, entries) if masked or window < step.context else None
 
     def update(self, keys: Slot, values: Slot) -> None:
         """Write the step's keys and values, [1, tokens, kv_heads, head_dim]."""
@@ -121,6 +122,12 @@ class Cache:
                 arguments = [new, cache, step.start, self._ring.places]
                 step.method.call("llama::update_cache_with_indices.out", arguments, nothing)
 
+    @property
+    def contents(self) -> list[Slot]:
+        """Keys, values and the mask, for attention by a delegate."""
+        assert self._ring is not None
+        return [self._keys, self._values, self._ring.mask]
+
     def attend(self, queries: Slot) -> Slot:
         """The attention of queries [1, tokens, heads, head_dim], in the same shape."""
         step, ring = self._step, self._ring
@@ -129,3 +136,26 @@ class Cache:
         arguments = [queries, self._keys, self._values, step.start, mask, 0.0, causal, self._attention.scale]
         step.method.call("llama::custom_sdpa.out", arguments, out)
         return out
+
+
+def capped_attention(graph: Subgraph, attention: Attention, chunk: int, entries: int) -> None:
+    """Attention with a soft cap on its scores, which the kernel lacks, as a subgraph over the whole cache.
+
+    Arguments: queries [1, tokens, heads, head_dim], keys and values as in :class:`Cache`, and the mask.
+    """
+    assert attention.softcap is not None
+    heads, kv_heads, head_dim = attention.heads, attention.kv_heads, attention.head_dim
+    rows = heads // kv_heads * chunk
+    queries = graph.input((1, chunk, heads, head_dim))
+    keys, values = (graph.input((1, entries, kv_heads, head_dim)) for _ in range(2))
+    mask = graph.input((chunk, entries))
+    q = graph.reshape(graph.transpose(queries, (0, 2, 1, 3)), (kv_heads, 0, head_dim), (kv_heads, rows, head_dim))
+    k_shape, v_shape = (kv_heads, head_dim, entries), (kv_heads, entries, head_dim)
+    k = graph.reshape(graph.transpose(keys, (0, 2, 3, 1)), k_shape, k_shape)
+    v = graph.reshape(graph.transpose(values, (0, 2, 1, 3)), v_shape, v_shape)
+    scores = graph.multiply(graph.matmul(q, k), graph.scalar(attention.scale / attention.softcap))
+    scores = graph.multiply(graph.unary("XNNTanh", scores), graph.scalar(attention.softcap))
+    scores = graph.add(graph.reshape(scores, (heads, 0, entries), (heads, chunk, entries)), mask)
+    weights = graph.reshape(graph.unary("XNNSoftmax", scores), (kv_heads, 0, entries), (kv_heads, rows, entries))
+    mixed = graph.reshape(graph.matmul(weights, v), (1, heads, 0, head_dim), (1, heads, chunk, head_dim))
+    graph.output(graph.transpose(mixed, (0, 2, 1, 3)))

@@ -18,11 +18,11 @@ from edgesdk.model.spec import Activation, Attention
 from edgesdk.model.tensors import QuantizedTensor
 from edgesdk.model.weights import dense, stack_rows, stackable
 
-from .attention import Cache, Step
+from .attention import Cache, Step, capped_attention
 from .embedding import embed, swaps_pairs
 from .packing import pack_filter
 from .program import Method, ProgramFile, Slot
-from .sizes import step_sizes
+from .sizes import capacity, step_sizes
 from .subgraph import Subgraph, Value
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class DecoderProgram:
         self._file, self._model, self._spec = file, model, model.spec
         self._context, self._type = context, float_type
         self._chunk, self._score_chunk = step_sizes(context)
+        self._capped_attention: dict[Attention, int] = {}
         layers = self._spec.layers
         self._ropes = list(dict.fromkeys((layer.attention.rope, layer.attention.head_dim) for layer in layers))
 
@@ -108,7 +109,19 @@ class DecoderProgram:
     def _attend(self, flow: _Flow, attention: Attention) -> Slot:
         cache = Cache(flow.step, attention)
         cache.update(flow.k, flow.v)
-        return cache.attend(flow.q)
+        if attention.softcap is None:
+            return cache.attend(flow.q)
+        out = flow.step.tensor(flow.q.shape)
+        flow.step.method.delegate(self._capped(attention), [flow.q, *cache.contents, out])
+        return out
+
+    def _capped(self, attention: Attention) -> int:
+        """The delegate for one kind of capped attention; layers and methods share it."""
+        if attention not in self._capped_attention:
+            graph = Subgraph(self._file.data, self._type)
+            capped_attention(graph, attention, self._chunk, capacity(attention.window, self._context))
+            self._capped_attention[attention] = self._file.delegate(graph.document())
+        return self._capped_attention[attention]
 
     def _middle(self, flows: Sequence[_Flow], attended: Sequence[Slot], index: int) -> list[_Flow]:
         """The rest of a layer after its attention, and the projections of the next one."""

@@ -120,6 +120,18 @@ class Subgraph:
         )
         return result
 
+    def transpose(self, value: Value, order: Sequence[int]) -> Value:
+        result = self._float([value.shape[axis] for axis in order])
+        ids = {"input_id": value.id, "output_id": result.id}
+        self._node("XNNStaticTranspose", num_dims=len(order), perm=list(order), **ids)
+        return result
+
+    def matmul(self, first: Value, second: Value) -> Value:
+        """[batch, n, k] times [batch, k, m]."""
+        result = self._float((*first.shape[:-1], second.shape[-1]))
+        self._node("XNNBatchMatrixMultiply", input1_id=first.id, input2_id=second.id, output_id=result.id)
+        return result
+
     def part(self, value: Value, axis: int, start: int, length: int) -> Value:
         """``length`` entries of an axis, from ``start``; the other axes whole."""
         offsets, sizes, shape = [0] * len(value.shape), [0] * len(value.shape), list(value.shape)
