@@ -1,7 +1,7 @@
 """One step of a method, and attention over its caches by the kernels of ExecuTorch's ``llama`` operators.
 
-A cache holds the whole context, or for a sliding window a ring that is a little larger than the window: token ``p`` lies
-in entry ``p % capacity``. What a query may see is then a mask, made once a step for all layers with the same window.
+A cache holds the whole context, or for a sliding window a ring a little larger than the window: token ``p`` lies in
+entry ``p % capacity``. What a query may see is then a mask, made once a step for all layers with the same window.
 Source: extension/llm/custom_ops of ExecuTorch 1.5.
 """
 
@@ -64,7 +64,7 @@ class Step:
         return self._rings[key]
 
     def _make_ring(self, window: int, entries: int) -> _Ring:
-        """Entry ``j`` holds position ``last - (last - j) mod entries``; a query at ``p`` sees ``p - window < q <= p``."""
+        """Entry ``j`` holds position ``last - (last - j) % entries``; a query at ``p`` sees ``p - window < q <= p``."""
         call = self.method.call
         chunk, whole, flag = self.chunk, torch.int64, torch.bool
         positions = self.tensor((chunk,), whole)

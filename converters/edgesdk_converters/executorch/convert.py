@@ -128,8 +128,7 @@ def _facts(model: Model, context: int) -> dict[str, bool | int | Sequence[int]]:
 def _cache_bytes(spec: DecoderSpec, options: ProgramOptions) -> int:
     width = FLOAT_BITS[options.float_type] // 8
     return sum(
-        2 * layer.attention.kv_size * capacity(layer.attention.window, options.context) * width
-        for layer in spec.layers
+        2 * layer.attention.kv_size * capacity(layer.attention.window, options.context) * width for layer in spec.layers
     )
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     Tables = tuple[Value, Value]
 
+
 @dataclass(frozen=True)
 class _Flow:
     """A method between two subgraphs: hidden states [1, tokens, hidden], and q, k, v [1, tokens, heads, head_dim]."""

@@ -41,8 +41,10 @@ def embed(step: Step, table: Stored, tied: bool) -> Slot:
         low,
         high,
         step.tokens,
+        None,
     ]
-    method.call(f"quantized_decomposed::{kernel}.out", arguments, out)
+    # The variant without "dtype" reads scales as if they had the type of the result.
+    method.call(f"quantized_decomposed::{kernel}.dtype_out", arguments, out)
     return out
 
 

@@ -40,11 +40,11 @@ def pack_filter(name: str, tensor: QuantizedTensor) -> PackedFilter:
     return PackedFilter(values, scales, tensor.bits, inputs, tensor.group)
 
 
-def unpack_filter(filter: PackedFilter) -> QuantizedTensor:
+def unpack_filter(packed: PackedFilter) -> QuantizedTensor:
     """Undo :func:`pack_filter`."""
-    values = unpack_nibbles(filter.values) if filter.bits == 4 else filter.values
-    scales = filter.scales.float().view(values.shape[0], -1)
-    return QuantizedTensor(values, scales, filter.bits, filter.group)
+    values = unpack_nibbles(packed.values) if packed.bits == 4 else packed.values
+    scales = packed.scales.float().view(values.shape[0], -1)
+    return QuantizedTensor(values, scales, packed.bits, packed.group)
 
 
 def _known_grid(tensor: QuantizedTensor) -> bool:

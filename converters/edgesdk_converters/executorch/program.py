@@ -1,4 +1,4 @@
-"""Writes an ExecuTorch program (.pte) without tracing: methods of kernel and delegate calls, memory planned, data named.
+"""Writes an ExecuTorch program (.pte) without tracing: methods of kernel and delegate calls, planned memory, data.
 
 Tensors go to a file as they come, so memory is bounded by the largest of them. A tensor that a kernel and a delegate
 both read is stored once: the segment that the delegate looks up by name lies inside the one of the kernels' constants.
@@ -242,7 +242,7 @@ class Method:
 
     def _spans(self) -> dict[int, tuple[int, int]]:
         """First and last call that touches each value; inputs live from the start, outputs to the end."""
-        spans: dict[int, tuple[int, int]] = {index: (-1, -1) for index in self._inputs}
+        spans: dict[int, tuple[int, int]] = dict.fromkeys(self._inputs, (-1, -1))
         for position, call in enumerate(self._calls):
             for index in call["args"]:
                 first, _ = spans.get(index, (position, position))

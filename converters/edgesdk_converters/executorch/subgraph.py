@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 #: Endings of the names of a matrix's data.
@@ -75,10 +76,12 @@ class Subgraph:
         return value
 
     def output(self, value: Value) -> None:
-        """Make a value a result of the delegate; results follow the arguments, in this order."""
-        result = self._float(value.shape, external=len(self._inputs) + len(self._outputs), flags=_OUTPUT)
-        self._node("XNNCopy", input_id=value.id, output_id=result.id)
-        self._outputs.append(result.id)
+        """Make a node's value a result of the delegate; results follow the arguments, in this order."""
+        described = self._values[value.id]["xvalue_union"]
+        assert described["external_id"] == _INTERNAL
+        described["external_id"] = len(self._inputs) + len(self._outputs)
+        described["flags"] = _OUTPUT
+        self._outputs.append(value.id)
 
     def constant(self, name: str, tensor: torch.Tensor) -> Value:
         """A float tensor, stored under ``name``."""
@@ -93,8 +96,8 @@ class Subgraph:
 
     def binary(self, kind: str, first: Value, second: Value) -> Value:
         """An elementwise node of two values, which broadcast."""
-        result = self._float(tuple(torch.broadcast_shapes(first.shape, second.shape)))
-        self._node(kind, input1_id=first.id, input2_id=second.id, output_id=result.id)
+        result = self._float(np.broadcast_shapes(first.shape, second.shape))
+        self._node(kind, {"input1_id": first.id, "input2_id": second.id, "output_id": result.id})
         return result
 
     def add(self, first: Value, second: Value) -> Value:
@@ -106,7 +109,7 @@ class Subgraph:
     def unary(self, kind: str, value: Value, limits: tuple[float, float] | None = None) -> Value:
         """An elementwise node of one value; ``limits`` clamp what it gives."""
         result = self._float(value.shape)
-        self._node(kind, limits, input_id=value.id, output_id=result.id)
+        self._node(kind, {"input_id": value.id, "output_id": result.id}, limits)
         return result
 
     def relu(self, value: Value) -> Value:
@@ -116,20 +119,21 @@ class Subgraph:
         """``shape`` with 0 for the one length that follows from the input; ``bound`` is its upper bound."""
         result = self._float(bound)
         self._node(
-            "XNNStaticReshape", num_dims=len(shape), new_shape=list(shape), input_id=value.id, output_id=result.id
+            "XNNStaticReshape",
+            {"num_dims": len(shape), "new_shape": list(shape), "input_id": value.id, "output_id": result.id},
         )
         return result
 
     def transpose(self, value: Value, order: Sequence[int]) -> Value:
         result = self._float([value.shape[axis] for axis in order])
         ids = {"input_id": value.id, "output_id": result.id}
-        self._node("XNNStaticTranspose", num_dims=len(order), perm=list(order), **ids)
+        self._node("XNNStaticTranspose", {"num_dims": len(order), "perm": list(order), **ids})
         return result
 
     def matmul(self, first: Value, second: Value) -> Value:
         """[batch, n, k] times [batch, k, m]."""
         result = self._float((*first.shape[:-1], second.shape[-1]))
-        self._node("XNNBatchMatrixMultiply", input1_id=first.id, input2_id=second.id, output_id=result.id)
+        self._node("XNNBatchMatrixMultiply", {"input1_id": first.id, "input2_id": second.id, "output_id": result.id})
         return result
 
     def part(self, value: Value, axis: int, start: int, length: int) -> Value:
@@ -138,21 +142,23 @@ class Subgraph:
         offsets[axis], sizes[axis], shape[axis] = start, length, length
         result = self._float(shape)
         ids = {"input_id": value.id, "output_id": result.id}
-        self._node("XNNStaticSlice", num_dims=len(shape), offsets=offsets, sizes=sizes, **ids)
+        self._node("XNNStaticSlice", {"num_dims": len(shape), "offsets": offsets, "sizes": sizes, **ids})
         return result
 
     def concatenate(self, first: Value, second: Value, axis: int) -> Value:
         shape = list(first.shape)
         shape[axis] += second.shape[axis]
         result = self._float(shape)
-        self._node("XNNConcatenate2", axis=axis, input1_id=first.id, input2_id=second.id, output_id=result.id)
+        self._node(
+            "XNNConcatenate2", {"axis": axis, "input1_id": first.id, "input2_id": second.id, "output_id": result.id}
+        )
         return result
 
     def quantize(self, value: Value) -> Value:
-        """Round to int8 with a scale and zero point for each token, as fully connected nodes with packed weights take."""
+        """Round to int8 with a scale and zero point for each token, as packed weights take."""
         params = ("PerTokenDynamicQuant", {"num_nonbatch_dims": 1})
         dynamic = self._define("xnn_datatype_qdint8", value.shape, params=params)
-        self._node("XNNConvert", input_id=value.id, output_id=dynamic.id)
+        self._node("XNNConvert", {"input_id": value.id, "output_id": dynamic.id})
         return dynamic
 
     def linear(self, value: Value, name: str, weight: torch.Tensor | PackedFilter, bias: torch.Tensor | None) -> Value:
@@ -164,7 +170,7 @@ class Subgraph:
         offset = _INTERNAL if bias is None else self._bias(f"{name}.bias", bias, isinstance(weight, PackedFilter)).id
         result = self._float((*value.shape[:-1], rows))
         ids = {"input1_id": value.id, "filter_id": matrix.id, "bias_id": offset, "output_id": result.id}
-        self._node("XNNFullyConnected", **ids)
+        self._node("XNNFullyConnected", ids)
         return result
 
     def document(self) -> dict[str, Any]:
@@ -230,7 +236,7 @@ class Subgraph:
         self._values.append({"xvalue_union_type": union, "xvalue_union": described})
         return value
 
-    def _node(self, kind: str, limits: tuple[float, float] | None = None, **fields: Any) -> None:
+    def _node(self, kind: str, fields: dict[str, Any], limits: tuple[float, float] | None = None) -> None:
         node = {"xnode_union_type": kind, "xnode_union": fields, "debug_handle": len(self._nodes)}
         if limits is not None:
             low, high = limits

@@ -1,7 +1,6 @@
-"""What lies in ExecuTorch's wheel: libraries, schemas and the flatbuffer compiler, used without importing its exporter.
+"""What lies in ExecuTorch's wheel: libraries, schemas and the flatbuffer compiler, without its exporter.
 
-Importing ``executorch.exir`` takes seconds and loads torch's compiler; none of it is needed to write a program or to run
-one.
+Importing ``executorch.exir`` takes seconds and loads torch's compiler; writing and running a program need none of it.
 """
 
 from __future__ import annotations
@@ -68,8 +67,8 @@ def decompile_flatbuffer(schema: str, content: bytes) -> dict[str, Any]:
     home = folder()
     with tempfile.TemporaryDirectory(prefix="edgesdk-flatc-") as scratch:
         (Path(scratch) / "0.bin").write_bytes(content)
-        command = [str(home / "data/bin/flatc"), "--json", "--defaults-json", "--strict-json", "--raw-binary", "-o", "."]
-        command += [str(home / schema), "--", "0.bin"]
+        flags = ["--json", "--defaults-json", "--strict-json", "--raw-binary", "-o", "."]
+        command = [str(home / "data/bin/flatc"), *flags, str(home / schema), "--", "0.bin"]
         done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
         if done.returncode:
             raise EdgeError(f"not a flatbuffer of {Path(schema).name}: {(done.stderr or done.stdout).strip()[:200]}")
@@ -87,13 +86,14 @@ def load_runtime() -> Any:
     home = folder()
     try:
         import torch
-        from executorch.extension.pybindings import _C as runtime
+        from executorch.extension.pybindings import _C
     except ModuleNotFoundError as failure:
         raise MissingExtraError((failure.name or "executorch").partition(".")[0], "executorch") from None
+    operators: Any = torch.ops
     for library in ("extension/llm/custom_ops/libcustom_ops_aot_lib", "kernels/quantized/libquantized_ops_aot_lib"):
         (path,) = (home / library).parent.glob(f"{Path(library).name}.*")
-        torch.ops.load_library(path)
-    return runtime
+        operators.load_library(path)
+    return _C
 
 
 def _suffix(schema: str) -> str:
