@@ -76,9 +76,10 @@ class Subgraph:
         return value
 
     def output(self, value: Value) -> None:
-        """Make a node's value a result of the delegate; results follow the arguments, in this order."""
+        """Make a value a result of the delegate; results follow the arguments, in this order."""
+        if value.id in self._inputs:
+            value = self.unary("XNNCopy", value)
         described = self._values[value.id]["xvalue_union"]
-        assert described["external_id"] == _INTERNAL
         described["external_id"] = len(self._inputs) + len(self._outputs)
         described["flags"] = _OUTPUT
         self._outputs.append(value.id)
