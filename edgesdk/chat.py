@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from .bundle import Bundle, check_runtime
 from .converter import CONVERTERS
-from .errors import EdgeError
+from .errors import BundleError, EdgeError
 from .generation import Sampling, Statistics, generate
 from .model.tokenizer import Message, SpecialTokens, Tokenizer
 
 if TYPE_CHECKING:
-    from .session import Session
+    from .session import RunnerStatistics, Session
 
 
 def open_session(bundle: Bundle, threads: int | None = None) -> Session:
@@ -42,6 +42,24 @@ def bundle_tokenizer(bundle: Bundle) -> Tokenizer:
     return Tokenizer((bundle.folder / record.file).read_text(encoding="utf-8"), special, template)
 
 
+def answer_with_runner(
+    bundle: Bundle, prompt: str, on_text: Callable[[str], None], *, max_tokens: int = 256, temperature: float = 0.0
+) -> RunnerStatistics:
+    """Answer one prompt with the runtime's own text runner, as an app would: its tokenizer, its stop tokens.
+
+    Raises:
+        EdgeError: the runtime has none, or it fails.
+    """
+    check_runtime(bundle.manifest)
+    tokenizer = bundle_tokenizer(bundle)
+    templated = tokenizer.chat_template is not None
+    text = tokenizer.render([{"role": "user", "content": prompt}]) if templated else prompt
+    converter = CONVERTERS.get(bundle.manifest.program.converter)
+    runner = converter.text_runner(bundle.main, bundle.folder / bundle.manifest.tokenizer.file)
+    bos_tokens = 0 if templated else len(tokenizer.special.prefix)
+    return runner.generate(text, on_text, max_tokens=max_tokens, temperature=temperature, bos_tokens=bos_tokens)
+
+
 class Chat:
     """A conversation with a bundle; each turn runs only the tokens that the cache does not hold yet.
 
@@ -51,6 +69,12 @@ class Chat:
     def __init__(self, bundle: Bundle, *, sampling: Sampling | None = None, threads: int | None = None) -> None:
         self.tokenizer = bundle_tokenizer(bundle)
         self.session = open_session(bundle, threads)
+        if self.tokenizer.size > self.session.vocab:
+            raise BundleError(
+                f"{bundle.folder}: its tokenizer gives ids up to {self.tokenizer.size - 1}, but the program knows "
+                f"{self.session.vocab}",
+                hint="the tokenizer belongs to another model: export again",
+            )
         self.sampling = sampling or Sampling()
         self.messages: list[Message] = []
         self.statistics = Statistics()

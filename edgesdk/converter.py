@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .compress.recipe import Recipe
     from .model import DecoderSpec, Model
     from .progress import Progress
-    from .session import Session
+    from .session import Session, TextRunner
     from .targets import FloatType, Target
 
 
@@ -97,6 +97,13 @@ class Converter(Protocol):
 
         Raises:
             EdgeError: the runtime refuses the program.
+        """
+
+    def text_runner(self, main: Path, tokenizer: Path) -> TextRunner:
+        """The runtime's own text runner over a written program and ``tokenizer.json``.
+
+        Raises:
+            EdgeError: the runtime has none, or it refuses one of the files.
         """
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -42,3 +43,39 @@ class Session(Protocol):
 
     def rewind(self, count: int) -> None:
         """Forget the last ``count`` tokens."""
+
+
+@dataclass(frozen=True)
+class RunnerStatistics:
+    """What a runtime's own text runner says about one answer.
+
+    Attributes:
+        prompt_tokens: tokens of the prompt.
+        new_tokens: tokens after the first one, as the runner counts them.
+        prefill_seconds: until the first token, tokenization included.
+        decode_seconds: for the tokens after it.
+    """
+
+    prompt_tokens: int
+    new_tokens: int
+    prefill_seconds: float
+    decode_seconds: float
+
+
+class TextRunner(Protocol):
+    """A runtime's own way from text to text: its tokenizer, its sampling, its stop tokens, as an app would run it."""
+
+    def generate(
+        self,
+        prompt: str,
+        on_text: Callable[[str], None],
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        bos_tokens: int = 0,
+    ) -> RunnerStatistics:
+        """Answer a prompt, calling ``on_text`` with each piece; ``bos_tokens`` are put in front of the prompt.
+
+        Raises:
+            EdgeError: the runner failed.
+        """

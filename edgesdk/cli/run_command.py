@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import EdgeError
 from .terminal import json_option, print_json
 
 if TYPE_CHECKING:
+    from ..bundle import Bundle
     from ..chat import Chat
 
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, help="Of the random numbers.")
 @click.option("--stop", multiple=True, help="String that ends the answer; may be repeated.")
 @click.option("--threads", type=click.IntRange(min=1, max=256), help="Threads.  [default: one for each core]")
+@click.option("--runner", is_flag=True, help="Use the runtime's own text runner, as an app does; greedy unless hot.")
 @json_option
 def command(
     bundle: Path,
@@ -38,6 +41,7 @@ def command(
     seed: int | None,
     stop: tuple[str, ...],
     threads: int | None,
+    runner: bool,
     as_json: bool,
 ) -> None:
     """Run a bundle: answer PROMPT, or chat.
@@ -51,6 +55,11 @@ def command(
 
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     with open_bundle(bundle) as opened:
+        if runner:
+            if prompt is None or stop or sampling != Sampling(temperature):
+                raise EdgeError("--runner answers one PROMPT, with --max-tokens and --temperature and no other choice")
+            _run_native(opened, prompt, max_tokens, temperature, as_json)
+            return
         chat = Chat(opened, sampling=sampling, threads=threads)
         if prompt is None:
             _converse(chat, max_tokens, stop)
@@ -72,6 +81,26 @@ def _answer(chat: Chat, prompt: str, max_tokens: int, stop: tuple[str, ...]) -> 
     rate = f", {decoded / found.decode_seconds:.0f} tokens/s" if decoded and found.decode_seconds else ""
     first = f"{found.prompt_tokens} prompt tokens in {found.prefill_seconds:.2f} s"
     click.echo(f"[{first}; {len(found.tokens)} tokens{rate}; {found.reason}; on this machine]", err=True)
+
+
+def _run_native(bundle: Bundle, prompt: str, max_tokens: int, temperature: float, as_json: bool) -> None:
+    from ..chat import answer_with_runner
+
+    pieces: list[str] = []
+
+    def on_text(piece: str) -> None:
+        pieces.append(piece)
+        if not as_json:
+            click.echo(piece, nl=False)
+
+    found = answer_with_runner(bundle, prompt, on_text, max_tokens=max_tokens, temperature=temperature)
+    if as_json:
+        print_json({"answer": "".join(pieces), **vars(found)})
+        return
+    click.echo()
+    rate = f"{found.new_tokens / found.decode_seconds:.0f} tokens/s" if found.decode_seconds else "no decode time"
+    first = f"{found.prompt_tokens} prompt tokens in {found.prefill_seconds:.2f} s"
+    click.echo(f"[{first}; {found.new_tokens} tokens, {rate}; runtime's own runner; on this machine]", err=True)
 
 
 def _converse(chat: Chat, max_tokens: int, stop: tuple[str, ...]) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgesdk.compress.recipe import Recipe
     from edgesdk.model import DecoderSpec, Model
     from edgesdk.progress import Progress
-    from edgesdk.session import Session
+    from edgesdk.session import Session, TextRunner
     from edgesdk.targets import Target
 
 MODEL_FILE = "model.pte"
@@ -103,6 +103,11 @@ class ExecuTorchConverter:
         from .session import ExecuTorchSession
 
         return ExecuTorchSession(main, context, threads)
+
+    def text_runner(self, main: Path, tokenizer: Path) -> TextRunner:
+        from .runner import ExecuTorchRunner
+
+        return ExecuTorchRunner(main, tokenizer)
 
 
 def _facts(model: Model, context: int) -> dict[str, bool | int | Sequence[int]]:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +12,7 @@ import torch
 from edgesdk.errors import BundleError, EdgeError
 
 from .format import check_file
+from .native import native_log
 from .wheel import load_runtime, version
 
 
@@ -152,23 +149,3 @@ def _refused(program: Path, failure: RuntimeError, log: str) -> BundleError:
     known = [name for name in log.splitlines() if "Missing operator" in name or "missing" in name.lower()]
     reason = known[-1].rpartition("] ")[2] if known else str(failure).splitlines()[0]
     return BundleError(f"{program.name}: ExecuTorch {version()} cannot load it: {reason}")
-
-
-@contextmanager
-def native_log() -> Iterator[Callable[[], str]]:
-    """Keep what native code prints on standard error; gives a function that returns it."""
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as kept:
-        saved = os.dup(2)
-        try:
-            os.dup2(kept.fileno(), 2)
-            yield lambda: _content(kept)
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-
-
-def _content(file: Any) -> str:
-    file.seek(0)
-    text: str = file.read().decode("utf-8", "replace")
-    return text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgesdk.compress.base import Limits
 from edgesdk.converter import MemoryPlan, Program, ProgramOptions
-from edgesdk.errors import MissingExtraError, RecipeError, TargetError
+from edgesdk.errors import EdgeError, MissingExtraError, RecipeError, TargetError
 from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, tensor_bits
 
 from .names import DATA_FILE, MODEL_FILE
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgesdk.compress.recipe import Recipe
     from edgesdk.model import DecoderSpec, Model
     from edgesdk.progress import Progress
-    from edgesdk.session import Session
+    from edgesdk.session import Session, TextRunner
     from edgesdk.targets import Target
 
 _ACCURACY = {8: 4, 32: 1}  # accuracy_level of MatMulNBits
@@ -102,6 +102,12 @@ class OnnxConverter:
             raise MissingExtraError(failure.name or "onnxruntime", "onnx") from None
 
         return OnnxSession(main, context, threads)
+
+    def text_runner(self, main: Path, tokenizer: Path) -> TextRunner:
+        raise EdgeError(
+            "ONNX Runtime has no text runner of its own",
+            hint="run without --runner; onnxruntime-genai loads the bundle's folder as it is",
+        )
 
     def _write_genai(self, model: Model, options: ProgramOptions, folder: Path) -> None:
         from .genai import genai_config

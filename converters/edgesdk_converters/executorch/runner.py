@@ -1,0 +1,81 @@
+"""ExecuTorch's own ``TextLLMRunner``, as apps on phones use it: text in, text out, its own tokenizer and sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from edgesdk.errors import BundleError, EdgeError, MissingExtraError
+from edgesdk.session import RunnerStatistics
+
+from .format import check_file
+from .native import native_log
+from .wheel import load_runtime, version
+
+
+class ExecuTorchRunner:
+    """Runs a bundle's program and tokenizer in ``TextLLMRunner``; see :class:`edgesdk.session.TextRunner`."""
+
+    def __init__(self, program: Path, tokenizer: Path) -> None:
+        """Load both.
+
+        Raises:
+            BundleError: the runner refuses the program or the tokenizer.
+        """
+        check_file(program)
+        load_runtime()  # its kernels: the runner alone fails with a missing operator
+        with native_log() as log:
+            try:
+                self._module: Any = import_module("executorch.extension.llm.runner._llm_runner")
+                self._runner = self._module.TextLLMRunner(str(program), str(tokenizer))
+            except ModuleNotFoundError as failure:
+                raise MissingExtraError(failure.name or "executorch", "executorch") from None
+            except RuntimeError as failure:
+                raise BundleError(
+                    f"ExecuTorch {version()}'s text runner refuses {program.name} or {tokenizer.name}: {failure} "
+                    f"{_last_line(log())}"
+                ) from None
+
+    def generate(
+        self,
+        prompt: str,
+        on_text: Callable[[str], None],
+        *,
+        max_tokens: int = 256,
+        temperature: float = 0.0,
+        bos_tokens: int = 0,
+    ) -> RunnerStatistics:
+        found: list[Any] = []
+        config = self._module.GenerationConfig(
+            echo=False,
+            max_new_tokens=max_tokens,
+            temperature=temperature,
+            num_bos=bos_tokens,
+            warming=True,  # the only way to keep it from printing on standard output
+        )
+        with native_log() as log:
+            try:
+                self._runner.generate(prompt, config, on_text, found.append)
+            except UnicodeDecodeError:
+                raise EdgeError(
+                    "ExecuTorch's Python binding stops at a character that several tokens make up",
+                    hint="run without --runner; the runners on Android and iOS pass such characters on",
+                ) from None
+            except RuntimeError as failure:
+                raise EdgeError(
+                    f"ExecuTorch {version()}'s text runner failed: {str(failure).splitlines()[0]} {_last_line(log())}"
+                ) from None
+        (stats,) = found
+        return RunnerStatistics(
+            stats.num_prompt_tokens,
+            stats.num_generated_tokens,
+            (stats.prompt_eval_end_ms - stats.inference_start_ms) / 1000,
+            (stats.inference_end_ms - stats.prompt_eval_end_ms) / 1000,
+        )
+
+
+def _last_line(log: str) -> str:
+    lines = log.strip().splitlines()
+    return f"({lines[-1].rpartition('] ')[2].strip()})" if lines else ""
