@@ -56,7 +56,12 @@ def test_reference_equals_transformers(case) -> None:
 
 @pytest.mark.parametrize(
     ("runtime", "float_type", "tolerance"),
-    [("onnx", "float32", 1e-4), ("onnx", "float16", 2e-2), ("executorch", "float32", 1e-3)],
+    [
+        ("onnx", "float32", 1e-4),
+        ("onnx", "float16", 2e-2),
+        ("executorch", "float32", 1e-3),
+        ("executorch", "float16", 2e-2),
+    ],
 )
 def test_program_equals_transformers(case, tmp_path, runtime, float_type, tolerance) -> None:
     _, model, wanted = case

@@ -38,7 +38,7 @@ class Step:
         method.call("aten::sym_size.int", [self.tokens, 1], count.index)
         method.call("executorch_prim::add.Scalar", [self.start, count], self._end.index)
         self.tables: list[tuple[Slot, Slot]] = []
-        self._rings: dict[tuple[int, int], _Ring] = {}
+        self._rings: dict[tuple[int, int, torch.dtype], _Ring] = {}
 
     def tensor(self, shape: tuple[int, ...], dtype: torch.dtype | None = None, *, dynamic: bool = True) -> Slot:
         """A tensor in planned memory whose length follows the tokens, unless it is not ``dynamic``."""
@@ -56,14 +56,14 @@ class Step:
         self.method.call("aten::slice_copy.Tensor_out", [slot, 1, -1, 2**63 - 1, 1], out)
         return out
 
-    def ring(self, window: int, entries: int) -> _Ring:
+    def ring(self, window: int, entries: int, mask_type: torch.dtype) -> _Ring:
         """Entries and mask for one kind of cache; made once."""
-        key = (window, entries)
+        key = (window, entries, mask_type)
         if key not in self._rings:
-            self._rings[key] = self._make_ring(window, entries)
+            self._rings[key] = self._make_ring(window, entries, mask_type)
         return self._rings[key]
 
-    def _make_ring(self, window: int, entries: int) -> _Ring:
+    def _make_ring(self, window: int, entries: int, mask_type: torch.dtype) -> _Ring:
         """Entry ``j`` holds position ``last - (last - j) % entries``; a query at ``p`` sees ``p - window < q <= p``."""
         call = self.method.call
         chunk, whole, flag = self.chunk, torch.int64, torch.bool
@@ -93,9 +93,10 @@ class Step:
             call(f"aten::{comparison}.Scalar_out", [age, limit], near)
             call("aten::logical_and.out", [near, seen], both)
             seen = both
-        shown = self.method.constant("mask.shown", torch.zeros(1, dtype=self.type))
-        hidden = self.method.constant("mask.hidden", torch.full((1,), float("-inf"), dtype=self.type))
-        mask = self.tensor((chunk, entries))
+        kind = str(mask_type).removeprefix("torch.")
+        shown = self.method.constant(f"mask.shown.{kind}", torch.zeros(1, dtype=mask_type))
+        hidden = self.method.constant(f"mask.hidden.{kind}", torch.full((1,), float("-inf"), dtype=mask_type))
+        mask = self.tensor((chunk, entries), mask_type)
         call("aten::where.self_out", [seen, shown, hidden], mask)
         return _Ring(places, mask)
 
@@ -108,8 +109,9 @@ class Cache:
         entries = capacity(attention.window, step.context)
         shape = (1, entries, attention.kv_heads, attention.head_dim)
         self._keys, self._values = (step.method.state(step.type, shape) for _ in range(2))
-        window, masked = attention.window or step.context, attention.softcap is not None
-        self._ring = step.ring(window, entries) if masked or window < step.context else None
+        window, capped = attention.window or step.context, attention.softcap is not None
+        mask_type = step.type if capped else torch.float32  # as a subgraph reads it, or as the kernel does
+        self._ring = step.ring(window, entries, mask_type) if capped or window < step.context else None
 
     def update(self, keys: Slot, values: Slot) -> None:
         """Write the step's keys and values, [1, tokens, kv_heads, head_dim]."""
