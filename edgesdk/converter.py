@@ -26,11 +26,13 @@ class ProgramOptions:
         context: capacity of the key-value cache, in tokens.
         float_type: of activations, caches and unpacked weights.
         activations: bits of the activations that meet packed weights (8: int8, dynamic; 32: float).
+        kv_bits: bits of the key-value cache (8), or None for the float type.
     """
 
     context: int
     float_type: FloatType
     activations: int
+    kv_bits: int | None = None
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,7 @@ def _options(
         context or min(DEFAULT_CONTEXT, trained),
         float_type or target.float_type,
         recipe.activations or target.activations,
+        recipe.kv_bits,
     )
 
 
@@ -291,7 +292,11 @@ def _manifest(
             cast("dict[str, Any]", dump(model.spec)),
         ),
         recipe=records.RecipeRecord(
-            recipe.name, options.activations, tuple(recipe.describe()), tuple(dump(report) for report in reports)
+            recipe.name,
+            options.activations,
+            tuple(recipe.describe()),
+            tuple(dump(report) for report in reports),
+            options.kv_bits,
         ),
         target=records.TargetRecord(target.name, target.os, target.architecture, target.page_size),
         program=records.ProgramRecord(

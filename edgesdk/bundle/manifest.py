@@ -44,6 +44,7 @@ class RecipeRecord:
     activations: int
     passes: tuple[dict[str, Any], ...]
     reports: tuple[dict[str, Any], ...]
+    kv_bits: int | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ A name is decodable: ``w4g32-e8`` rounds linear weights to 4 bits in groups of 3
       -e{bits}              bits of the embedding (4, 8 or 16; default 8)
       -h{bits}              bits of the head (default: as the embedding); a tied one becomes a matrix of its own
       -a{bits}              activations: 8 (int8, dynamic) or 32 (float); default: what the target prefers
+      -kv8                  key-value cache in int8, one scale a token and head; default: the float type
 
 A file in TOML says the same, pass by pass:
 
@@ -45,8 +46,9 @@ BUILTIN = {
 }
 _NAME = re.compile(
     r"w(?P<bits>4|8)(?:g(?P<group>32|64|128))?(?:-e(?P<e>4|8|16))?(?:-h(?P<h>4|8|16))?(?:-a(?P<a>8|32))?"
+    r"(?:-kv(?P<kv>8))?"
 )
-_NONE = re.compile(r"none(?:-a(?P<a>32))?")
+_NONE = re.compile(r"none(?:-a(?P<a>32))?(?:-kv(?P<kv>8))?")
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,13 @@ class Recipe:
         passes: each a frozen dataclass of options.
         activations: bits of the activations of packed weights (8: int8, dynamic; 32: float), or None to let the target
             choose.
+        kv_bits: bits of the key-value cache (8), or None for the program's float type.
     """
 
     name: str
     passes: tuple[Pass, ...] = ()
     activations: int | None = None
+    kv_bits: int | None = None
 
     def __call__(self, model: Model, setting: Setting) -> tuple[Model, tuple[PassReport, ...]]:
         """Apply the passes one after the other; see :class:`~edgesdk.compress.base.Pass`."""
@@ -98,6 +102,7 @@ class Recipe:
 class _File:
     name: str
     activations: int | None = None
+    kv_bits: int | None = None
     passes: tuple[dict[str, Any], ...] = field(default_factory=tuple)
 
 
@@ -110,7 +115,7 @@ def open_recipe(name: str) -> Recipe:
     if name.endswith(".toml"):
         return _from_file(Path(name))
     if match := _NONE.fullmatch(name):
-        return Recipe(name, (), _optional(match["a"]))
+        return Recipe(name, (), _optional(match["a"]), _optional(match["kv"]))
     match = _NAME.fullmatch(name)
     if match is None:
         raise RecipeError(
@@ -123,7 +128,7 @@ def open_recipe(name: str) -> Recipe:
         embedding_bits=embedding,
         head_bits=int(match["h"] or embedding),
     )
-    return Recipe(name, (step,), _optional(match["a"]))
+    return Recipe(name, (step,), _optional(match["a"]), _optional(match["kv"]))
 
 
 def _optional(digits: str | None) -> int | None:
@@ -142,9 +147,10 @@ def _from_file(path: Path) -> Recipe:
     file = load(_File, {"name": path.stem, **data}, str(path), RecipeError)
     if file.activations not in (None, 8, 32):
         raise RecipeError(f"{path}: 'activations' must be 8 or 32, found {file.activations}")
-    return Recipe(
-        file.name, tuple(_pass(path, number, entry) for number, entry in enumerate(file.passes, 1)), file.activations
-    )
+    if file.kv_bits not in (None, 8):
+        raise RecipeError(f"{path}: 'kv_bits' must be 8, found {file.kv_bits}")
+    passes = tuple(_pass(path, number, entry) for number, entry in enumerate(file.passes, 1))
+    return Recipe(file.name, passes, file.activations, file.kv_bits)
 
 
 def _pass(path: Path, number: int, entry: dict[str, Any]) -> Pass:

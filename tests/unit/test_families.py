@@ -71,6 +71,19 @@ def test_program_equals_transformers(case, tmp_path, runtime, float_type, tolera
     assert np.abs(found - wanted).max() < tolerance
 
 
+def test_executorch_caches_in_int8_stay_close(case, tmp_path, monkeypatch) -> None:
+    from edgesdk_converters.executorch import sizes
+
+    monkeypatch.setattr(sizes, "CHUNK", 8)
+    _, model, wanted = case
+    if any(layer.attention.softcap for layer in model.spec.layers):
+        return
+    converter = CONVERTERS.get("executorch")
+    program = converter.convert(model, ProgramOptions(CONTEXT, "float32", 32, kv_bits=8), tmp_path, SILENT)
+    found = chunked(converter.open(tmp_path / program.main, CONTEXT, threads=2), IDS)
+    assert 1e-5 < np.abs(found - wanted).max() < 5e-2
+
+
 def test_executorch_rings_wrap(case, tmp_path, monkeypatch) -> None:
     """With short steps a sliding window's cache is smaller than the text, and entries are used again."""
     from edgesdk_converters.executorch import sizes

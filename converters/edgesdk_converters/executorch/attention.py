@@ -17,6 +17,8 @@ from .program import Method, Number, Slot
 from .sizes import capacity
 from .subgraph import Subgraph
 
+_INT8 = 1  # ScalarType::Char
+
 
 @dataclass(frozen=True)
 class _Ring:
@@ -24,6 +26,15 @@ class _Ring:
 
     places: Slot
     mask: Slot
+
+
+@dataclass(frozen=True)
+class _Rounded:
+    """int8 values [1, n, heads, head_dim], and their float32 scales and int8 zero points [1, n, heads, 1]."""
+
+    values: Slot
+    scales: Slot
+    zero_points: Slot
 
 
 class Step:
@@ -62,6 +73,14 @@ class Step:
         if key not in self._rings:
             self._rings[key] = self._make_ring(window, entries, mask_type)
         return self._rings[key]
+
+    def store(self, new: Slot, cache: Slot, ring: _Ring | None) -> None:
+        """Write the step's rows into a cache."""
+        nothing = self.tensor((1,), new.dtype, dynamic=False)
+        if ring is None:
+            self.method.call("llama::update_cache.out", [new, cache, self.start], nothing)
+        else:
+            self.method.call("llama::update_cache_with_indices.out", [new, cache, self.start, ring.places], nothing)
 
     def _make_ring(self, window: int, entries: int, mask_type: torch.dtype) -> _Ring:
         """Entry ``j`` holds position ``last - (last - j) % entries``; a query at ``p`` sees ``p - window < q <= p``."""
@@ -117,12 +136,7 @@ class Cache:
         """Write the step's keys and values, [1, tokens, kv_heads, head_dim]."""
         step = self._step
         for cache, new in ((self._keys, keys), (self._values, values)):
-            nothing = step.tensor((1,), dynamic=False)
-            if self._ring is None:
-                step.method.call("llama::update_cache.out", [new, cache, step.start], nothing)
-            else:
-                arguments = [new, cache, step.start, self._ring.places]
-                step.method.call("llama::update_cache_with_indices.out", arguments, nothing)
+            step.store(new, cache, self._ring)
 
     @property
     def contents(self) -> list[Slot]:
@@ -138,6 +152,59 @@ class Cache:
         arguments = [queries, self._keys, self._values, step.start, mask, 0.0, causal, self._attention.scale]
         step.method.call("llama::custom_sdpa.out", arguments, out)
         return out
+
+
+class QuantizedCache:
+    """The same in int8: a scale and a zero point for each token and head, and attention over the integers."""
+
+    def __init__(self, step: Step, attention: Attention) -> None:
+        self._step, self._attention = step, attention
+        entries = capacity(attention.window, step.context)
+        window = attention.window or step.context
+        self._ring = step.ring(window, entries, torch.float32) if window < step.context else None
+        heads = (1, entries, attention.kv_heads)
+        self._keys, self._values = (
+            _Rounded(
+                step.method.state(torch.int8, (*heads, attention.head_dim)),
+                step.method.state(torch.float32, (*heads, 1)),
+                step.method.state(torch.int8, (*heads, 1)),
+            )
+            for _ in range(2)
+        )
+
+    def update(self, keys: Slot, values: Slot) -> None:
+        """Round the step's keys and values, [1, tokens, kv_heads, head_dim], and write them."""
+        for cache, new in ((self._keys, self._round(keys)), (self._values, self._round(values))):
+            self._step.store(new.values, cache.values, self._ring)
+            self._step.store(new.scales, cache.scales, self._ring)
+            self._step.store(new.zero_points, cache.zero_points, self._ring)
+
+    def attend(self, queries: Slot) -> Slot:
+        """The attention of queries [1, tokens, heads, head_dim], in the same shape."""
+        step, ring = self._step, self._ring
+        q, out = self._round(queries), step.tensor(queries.shape)
+        mask, causal = (None, True) if ring is None else (ring.mask, False)
+        arguments = [q.values, self._keys.values, self._values.values, step.start, mask, 0.0, causal]
+        arguments.append(self._attention.scale)
+        for rounded in (q, self._keys, self._values):
+            arguments += [rounded.zero_points, rounded.scales]
+        step.method.call("llama::custom_quantized_sdpa.out", [*arguments, False], out)
+        return out
+
+    def _round(self, values: Slot) -> _Rounded:
+        """Each token's row of each head in int8, with the scale that spans it."""
+        step, rows = self._step, (*values.shape[:3], 1)
+        wide_scales, wide_zeros = step.tensor(rows, torch.float64), step.tensor(rows, torch.int64)
+        step.method.call_pair(
+            "quantized_decomposed::choose_qparams_per_token_asymmetric.out", [values, _INT8], (wide_scales, wide_zeros)
+        )
+        rounded = step.tensor(values.shape, torch.int8)
+        arguments = [values, wide_scales, wide_zeros, -128, 127, _INT8]
+        step.method.call("quantized_decomposed::quantize_per_token.out", arguments, rounded)
+        scales, zeros = step.tensor(rows, torch.float32), step.tensor(rows, torch.int8)
+        for wide, narrow in ((wide_scales, scales), (wide_zeros, zeros)):
+            step.method.call("aten::_to_copy.out", [wide, False, None], narrow)
+        return _Rounded(rounded, scales, zeros)
 
 
 def capped_attention(graph: Subgraph, attention: Attention, chunk: int, entries: int) -> None:

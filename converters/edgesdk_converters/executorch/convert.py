@@ -47,6 +47,12 @@ class ExecuTorchConverter:
                 raise RecipeError(
                     f"XNNPACK holds {_HOLDS}; recipe {recipe.name} makes {name} w{bits}{f'g{group}' if group else ''}"
                 )
+        capped = any(layer.attention.softcap is not None for layer in spec.layers)
+        if options.kv_bits is not None and (capped or options.float_type != "float32"):
+            raise RecipeError(
+                "an int8 key-value cache needs float32 and attention without a soft cap",
+                hint="leave out -kv8, or export with --float float32",
+            )
         if packed and options.activations != 8:
             raise RecipeError(f"XNNPACK holds {_HOLDS}; recipe {recipe.name} asks for float activations")
         for layer in spec.layers:
@@ -70,7 +76,7 @@ class ExecuTorchConverter:
 
     def convert(self, model: Model, options: ProgramOptions, folder: Path, progress: Progress) -> Program:
         try:
-            import torch
+            import torch  # noqa: F401
         except ModuleNotFoundError:
             raise MissingExtraError("torch", "executorch") from None
         wheel_folder()
@@ -80,7 +86,7 @@ class ExecuTorchConverter:
 
         with DataFile(folder / f"{MODEL_FILE}.data") as data:
             file = ProgramFile(data)
-            decoder = DecoderProgram(file, model, options.context, getattr(torch, options.float_type))
+            decoder = DecoderProgram(file, model, options)
             with progress.stage("Building the ExecuTorch program", len(model.spec.layers)) as stage:
                 for _ in decoder.emit():
                     stage.advance()
@@ -131,10 +137,15 @@ def _facts(model: Model, context: int) -> dict[str, bool | int | Sequence[int]]:
 
 
 def _cache_bytes(spec: DecoderSpec, options: ProgramOptions) -> int:
-    width = FLOAT_BITS[options.float_type] // 8
-    return sum(
-        2 * layer.attention.kv_size * capacity(layer.attention.window, options.context) * width for layer in spec.layers
-    )
+    total = 0
+    for layer in spec.layers:
+        attention = layer.attention
+        if options.kv_bits is None:
+            token = attention.kv_size * FLOAT_BITS[options.float_type] // 8
+        else:
+            token = attention.kv_size + attention.kv_heads * 5  # a scale and a zero point for each head
+        total += 2 * token * capacity(attention.window, options.context)
+    return total
 
 
 CONVERTER = ExecuTorchConverter()

@@ -18,7 +18,7 @@ from edgesdk.model.spec import Activation, Attention
 from edgesdk.model.tensors import QuantizedTensor
 from edgesdk.model.weights import dense, stack_rows, stackable
 
-from .attention import Cache, Step, capped_attention
+from .attention import Cache, QuantizedCache, Step, capped_attention
 from .embedding import embed, swaps_pairs
 from .packing import pack_filter
 from .program import Method, ProgramFile, Slot
@@ -26,6 +26,7 @@ from .sizes import capacity, step_sizes
 from .subgraph import Subgraph, Value
 
 if TYPE_CHECKING:
+    from edgesdk.converter import ProgramOptions
     from edgesdk.model import Model
     from edgesdk.model.weights import Stored
 
@@ -46,10 +47,11 @@ class _Flow:
 class DecoderProgram:
     """Emits a model's decoder into a :class:`ProgramFile`, a layer at a time."""
 
-    def __init__(self, file: ProgramFile, model: Model, context: int, float_type: torch.dtype) -> None:
+    def __init__(self, file: ProgramFile, model: Model, options: ProgramOptions) -> None:
         self._file, self._model, self._spec = file, model, model.spec
-        self._context, self._type = context, float_type
-        self._chunk, self._score_chunk = step_sizes(context)
+        self._context, self._type = options.context, getattr(torch, options.float_type)
+        self._cache_kind = Cache if options.kv_bits is None else QuantizedCache
+        self._chunk, self._score_chunk = step_sizes(options.context)
         self._capped_attention: dict[Attention, int] = {}
         layers = self._spec.layers
         self._ropes = list(dict.fromkeys((layer.attention.rope, layer.attention.head_dim) for layer in layers))
@@ -108,7 +110,7 @@ class DecoderProgram:
         return rows
 
     def _attend(self, flow: _Flow, attention: Attention) -> Slot:
-        cache = Cache(flow.step, attention)
+        cache = self._cache_kind(flow.step, attention)
         cache.update(flow.k, flow.v)
         if attention.softcap is None:
             return cache.attend(flow.q)

@@ -30,6 +30,7 @@ _KINDS = {
     torch.float32: "FLOAT",
     torch.float16: "HALF",
     torch.bfloat16: "BFLOAT16",
+    torch.float64: "DOUBLE",
     torch.int64: "LONG",
     torch.int8: "CHAR",
     torch.uint8: "BYTE",
@@ -159,6 +160,14 @@ class Method:
         results = [out.index, out.index] if isinstance(out, Slot) else [out]  # kernels name their out twice
         operation = self._operators.setdefault(operator, len(self._operators))
         self._calls.append({"op_index": operation, "args": numbers + results})
+
+    def call_pair(self, operator: str, arguments: Sequence[Slot | int | object], out: tuple[Slot, Slot]) -> None:
+        """Call a kernel with two results."""
+        numbers = [self._argument(argument) for argument in arguments]
+        results = [slot.index for slot in out]
+        both = self._value("TensorList", {"items": results})
+        operation = self._operators.setdefault(operator, len(self._operators))
+        self._calls.append({"op_index": operation, "args": [*numbers, *results, both]})
 
     def delegate(self, number: int, arguments: Sequence[Slot]) -> None:
         """Call the delegate whose bytes have this number in the program."""

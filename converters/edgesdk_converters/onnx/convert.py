@@ -37,6 +37,8 @@ class OnnxConverter:
         return Limits()
 
     def check(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
+        if options.kv_bits is not None:
+            raise RecipeError("the ONNX converter keeps the key-value cache in float: leave out -kv8")
         held = set(target.schemes)
         for name in spec.tensors():
             grid = recipe.grid(name)
