@@ -50,7 +50,7 @@ class DecoderProgram:
     def __init__(self, file: ProgramFile, model: Model, options: ProgramOptions) -> None:
         self._file, self._model, self._spec = file, model, model.spec
         self._context, self._type = options.context, getattr(torch, options.float_type)
-        self._cache_kind = Cache if options.kv_bits is None else QuantizedCache
+        self._quantized_caches = options.kv_bits is not None
         self._chunk, self._score_chunk = step_sizes(options.context)
         self._capped_attention: dict[Attention, int] = {}
         layers = self._spec.layers
@@ -110,7 +110,11 @@ class DecoderProgram:
         return rows
 
     def _attend(self, flow: _Flow, attention: Attention) -> Slot:
-        cache = self._cache_kind(flow.step, attention)
+        if self._quantized_caches:
+            rounded = QuantizedCache(flow.step, attention)
+            rounded.update(flow.k, flow.v)
+            return rounded.attend(flow.q)
+        cache = Cache(flow.step, attention)
         cache.update(flow.k, flow.v)
         if attention.softcap is None:
             return cache.attend(flow.q)
