@@ -27,12 +27,14 @@ class ProgramOptions:
         float_type: of activations, caches and unpacked weights.
         activations: bits of the activations that meet packed weights (8: int8, dynamic; 32: float).
         kv_bits: bits of the key-value cache (8), or None for the float type.
+        delegate: the hardware path, one of the target's, or None for its default.
     """
 
     context: int
     float_type: FloatType
     activations: int
     kv_bits: int | None = None
+    delegate: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,13 @@ class Program:
         main: the file that a session opens, relative to the bundle.
         facts: what the runtime needs to know, and what the converter wants in the manifest.
         tools: versions of the libraries that made it.
+        not_run: why it cannot run on this computer, or None when it can.
     """
 
     main: str
     facts: Mapping[str, Any] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)
+    not_run: str | None = None
 
 
 class Converter(Protocol):

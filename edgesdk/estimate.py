@@ -69,11 +69,12 @@ def refuse_unfit(
             f"{megabytes(plan.activations)}, runtime {megabytes(plan.runtime)}), but it may use {megabytes(room)}",
             hint=_FIT,
         )
-    if target.max_bundle_mb is not None and plan.program > target.max_bundle_mb * 1_000_000:
+    largest = max(target.delivery, key=lambda way: way.max_mb, default=None)
+    if largest is not None and plan.program > largest.max_mb * 1_000_000:
         raise TargetError(
-            f"{target.name}: the program will be about {megabytes(plan.program)}, over the delivery limit of "
-            f"{target.max_bundle_mb} MB",
-            hint="choose a smaller recipe (edgesdk recipes)",
+            f"{target.name}: the program will be about {megabytes(plan.program)}, over the {largest.max_mb} MB of "
+            f"{largest.way}",
+            hint="choose a smaller recipe (edgesdk recipes), or download the bundle outside the store",
         )
     here, needed = available_memory(), host_peak(spec, plan)
     if here is not None and needed > here:

@@ -18,10 +18,11 @@ from .bundle import manifest as records
 from .compress.base import Setting
 from .compress.recipe import Recipe, open_recipe
 from .converter import CONVERTERS, MemoryPlan, Program, ProgramOptions
-from .errors import EdgeError, MissingExtraError, ModelError, QualityError
+from .errors import EdgeError, MissingExtraError, ModelError, QualityError, TargetError
 from .files import folder_beside, replacing_folder
 from .model.opening import open_model
 from .progress import SILENT, Progress
+from .registry import unknown
 from .schema import dump
 from .targets import FloatType, Target, open_target
 
@@ -88,6 +89,7 @@ def export(
     context: int | None = None,
     float_type: FloatType | None = None,
     memory_mb: int | None = None,
+    delegate: str | None = None,
     checks: Checks | None = None,
     progress: Progress = SILENT,
 ) -> bundles.Manifest:
@@ -101,6 +103,7 @@ def export(
         context: capacity of the key-value cache in tokens; default 2048, or the model's own if smaller.
         float_type: ``float32`` or ``float16``; default: the target's.
         memory_mb: memory of the concrete device, when it differs from the target's.
+        delegate: the hardware path, one of the target's; default: its first.
         checks: what to measure and which limits to enforce.
         progress: told of every stage.
 
@@ -115,7 +118,7 @@ def export(
     converter = CONVERTERS.get(described.converter)
     _require_torch(described.converter)
     opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
-    options = _options(opened, described, recipe, context, float_type)
+    options = program_options(opened, described, recipe, context, float_type, delegate)
     spec = recipe.spec(opened.spec)
     converter.check(spec, recipe, options, described)
     plan = converter.plan(spec, recipe, options)
@@ -129,11 +132,14 @@ def export(
             notes.append(larger)
             progress.note(larger)
         measured = _Measured()
-        if not checks.skip:
+        reason = _SKIPPED if checks.skip else program.not_run
+        if reason is None:
             start = partial(converter.open, folder / program.main, options.context)
             measured = _measure(opened, compressed, start, options, checks, scratch, progress)
             _enforce(checks, measured)
-        record = _manifest(opened, described, recipe, options, plan, program, reports, measured, tuple(notes))
+        elif program.not_run is not None:
+            progress.note(program.not_run)
+        record = _manifest(opened, described, recipe, options, plan, program, reports, measured, reason, tuple(notes))
         sealed = bundles.seal(folder, record)
         if out.suffix == ".zip":
             bundles.pack(folder, out)
@@ -165,9 +171,21 @@ def _require_torch(extra: str) -> None:
         raise MissingExtraError("torch", extra) from None
 
 
-def _options(
-    model: Model, target: Target, recipe: Recipe, context: int | None, float_type: FloatType | None
+def program_options(
+    model: Model,
+    target: Target,
+    recipe: Recipe,
+    context: int | None = None,
+    float_type: FloatType | None = None,
+    delegate: str | None = None,
 ) -> ProgramOptions:
+    """The user's choices, completed with the target's and the model's.
+
+    Raises:
+        EdgeError: a choice that neither allows.
+    """
+    if delegate is not None and delegate not in target.delegates:
+        raise TargetError(unknown(f"delegate of {target.name}", delegate, target.delegates))
     trained = model.spec.context
     if context is not None and context > trained:
         raise ModelError(f"a context of {context} tokens is longer than the {trained} that the model was trained for")
@@ -178,6 +196,7 @@ def _options(
         float_type or target.float_type,
         recipe.activations or target.activations,
         recipe.kv_bits,
+        delegate or next(iter(target.delegates), None),
     )
 
 
@@ -274,6 +293,7 @@ def _manifest(
     program: Program,
     reports: tuple[PassReport, ...],
     measured: _Measured,
+    reason: str | None,
     notes: tuple[str, ...],
 ) -> bundles.Manifest:
     import torch
@@ -314,12 +334,12 @@ def _manifest(
         ),
         quality=records.QualityRecord(
             dump(measured.divergence),
-            None if measured.divergence else _SKIPPED,
+            None if measured.divergence else reason,
             dump(measured.perplexity),
-            None if measured.perplexity else "no --eval-text was given",
+            None if measured.perplexity else reason or "no --eval-text was given",
         ),
         parity=tuple(dump(row) for row in measured.parity) if measured.parity else None,
-        parity_reason=None if measured.parity else (_SKIPPED if measured.parity is None else _NO_ROOM),
+        parity_reason=None if measured.parity else (reason if measured.parity is None else _NO_ROOM),
         tools=_tools({"torch": torch.__version__, runtime.name: metadata.version(runtime.name)} | dict(program.tools)),
         notes=notes,
     )

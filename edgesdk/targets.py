@@ -30,6 +30,19 @@ class RuntimeRange:
 
 
 @dataclass(frozen=True)
+class Delivery:
+    """One way to bring a bundle to users.
+
+    Attributes:
+        way: its name.
+        max_mb: the largest bundle that it takes, 10^6 bytes.
+    """
+
+    way: str
+    max_mb: int
+
+
+@dataclass(frozen=True)
 class Target:
     """A device class.
 
@@ -45,7 +58,8 @@ class Target:
         schemes: weight schemes that its kernels hold exactly, without their group.
         activations: bits of activations that its kernels prefer with packed weights.
         float_type: float type that its kernels prefer.
-        max_bundle_mb: largest bundle that its delivery allows, or None for no limit.
+        delegates: hardware paths that its programs may take, the default first; () where a runtime has only one.
+        delivery: ways to bring a bundle to users, and their limits; () where there is none.
     """
 
     name: str
@@ -59,7 +73,8 @@ class Target:
     schemes: tuple[str, ...]
     activations: Literal[8, 32]
     float_type: FloatType
-    max_bundle_mb: int | None = None
+    delegates: tuple[str, ...] = ()
+    delivery: tuple[Delivery, ...] = ()
 
 
 def targets_dir() -> Path:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 @click.option(
     "--memory", "memory_mb", type=click.IntRange(min=1), help="Memory of your device in MB.  [default: target's]"
 )
+@click.option("--delegate", help="Hardware path (edgesdk targets NAME).  [default: target's]")
 @click.option("--eval-text", type=click.Path(path_type=Path), help="Text file to measure perplexity on.")
 @click.option("--eval-windows", type=click.IntRange(min=1), default=6, show_default=True, help="Windows of 512 tokens.")
 @click.option("--max-kl", type=click.FloatRange(min=0), help="Fail above this mean KL divergence (nats a token).")
@@ -48,6 +49,7 @@ def command(
     context: int | None,
     float_type: FloatType | None,
     memory_mb: int | None,
+    delegate: str | None,
     eval_text: Path | None,
     eval_windows: int,
     max_kl: float | None,
@@ -69,6 +71,7 @@ def command(
         context=context,
         float_type=float_type,
         memory_mb=memory_mb,
+        delegate=delegate,
         checks=Checks(eval_text, eval_windows, max_kl, max_ppl_increase, skip_checks),
         progress=TerminalProgress(),
     )

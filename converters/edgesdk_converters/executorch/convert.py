@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from edgesdk.targets import Target
 
 MODEL_FILE = "model.pte"
+_AHEAD = ("vulkan", "coreml")
+_VENDORS = {
+    "qualcomm": "the Qualcomm AI Engine Direct SDK (QNN_SDK_ROOT) and an ExecuTorch built with its backend",
+    "mediatek": "the MediaTek NeuroPilot Express SDK (mtk_converter, mtk_neuron)",
+    "samsung": "the Samsung Exynos AI LiteCore SDK (EXYNOS_AI_LITECORE_ROOT)",
+}
 _GROUPS = (0, 32, 64, 128)
 _GRAPH_BYTES = 700_000
 _RUNTIME_BYTES = 20_000_000
@@ -38,6 +44,15 @@ class ExecuTorchConverter:
         return Limits(signed_scales=False, grouped_bytes=False, zero_points=False)
 
     def check(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
+        if options.delegate in _VENDORS:
+            raise TargetError(
+                f"programs for {options.delegate} need {_VENDORS[options.delegate]}, which its maker gives out itself",
+                hint="install it and lower the model with ExecuTorch's own exporter; edgesdk builds "
+                f"{', '.join(name for name in target.delegates if name not in _VENDORS)}",
+            )
+        if options.delegate in _AHEAD:
+            self._check_ahead(spec, recipe, options)
+            return
         packed = False
         for name in spec.tensors():
             grid = recipe.grid(name)
@@ -58,6 +73,15 @@ class ExecuTorchConverter:
         for layer in spec.layers:
             if layer.attention.head_dim % 2:
                 raise TargetError(f"rotary embedding needs an even head size, found {layer.attention.head_dim}")
+
+    def _check_ahead(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> None:
+        """Vulkan and Core ML programs hold float weights: their compilers would round integers again."""
+        packed = [name for name in spec.tensors() if (grid := recipe.grid(name)) and grid[0] < 16]
+        if packed or options.kv_bits is not None:
+            raise RecipeError(
+                f"programs for {options.delegate} hold float weights and caches here; recipe {recipe.name} rounds them",
+                hint="add --recipe none (and --float float16 for half the size), or leave out --delegate",
+            )
 
     def plan(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> MemoryPlan:
         program, weights = _GRAPH_BYTES, 0
@@ -80,6 +104,8 @@ class ExecuTorchConverter:
         except ModuleNotFoundError:
             raise MissingExtraError("torch", "executorch") from None
         wheel_folder()
+        if options.delegate in _AHEAD:
+            return self._convert_ahead(model, options, folder, progress)
 
         from .decoder import DecoderProgram
         from .program import DataFile, ProgramFile
@@ -100,6 +126,21 @@ class ExecuTorchConverter:
             MODEL_FILE,
             {"delegate": "xnnpack", "methods": facts, "planned_memory": planned},
             {"executorch": version()},
+        )
+
+    def _convert_ahead(self, model: Model, options: ProgramOptions, folder: Path, progress: Progress) -> Program:
+        from .ahead import compile_ahead
+
+        assert options.delegate is not None
+        facts = _facts(model, options.context) | {"enable_dynamic_shape": False, "get_max_seq_len": 1}
+        half = options.float_type == "float16"
+        path = folder / MODEL_FILE
+        made = compile_ahead(model, options.delegate, options.context, half, facts, path, progress)
+        return Program(
+            MODEL_FILE,
+            {"delegate": options.delegate, "methods": facts, "delegated": made.delegated, "portable": made.portable},
+            {"executorch": version()},
+            not_run=f"built for {options.delegate}, not run here",
         )
 
     def open(self, main: Path, context: int, threads: int | None = None) -> Session:
