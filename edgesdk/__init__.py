@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .errors import EdgeError
     from .exporting import Checks, export
     from .generation import Sampling, generate
+    from .linting import lint
     from .model import Model
     from .model.opening import open_model
     from .session import Session
@@ -42,6 +43,7 @@ _HOMES = {
     "Target": "targets",
     "export": "exporting",
     "generate": "generation",
+    "lint": "linting",
     "open_bundle": "bundle",
     "open_model": "model.opening",
     "open_recipe": "compress.recipe",
@@ -63,6 +65,7 @@ __all__ = [
     "Target",
     "export",
     "generate",
+    "lint",
     "open_bundle",
     "open_model",
     "open_recipe",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -94,6 +94,9 @@ class Converter(Protocol):
 
     def plan(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> MemoryPlan:
         """Estimate sizes before any work."""
+
+    def remarks(self, spec: DecoderSpec, options: ProgramOptions) -> Sequence[str]:
+        """What a user should know about the program before it is built: where operators run, what is emulated."""
 
     def convert(self, model: Model, options: ProgramOptions, folder: Path, progress: Progress) -> Program:
         """Write the program into ``folder``, carrying the model's integers unchanged."""

@@ -18,11 +18,12 @@ from .bundle import manifest as records
 from .compress.base import Setting
 from .compress.recipe import Recipe, open_recipe
 from .converter import CONVERTERS, MemoryPlan, Program, ProgramOptions
-from .errors import EdgeError, MissingExtraError, ModelError, QualityError, TargetError
+from .errors import EdgeError, MissingExtraError, QualityError
 from .files import folder_beside, replacing_folder
+from .linting import warnings_of
 from .model.opening import open_model
+from .options import DEFAULT_RECIPE, program_options
 from .progress import SILENT, Progress
-from .registry import unknown
 from .schema import dump
 from .targets import FloatType, Target, open_target
 
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from .model import Model
     from .session import Session
 
-DEFAULT_RECIPE = "w4g32"
-DEFAULT_CONTEXT = 2048
 _SKIPPED = "skipped with --skip-checks"
 _NO_ROOM = "the context has no room for a prompt and 64 tokens of answer"
 _LEAST_AGREEMENT = 0.5  # of greedy tokens; int8 activations stay above 0.9, a wrong graph is near 0
@@ -123,10 +122,13 @@ def export(
     converter.check(spec, recipe, options, described)
     plan = converter.plan(spec, recipe, options)
     estimate.refuse_unfit(spec, plan, options, described, memory_mb)
+    warnings = warnings_of(opened, plan, described)
+    for warning in warnings:
+        progress.note(warning)
     with _staging(out) as (folder, scratch):
         compressed, reports = recipe(opened, Setting(scratch, progress, converter.limits()))
         program = converter.convert(compressed, options, folder, progress)
-        notes = [note for report in reports for note in report.notes]
+        notes = [*warnings, *(note for report in reports for note in report.notes)]
         _write_texts(opened, folder)
         if (larger := _not_smaller(opened, folder)) is not None:
             notes.append(larger)
@@ -169,35 +171,6 @@ def _require_torch(extra: str) -> None:
         import torch  # noqa: F401
     except ModuleNotFoundError:
         raise MissingExtraError("torch", extra) from None
-
-
-def program_options(
-    model: Model,
-    target: Target,
-    recipe: Recipe,
-    context: int | None = None,
-    float_type: FloatType | None = None,
-    delegate: str | None = None,
-) -> ProgramOptions:
-    """The user's choices, completed with the target's and the model's.
-
-    Raises:
-        EdgeError: a choice that neither allows.
-    """
-    if delegate is not None and delegate not in target.delegates:
-        raise TargetError(unknown(f"delegate of {target.name}", delegate, target.delegates))
-    trained = model.spec.context
-    if context is not None and context > trained:
-        raise ModelError(f"a context of {context} tokens is longer than the {trained} that the model was trained for")
-    if context is not None and context < 1:
-        raise EdgeError(f"the context must be at least 1 token, found {context}")
-    return ProgramOptions(
-        context or min(DEFAULT_CONTEXT, trained),
-        float_type or target.float_type,
-        recipe.activations or target.activations,
-        recipe.kv_bits,
-        delegate or next(iter(target.delegates), None),
-    )
 
 
 def _write_texts(model: Model, folder: Path) -> None:

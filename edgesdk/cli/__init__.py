@@ -16,6 +16,7 @@ COMMANDS = {
     "doctor": "Run a tiny model through every converter installed, and say what is missing.",
     "export": "Compress MODEL, convert it for a target, verify it, and write a bundle.",
     "inspect": "Show what a bundle says about itself.",
+    "lint": "Check MODEL against a target before any work.",
     "models": "List the catalogue, or fetch a model from it.",
     "recipes": "List recipes, or show the passes of one.",
     "run": "Run a bundle: answer PROMPT, or chat.",

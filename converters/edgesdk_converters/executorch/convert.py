@@ -98,6 +98,24 @@ class ExecuTorchConverter:
         activations = chunk * widest * width + 2 * spec.vocab * width
         return MemoryPlan(program, weights, _cache_bytes(spec, options), activations, _RUNTIME_BYTES)
 
+    def remarks(self, spec: DecoderSpec, options: ProgramOptions) -> Sequence[str]:
+        if options.delegate in _AHEAD:
+            return (
+                f"{options.delegate} programs take one token a step and are built, not run here; operators that the "
+                "delegate does not take are listed in the manifest",
+            )
+        capped = sum(layer.attention.softcap is not None for layer in spec.layers)
+        rings = sum(capacity(layer.attention.window, options.context) < options.context for layer in spec.layers)
+        found = [
+            f"XNNPACK runs {len(spec.layers) + 1} subgraphs; CPU kernels outside it: embedding, cache updates and "
+            f"attention of {len(spec.layers) - capped} layers (llama::update_cache, llama::custom_sdpa)"
+        ]
+        if capped:
+            found.append(f"attention of {capped} layers has a soft cap and reads its whole cache every step")
+        if rings:
+            found.append(f"{rings} layers keep a ring of their sliding window instead of the whole context")
+        return found
+
     def convert(self, model: Model, options: ProgramOptions, folder: Path, progress: Progress) -> Program:
         try:
             import torch  # noqa: F401

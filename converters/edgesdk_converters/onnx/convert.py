@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,9 @@ class OnnxConverter:
         step = min(_PREFILL, options.context)
         activations = step * (widest * width + heads * options.context * 4) + spec.vocab * 8
         return MemoryPlan(program, weights, kv_cache_bytes(spec, options), activations, _RUNTIME_BYTES)
+
+    def remarks(self, spec: DecoderSpec, options: ProgramOptions) -> Sequence[str]:
+        return ()
 
     def convert(self, model: Model, options: ProgramOptions, folder: Path, progress: Progress) -> Program:
         try:

@@ -1,0 +1,56 @@
+"""``edgesdk lint``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from .terminal import TerminalProgress, json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from ..targets import FloatType
+
+
+@click.command("lint")
+@click.argument("model")
+@click.option("--target", "-t", required=True, help="Device class (edgesdk targets).")
+@click.option("--recipe", "-r", default="w4g32", show_default=True, help="Compression (edgesdk recipes).")
+@click.option("--context", type=click.IntRange(min=1), help="Capacity of the KV cache in tokens.")
+@click.option("--float", "float_type", type=click.Choice(["float32", "float16"]), help="Float type.")
+@click.option("--memory", "memory_mb", type=click.IntRange(min=1), help="Memory of your device in MB.")
+@click.option("--delegate", help="Hardware path (edgesdk targets NAME).")
+@json_option
+def command(
+    model: str,
+    target: str,
+    recipe: str,
+    context: int | None,
+    float_type: FloatType | None,
+    memory_mb: int | None,
+    delegate: str | None,
+    as_json: bool,
+) -> int:
+    """Check MODEL against a target before any work; exits with 1 when an export would fail."""
+    from ..linting import lint
+
+    remarks = lint(
+        model,
+        target,
+        recipe=recipe,
+        context=context,
+        float_type=float_type,
+        memory_mb=memory_mb,
+        delegate=delegate,
+        progress=TerminalProgress(),
+    )
+    if as_json:
+        print_json(remarks)
+    else:
+        rows: list[tuple[str, str, str]] = []
+        for remark in remarks:
+            rows.append((remark.level, remark.about, remark.text))
+            if remark.way_out:
+                rows.append(("", "", f"-> {remark.way_out}"))
+        print_table(("", "", ""), rows)
+    return int(any(remark.level == "error" for remark in remarks))

@@ -1,0 +1,143 @@
+"""What stands between a model and a target, found before any work: all of it at once, not the first error alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from . import estimate
+from .compress.recipe import Recipe, open_recipe
+from .converter import CONVERTERS
+from .errors import EdgeError
+from .model.opening import open_model
+from .options import DEFAULT_RECIPE, program_options
+from .progress import SILENT, Progress
+from .targets import FloatType, Target, open_target
+
+if TYPE_CHECKING:
+    from .converter import MemoryPlan
+    from .model import Model, Tokenizer
+
+
+@dataclass(frozen=True)
+class Remark:
+    """One finding.
+
+    Attributes:
+        level: ``error`` stops an export, ``warning`` may hurt on the device, ``note`` is good to know.
+        about: ``program``, ``memory``, ``delivery`` or ``tokenizer``.
+        text: what was found.
+        way_out: what to do about it, or None.
+    """
+
+    level: Literal["error", "warning", "note"]
+    about: str
+    text: str
+    way_out: str | None = None
+
+
+def lint(
+    model: str | Path | Model,
+    target: str,
+    *,
+    recipe: str | Recipe = DEFAULT_RECIPE,
+    context: int | None = None,
+    float_type: FloatType | None = None,
+    memory_mb: int | None = None,
+    delegate: str | None = None,
+    progress: Progress = SILENT,
+) -> list[Remark]:
+    """Check a model against a target without building anything; arguments as in :func:`edgesdk.export`.
+
+    Raises:
+        EdgeError: the model, the target or the recipe itself cannot be read.
+    """
+    described = open_target(target)
+    recipe = open_recipe(recipe) if isinstance(recipe, str) else recipe
+    converter = CONVERTERS.get(described.converter)
+    opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
+    try:
+        options = program_options(opened, described, recipe, context, float_type, delegate)
+    except EdgeError as failure:
+        return [_error("program", failure)]
+    spec, remarks = recipe.spec(opened.spec), []
+    try:
+        converter.check(spec, recipe, options, described)
+    except EdgeError as failure:
+        remarks.append(_error("program", failure))
+    plan = converter.plan(spec, recipe, options)
+    try:
+        estimate.refuse_unfit(spec, plan, options, described, memory_mb)
+    except EdgeError as failure:
+        remarks.append(_error("memory", failure))
+    remarks += [Remark("note", "program", text) for text in converter.remarks(spec, options)]
+    remarks += _memory(plan)
+    remarks += _delivery(plan, described)
+    if opened.tokenizer is not None:
+        remarks += _tokenizer(opened.tokenizer, described)
+    return sorted(remarks, key=lambda remark: ("error", "warning", "note").index(remark.level))
+
+
+def warnings_of(model: Model, plan: MemoryPlan, target: Target) -> list[str]:
+    """What an export should say although it goes on."""
+    found = list(_delivery(plan, target))
+    if model.tokenizer is not None:
+        found += _tokenizer(model.tokenizer, target)
+    return [f"{remark.text} ({remark.way_out})" for remark in found if remark.level == "warning"]
+
+
+def _error(about: str, failure: EdgeError) -> Remark:
+    return Remark("error", about, failure.message, failure.hint)
+
+
+def _memory(plan: MemoryPlan) -> Iterator[Remark]:
+    yield Remark(
+        "note",
+        "memory",
+        f"about {estimate.megabytes(plan.peak)} on the device: weights {estimate.megabytes(plan.weights)}, KV cache "
+        f"{estimate.megabytes(plan.kv_cache)}, activations {estimate.megabytes(plan.activations)}, runtime "
+        f"{estimate.megabytes(plan.runtime)} (estimate)",
+    )
+
+
+def _delivery(plan: MemoryPlan, target: Target) -> Iterator[Remark]:
+    """Which ways to users take a program of this size."""
+    for way in target.delivery:
+        fits = plan.program <= way.max_mb * 1_000_000
+        size = estimate.megabytes(plan.program)
+        yield Remark(
+            "note" if fits else "warning",
+            "delivery",
+            f"about {size} {'fits' if fits else 'does not fit'} {way.way} ({way.max_mb} MB)",
+            None if fits else "deliver it in one of the other ways, or choose a smaller recipe",
+        )
+
+
+def _tokenizer(tokenizer: Tokenizer, target: Target) -> Iterator[Remark]:
+    if target.runtime.name != "executorch":
+        return
+    found = sorted(set(_lookarounds(json.loads(tokenizer.definition).get("pre_tokenizer"))))
+    for pattern in found:
+        yield Remark(
+            "warning",
+            "tokenizer",
+            f"its pattern {pattern} looks ahead or behind, which the RE2 library of a plain ExecuTorch build refuses",
+            "use the published Android and iOS packages, or build with -DSUPPORT_REGEX_LOOKAHEAD=ON",
+        )
+
+
+def _lookarounds(step: Any) -> Iterator[str]:
+    """Patterns of a pre-tokenizer that RE2 cannot run."""
+    if not isinstance(step, dict):
+        return
+    for inner in step.get("pretokenizers", ()):
+        yield from _lookarounds(inner)
+    if step.get("type") == "ByteLevel" and step.get("use_regex", True):
+        yield r"\s+(?!\S)"  # part of the pattern that byte-level tokenizers imply
+    pattern = step.get("pattern")
+    text = pattern.get("Regex", "") if isinstance(pattern, dict) else ""
+    if any(mark in text for mark in ("(?!", "(?=", "(?<!", "(?<=")):
+        yield text if len(text) < 60 else text[:57] + "..."

@@ -1,0 +1,60 @@
+"""Lint finds what stands between a model and a target, all at once, and builds nothing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from edgesdk.cli import run
+from edgesdk.errors import ModelError
+from edgesdk.linting import lint
+from edgesdk.model.opening import open_model
+
+from ..conftest import make_checkpoint
+
+
+def test_a_model_that_fits_has_no_errors(checkpoint) -> None:
+    remarks = lint(str(checkpoint), "android-arm64")
+    assert {remark.about for remark in remarks} == {"program", "memory", "delivery", "tokenizer"}
+    assert "error" not in {remark.level for remark in remarks}
+    assert any(r"(?!\S)" in remark.text for remark in remarks if remark.level == "warning")
+
+
+def test_every_error_is_told_at_once(checkpoint) -> None:
+    remarks = lint(str(checkpoint), "android-arm64", recipe="w8g32", memory_mb=1)
+    errors = [remark for remark in remarks if remark.level == "error"]
+    assert [remark.about for remark in errors] == ["program", "memory"]
+    assert errors == remarks[:2]
+    assert all(remark.way_out for remark in errors[1:])
+
+
+def test_a_context_that_the_model_was_not_trained_for_is_an_error(checkpoint) -> None:
+    (remark,) = lint(str(checkpoint), "host", context=4096)
+    assert "longer than the 1024" in remark.text
+
+
+def test_delivery_limits_come_from_the_target(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("edgesdk.estimate.available_memory", lambda: None)
+    folder = make_checkpoint(tmp_path / "m")
+    model = open_model(folder)
+    small = {remark.text for remark in lint(model, "ios-arm64") if remark.about == "delivery"}
+    assert all(" fits " in text for text in small)
+    assert len(small) == 3
+
+
+def test_onnx_targets_have_no_remarks_about_regular_expressions(checkpoint) -> None:
+    assert not [remark for remark in lint(str(checkpoint), "linux-arm64") if remark.about == "tokenizer"]
+
+
+def test_the_command_prints_json_and_exits_by_what_it_found(checkpoint, capsys) -> None:
+    assert run(["lint", str(checkpoint), "-t", "host", "--json"]) == 0
+    assert {row["level"] for row in json.loads(capsys.readouterr().out)} == {"warning", "note"}
+    assert run(["lint", str(checkpoint), "-t", "host", "-r", "w4g32-a32"]) == 1
+    assert "XNNPACK holds" in capsys.readouterr().out
+    assert run(["lint", str(checkpoint / "none"), "-t", "host"]) == 1
+
+
+def test_a_model_that_cannot_be_read_is_an_error_of_its_own(tmp_path) -> None:
+    with pytest.raises(ModelError):
+        lint(str(tmp_path), "host")
