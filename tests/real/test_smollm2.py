@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import edgesdk
+from edgesdk.compress.base import Setting
 from edgesdk.compress.recipe import open_recipe
 from edgesdk.model.reference import ReferenceSession
 from edgesdk.progress import SILENT
@@ -39,7 +40,7 @@ def test_it_answers_paris_and_carries_the_integers(model, bundle, tmp_path) -> N
         assert [row["prompt"] for row in opened.manifest.parity] == [1, 31, 128, 600]
         assert all(row["top1"] > 0.9 for row in opened.manifest.parity)
         packed = read_packed(opened.main)
-    compressed, _ = open_recipe("w4g32")(model, tmp_path, SILENT)
+    compressed, _ = open_recipe("w4g32")(model, Setting(tmp_path, SILENT))
     for name in ("layers.0.o", "layers.29.down", "embed"):
         wanted = compressed.weights.get(f"{name}.weight")
         assert (packed[name].values == wanted.values).all()
