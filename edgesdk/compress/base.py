@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from ..model.tensors import QuantizedTensor
 from ..registry import Registry
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ..model import DecoderSpec, Model
-    from ..model.tensors import QuantizedTensor
+    from ..model.weights import Stored, Weights
     from ..progress import Progress
 
 
@@ -37,6 +38,19 @@ class Limits:
             and (self.grouped_bytes or tensor.bits < 8 or tensor.group == tensor.shape[1])
             and (self.zero_points or tensor.zero_points is None)
         )
+
+
+class WithinLimits:
+    """Weights as the kernels hold them: a checkpoint's own integers that they cannot hold become exact floats."""
+
+    def __init__(self, base: Weights, limits: Limits) -> None:
+        self._base, self._limits = base, limits
+
+    def get(self, name: str) -> Stored:
+        stored = self._base.get(name)
+        if isinstance(stored, QuantizedTensor) and not self._limits.hold(stored):
+            return stored.dequantize()
+        return stored
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EdgeError, RecipeError
 from ..registry import unknown
 from ..schema import dump, load
-from .base import PASSES, Pass, PassReport, Setting
+from .base import PASSES, Pass, PassReport, Setting, WithinLimits
 from .rtn import RoundToNearest
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Recipe:
             result = step(model, replace(setting, scratch=folder))
             model = result.model
             reports.append(result.report)
-        return model, tuple(reports)
+        return model.with_weights(WithinLimits(model.weights, setting.limits)), tuple(reports)
 
     def grid(self, name: str) -> tuple[int, int] | None:
         """Bits and group that the passes will give a canonical tensor (group 0: a row), or None: left in float."""

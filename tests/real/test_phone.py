@@ -12,7 +12,6 @@ from edgesdk.cli import run
 from edgesdk.compress.base import Setting
 from edgesdk.compress.recipe import open_recipe
 from edgesdk.converter import CONVERTERS
-from edgesdk.model.reference import ReferenceSession
 from edgesdk.progress import SILENT
 from edgesdk_converters.executorch.readback import read_packed
 
@@ -64,14 +63,15 @@ def test_executorchs_own_runner_gives_the_same_answer(bundle, capsys) -> None:
     assert "--runner answers one PROMPT" in capsys.readouterr().err
 
 
-def test_a_context_of_8192_tokens(model, tmp_path) -> None:
-    manifest = edgesdk.export(
-        model, "host", tmp_path / "long", context=8192, recipe="w4g32-kv8", checks=edgesdk.Checks(skip=True)
-    )
-    assert manifest.context == 8192
-    with edgesdk.open_bundle(tmp_path / "long") as opened:
-        session = edgesdk.open_session(opened)
-        ids = model.tokenizer.encode("The sea is blue. The sky is wide. " * 400)[:3000]
-        found = int(session.prefill(ids).argmax())
-        assert session.position == 3000
-    assert found == int(ReferenceSession(model, 8192).prefill(ids).argmax())
+def test_a_context_of_8192_tokens_in_float_and_in_int8(model, tmp_path) -> None:
+    ids = model.tokenizer.encode("The sea is blue. The sky is wide. " * 50)[:400]
+    best, caches = [], []
+    for recipe in ("w4g32", "w4g32-kv8"):
+        out = tmp_path / recipe
+        manifest = edgesdk.export(model, "host", out, context=8192, recipe=recipe, checks=edgesdk.Checks(skip=True))
+        assert manifest.context == 8192
+        caches.append(manifest.memory.kv_cache)
+        with edgesdk.open_bundle(out) as opened:
+            best.append(int(edgesdk.open_session(opened).prefill(ids).argmax()))
+    assert best[0] == best[1]
+    assert caches[1] < 0.3 * caches[0]

@@ -143,3 +143,18 @@ def test_the_same_model_gives_the_same_bytes(checkpoint, tmp_path) -> None:
     first, second = (program(model, tmp_path / name).read_bytes() for name in ("first", "second"))
     assert first == second
     assert str(tmp_path).encode() not in first
+
+
+def test_integers_that_the_kernels_cannot_hold_become_exact_floats(tmp_path) -> None:
+    """A GGUF keeps its own 8-bit groups; with recipe none they are neither rounded again nor refused."""
+    model = open_model(make_checkpoint(tmp_path / "model"))
+    stored = QuantizedTensor(torch.ones((4, 64), dtype=torch.int8), torch.full((4, 2), 0.5), 8, 32)
+
+    class Grouped:
+        def get(self, name: str):
+            return stored
+
+    kept = open_recipe("none")(model.with_weights(Grouped()), Setting(tmp_path, SILENT, CONVERTER.limits()))[0]
+    assert torch.equal(kept.weights.get("embed.weight"), stored.dequantize())
+    kept = open_recipe("none")(model.with_weights(Grouped()), Setting(tmp_path, SILENT))[0]
+    assert kept.weights.get("embed.weight") is stored
