@@ -8,3 +8,6 @@ python3 -m venv .venv
 .venv/bin/edgesdk export smollm2-135m --target linux-x86_64 --recipe w4g32 --out build/smollm2
 .venv/bin/edgesdk verify build/smollm2
 .venv/bin/edgesdk run build/smollm2 "What is the capital of France?"
+.venv/bin/edgesdk export smollm2-135m --target android-arm64 --out build/smollm2-phone
+.venv/bin/edgesdk verify build/smollm2-phone
+.venv/bin/edgesdk run build/smollm2-phone "What is the capital of France?"
