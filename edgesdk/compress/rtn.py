@@ -91,6 +91,12 @@ class RoundToNearest:
                 continue
             weight = dense(stored)
             fitted = group or weight.shape[1]
+            if weight.shape[1] % fitted and model.spec.tied and not spec.tied and name == spec.head_name:
+                raise RecipeError(
+                    f"the head cannot be a {bits}-bit matrix of its own: {weight.shape[1]} inputs are no multiple of "
+                    f"{group}",
+                    hint="leave out -h, and the head stays tied to the embedding",
+                )
             if weight.shape[1] % fitted:
                 notes.append(f"{name} keeps its float values: {weight.shape[1]} inputs are no multiple of {group}")
                 counts["float"] += 1
