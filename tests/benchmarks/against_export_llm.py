@@ -1,6 +1,6 @@
 """Against ExecuTorch's own exporter (``export_llm``), in one run on the same checkpoint and scheme.
 
-    python tests/benchmarks/against_export_llm.py [--layers 6] [--repeats 5] [--rounds 3]
+    python tests/benchmarks/against_export_llm.py [--layers 6] [--repeats 9]
 
 Both start from the first layers of SmolLM2-135M in float32 (``--layers 30`` is the whole model; their exporter then
 takes about a quarter of an hour). The scheme is theirs: 8da4w in groups of 32, an 8-bit embedding, a 4-bit head of its
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,22 +27,23 @@ import sys
 from edgesdk_converters.executorch.native import native_log
 from edgesdk_converters.executorch.wheel import load_runtime
 runtime = load_runtime()
-program, tokenizer, repeats = sys.argv[1], sys.argv[2], int(sys.argv[3])
+tokenizer, repeats, programs = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 rows = []
 with native_log():
     from executorch.extension.llm.runner import _llm_runner as llm
-    runner = llm.TextLLMRunner(program, tokenizer)
+    runners = [llm.TextLLMRunner(program, tokenizer) for program in programs]
     runtime._unsafe_reset_threadpool(2)
     config = llm.GenerationConfig(echo=False, max_new_tokens=101, temperature=0.0, warming=True)
     for _ in range(repeats + 1):
-        found = []
-        runner.reset()
-        runner.generate("a" + " hello" * 127, config, None, found.append)
-        (stats,) = found
-        prefill = stats.num_prompt_tokens / (stats.prompt_eval_end_ms - stats.inference_start_ms)
-        decode = stats.num_generated_tokens / (stats.inference_end_ms - stats.prompt_eval_end_ms)
-        rows.append((stats.num_prompt_tokens, stats.num_generated_tokens, 1000 * prefill, 1000 * decode))
-for row in rows[1:]:
+        for number, runner in enumerate(runners):
+            found = []
+            runner.reset()
+            runner.generate("a" + " hello" * 127, config, None, found.append)
+            (stats,) = found
+            prefill = stats.num_prompt_tokens / (stats.prompt_eval_end_ms - stats.inference_start_ms)
+            decode = stats.num_generated_tokens / (stats.inference_end_ms - stats.prompt_eval_end_ms)
+            rows.append((number, stats.num_prompt_tokens, 1000 * prefill, 1000 * decode))
+for row in rows[len(runners):]:
     print(*row)
 """
 
@@ -116,20 +116,19 @@ def their_command(folder: Path, program: Path) -> list[str]:
     ]
 
 
-def rates(program: Path, tokenizer: Path, repeats: int) -> tuple[float, float]:
-    """Median prefill and decode rates, tokens a second; the first round is not counted."""
-    command = [sys.executable, "-c", RATES, str(program), str(tokenizer), str(repeats)]
+def rates(programs: list[Path], tokenizer: Path, repeats: int) -> list[list[tuple[float, float]]]:
+    """Prefill and decode rates of each program, tokens a second, taken in turns; the first round is not counted."""
+    command = [sys.executable, "-c", RATES, str(tokenizer), str(repeats), *map(str, programs)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = [tuple(map(float, line.split())) for line in done.stdout.splitlines()]
-    assert all(row[0] == 128 for row in rows), "the prompt is not 128 tokens long"
-    return statistics.median(row[2] for row in rows), statistics.median(row[3] for row in rows)
+    assert all(row[1] == 128 for row in rows), "the prompt is not 128 tokens long"
+    return [[(row[2], row[3]) for row in rows if row[0] == number] for number in range(len(programs))]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=3, help="turns of the programs")
+    parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args()
     recipes = {"same scheme": "w4g32-e8-h4", "default recipe": "w4g32"}
     with tempfile.TemporaryDirectory() as scratch:
@@ -148,20 +147,17 @@ def main() -> None:
             costs[name] = measured(export)
             ours[name] = out / "model.pte"
         tokenizer = source / "tokenizer.json"
-        rounds = []
-        for _ in range(options.rounds):
-            mine = {name: rates(program, tokenizer, options.repeats) for name, program in ours.items()}
-            rounds.append((mine, rates(theirs, tokenizer, options.repeats)))
+        *mine, found = rates([*ours.values(), theirs], tokenizer, options.repeats)
         sizes = {name: program.stat().st_size / 1e6 for name, program in ours.items()}
         their_size = theirs.stat().st_size / 1e6
     print(f"first {options.layers} layers; edgesdk / export_llm")
-    for name, recipe in recipes.items():
+    for (name, recipe), rows in zip(recipes.items(), mine, strict=True):
         print(f"{name} ({recipe})")
         show("  export CPU s", [(costs[name][0], their_cpu)])
         show("  peak memory MB", [(costs[name][1], their_peak)])
         show("  program size MB", [(sizes[name], their_size)])
         for index, what in enumerate(("prefill", "decode")):
-            show(f"  {what} tok/s", [(mine[name][index], found[index]) for mine, found in rounds])
+            show(f"  {what} tok/s", [(row[index], other[index]) for row, other in zip(rows, found, strict=True)])
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ class Subgraph:
         self._inputs: list[int] = []
         self._outputs: list[int] = []
         self._stored: dict[str, Value] = {}
+        self._rounded: dict[int, Value] = {}
 
     def input(self, shape: Sequence[int]) -> Value:
         """An argument of the delegate; arguments come first, in this order."""
@@ -157,10 +158,12 @@ class Subgraph:
 
     def quantize(self, value: Value) -> Value:
         """Round to int8 with a scale and zero point for each token, as packed weights take."""
-        params = ("PerTokenDynamicQuant", {"num_nonbatch_dims": 1})
-        dynamic = self._define("xnn_datatype_qdint8", value.shape, params=params)
-        self._node("XNNConvert", {"input_id": value.id, "output_id": dynamic.id})
-        return dynamic
+        if value.id not in self._rounded:
+            params = ("PerTokenDynamicQuant", {"num_nonbatch_dims": 1})
+            dynamic = self._define("xnn_datatype_qdint8", value.shape, params=params)
+            self._node("XNNConvert", {"input_id": value.id, "output_id": dynamic.id})
+            self._rounded[value.id] = dynamic
+        return self._rounded[value.id]
 
     def linear(self, value: Value, name: str, weight: torch.Tensor | PackedFilter, bias: torch.Tensor | None) -> Value:
         """A fully connected node; packed weights take a :meth:`quantize`-d value."""

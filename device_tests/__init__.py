@@ -1,0 +1,1 @@
+"""Checks against devices and emulated ones."""
