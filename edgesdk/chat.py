@@ -39,7 +39,14 @@ def bundle_tokenizer(bundle: Bundle) -> Tokenizer:
     if record.chat_template:
         template = (bundle.folder / record.chat_template).read_text(encoding="utf-8")
     special = SpecialTokens(record.bos, record.stop, record.pad, record.prefix)
-    return Tokenizer((bundle.folder / record.file).read_text(encoding="utf-8"), special, template)
+    tokenizer = Tokenizer((bundle.folder / record.file).read_text(encoding="utf-8"), special, template)
+    vocab = bundle.manifest.model.spec["vocab"]
+    if tokenizer.size > vocab:
+        raise BundleError(
+            f"{bundle.folder / record.file}: gives ids up to {tokenizer.size - 1}, but the program knows {vocab}",
+            hint="the tokenizer belongs to another model: export again",
+        )
+    return tokenizer
 
 
 def answer_with_runner(
@@ -69,12 +76,6 @@ class Chat:
     def __init__(self, bundle: Bundle, *, sampling: Sampling | None = None, threads: int | None = None) -> None:
         self.tokenizer = bundle_tokenizer(bundle)
         self.session = open_session(bundle, threads)
-        if self.tokenizer.size > self.session.vocab:
-            raise BundleError(
-                f"{bundle.folder}: its tokenizer gives ids up to {self.tokenizer.size - 1}, but the program knows "
-                f"{self.session.vocab}",
-                hint="the tokenizer belongs to another model: export again",
-            )
         self.sampling = sampling or Sampling()
         self.messages: list[Message] = []
         self.statistics = Statistics()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import edgesdk
+from edgesdk.chat import answer_with_runner
 from edgesdk.compress.base import Setting
 from edgesdk.compress.recipe import open_recipe
 from edgesdk.converter import CONVERTERS, ProgramOptions
@@ -158,3 +161,25 @@ def test_integers_that_the_kernels_cannot_hold_become_exact_floats(tmp_path) -> 
     assert torch.equal(kept.weights.get("embed.weight"), stored.dequantize())
     kept = open_recipe("none")(model.with_weights(Grouped()), Setting(tmp_path, SILENT))[0]
     assert kept.weights.get("embed.weight") is stored
+
+
+def test_a_tokenizer_of_another_model_is_refused(checkpoint, tmp_path) -> None:
+    manifest = edgesdk.export(str(checkpoint), "host", tmp_path / "b", checks=edgesdk.Checks(skip=True))
+    path = tmp_path / "b" / manifest.tokenizer.file
+    definition = json.loads(path.read_text(encoding="utf-8"))
+    definition["model"]["vocab"]["another"] = 5000
+    path.write_text(json.dumps(definition), encoding="utf-8")
+    with edgesdk.open_bundle(tmp_path / "b", check=False) as bundle:
+        with pytest.raises(BundleError, match="gives ids up to 5000"):
+            edgesdk.Chat(bundle)
+        with pytest.raises(BundleError, match="gives ids up to 5000"):
+            answer_with_runner(bundle, "hello", print)
+        path.write_text("{}", encoding="utf-8")
+        with pytest.raises(EdgeError, match="cannot be read"):
+            answer_with_runner(bundle, "hello", print)
+
+
+def test_a_context_beyond_the_memory_is_refused_with_the_numbers(checkpoint, tmp_path) -> None:
+    with pytest.raises(EdgeError, match=r"KV cache of 1024 tokens .* but it may use 10\.0 MB|may use 10 MB"):
+        edgesdk.export(str(checkpoint), "android-arm64", tmp_path / "b", context=1024, memory_mb=10)
+    assert not list(tmp_path.iterdir())
