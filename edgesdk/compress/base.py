@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..model.tensors import QuantizedTensor
 from ..registry import Registry
+from .calibration import Calibration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,11 +62,13 @@ class Setting:
         scratch: an existing folder for intermediate weights; it must live as long as the result is used.
         progress: told of every tensor.
         limits: what the target's kernels cannot hold.
+        calibration: text for passes that look at activations.
     """
 
     scratch: Path
     progress: Progress
     limits: Limits = Limits()
+    calibration: Calibration = field(default_factory=Calibration)
 
 
 @dataclass(frozen=True)
@@ -113,4 +116,8 @@ class Pass(Protocol):
 
 
 #: A pass is one module with one line here; other packages use the entry-point group ``edgesdk.passes``.
-PASSES: Registry[type[Pass]] = Registry("pass", "edgesdk.passes", {"rtn": "edgesdk.compress.rtn:RoundToNearest"})
+PASSES: Registry[type[Pass]] = Registry(
+    "pass",
+    "edgesdk.passes",
+    {"gptq": "edgesdk.compress.gptq:Gptq", "rtn": "edgesdk.compress.rtn:RoundToNearest"},
+)

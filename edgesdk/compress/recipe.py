@@ -4,6 +4,7 @@ A name is decodable: ``w4g32-e8`` rounds linear weights to 4 bits in groups of 3
 
     none                    weights as they are
     w{bits}[g{group}]       bits of linear weights (4 or 8); without a group, one scale a row
+      -gptq                 rounded by GPTQ on calibration text instead of each weight by itself
       -e{bits}              bits of the embedding (4, 8 or 16; default 8)
       -h{bits}              bits of the head (default: as the embedding); a tied one becomes a matrix of its own
       -a{bits}              activations: 8 (int8, dynamic) or 32 (float); default: what the target prefers
@@ -31,6 +32,7 @@ from ..errors import EdgeError, RecipeError
 from ..registry import unknown
 from ..schema import dump, load
 from .base import PASSES, Pass, PassReport, Setting, WithinLimits
+from .gptq import Gptq
 from .rtn import RoundToNearest
 
 if TYPE_CHECKING:
@@ -39,13 +41,14 @@ if TYPE_CHECKING:
 #: Recipes that ``edgesdk recipes`` lists; every decodable name works.
 BUILTIN = {
     "w4g32": "4-bit weights in groups of 32, 8-bit embedding: the default",
+    "w4g32-gptq": "the same, rounded by GPTQ on the model's own text: better quality, minutes instead of seconds",
     "w4g32-e4": "4-bit weights and embedding: smallest",
     "w4g64": "4-bit weights in groups of 64, 8-bit embedding: faster, a little less exact",
     "w8": "8-bit weights with one scale a row: nearly lossless",
     "none": "weights as they are",
 }
 _NAME = re.compile(
-    r"w(?P<bits>4|8)(?:g(?P<group>32|64|128))?(?:-e(?P<e>4|8|16))?(?:-h(?P<h>4|8|16))?(?:-a(?P<a>8|32))?"
+    r"w(?P<bits>4|8)(?:g(?P<group>32|64|128))?(?P<gptq>-gptq)?(?:-e(?P<e>4|8|16))?(?:-h(?P<h>4|8|16))?(?:-a(?P<a>8|32))?"
     r"(?:-kv(?P<kv>8))?"
 )
 _NONE = re.compile(r"none(?:-a(?P<a>32))?(?:-kv(?P<kv>8))?")
@@ -122,7 +125,8 @@ def open_recipe(name: str) -> Recipe:
             unknown("recipe", name, BUILTIN), hint="names decode as w4g32-e8-a8 (edgesdk recipes), or give a .toml file"
         )
     embedding = int(match["e"] or 8)
-    step = RoundToNearest(
+    kind = Gptq if match["gptq"] else RoundToNearest
+    step = kind(
         bits=int(match["bits"]),
         group=int(match["group"] or 0),
         embedding_bits=embedding,

@@ -14,7 +14,7 @@ Source: Gholami et al., A Survey of Quantization Methods, arXiv 2103.13630, sect
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -76,38 +76,63 @@ class RoundToNearest:
         return replace(spec, tied=spec.tied and self.head_bits in (self.embedding_bits, 16))
 
     def __call__(self, model: Model, setting: Setting) -> PassResult:
-        spec, limits = self.spec(model.spec), setting.limits
-        spool = Spool(setting.scratch / "rtn.bin", model.weights)
-        counts: Counter[str] = Counter()
-        errors: list[float] = []
-        notes: list[str] = []
+        spec = self.spec(model.spec)
+        spool, tally = Spool(setting.scratch / "rtn.bin", model.weights), Tally()
         names = [name for name in spec.tensors() if self.grid(name)]
+        self.round(model, names, setting, spool, tally)
+        return PassResult(replace(model, spec=spec, weights=spool), tally.report("rtn"))
+
+    def round(self, model: Model, names: Sequence[str], setting: Setting, spool: Spool, tally: Tally) -> None:
+        """Round the named tensors of the model after the pass, and write them to the spool."""
+        spec, limits = self.spec(model.spec), setting.limits
         for name in track(setting.progress, "Rounding weights", names):
             stored = model.weights.get(model.spec.head_name if name == spec.head_name else name)
             bits, group = self.grid(name) or (0, 0)
             if isinstance(stored, QuantizedTensor) and stored.bits == bits and limits.hold(stored):
                 spool.write(name, stored)  # the checkpoint's own integers: nothing is rounded twice
-                counts[stored.scheme] += 1
+                tally.count(stored.scheme)
                 continue
-            weight = dense(stored)
-            fitted = group or weight.shape[1]
-            if weight.shape[1] % fitted and model.spec.tied and not spec.tied and name == spec.head_name:
-                raise RecipeError(
-                    f"the head cannot be a {bits}-bit matrix of its own: {weight.shape[1]} inputs are no multiple of "
-                    f"{group}",
-                    hint="leave out -h, and the head stays tied to the embedding",
-                )
-            if weight.shape[1] % fitted:
-                notes.append(f"{name} keeps its float values: {weight.shape[1]} inputs are no multiple of {group}")
-                counts["float"] += 1
+            columns = stored.shape[1]
+            fitted = group or columns
+            if columns % fitted:
+                if model.spec.tied and not spec.tied and name == spec.head_name:
+                    raise RecipeError(
+                        f"the head cannot be a {bits}-bit matrix of its own: {columns} inputs are no multiple of "
+                        f"{group}",
+                        hint="leave out -h, and the head stays tied to the embedding",
+                    )
+                tally.keep(name, columns, group)
                 continue
-            rounded, error = round_to_nearest(weight, bits, fitted, signed_scales=limits.signed_scales)
+            rounded, error = round_to_nearest(dense(stored), bits, fitted, signed_scales=limits.signed_scales)
             spool.write(name, rounded)
-            errors.append(error)
-            counts[rounded.scheme] += 1
-        mean_error = sum(errors) / len(errors) if errors else None
-        report = PassReport("rtn", bool(names), dict(counts), mean_error, tuple(notes))
-        return PassResult(replace(model, spec=spec, weights=spool), report)
+            tally.count(rounded.scheme, error)
+
+
+class Tally:
+    """What a pass did to each tensor, for its report."""
+
+    def __init__(self) -> None:
+        self._schemes: Counter[str] = Counter()
+        self._errors: list[float] = []
+        self._notes: list[str] = []
+
+    def count(self, scheme: str, error: float | None = None) -> None:
+        """A tensor now has a scheme; ``error`` is |error|^2 / |weight|^2 when it was rounded."""
+        self._schemes[scheme] += 1
+        if error is not None:
+            self._errors.append(error)
+
+    def keep(self, name: str, columns: int, group: int) -> None:
+        """A tensor stays as it is, since no group divides its rows."""
+        self._schemes["float"] += 1
+        self._notes.append(f"{name} keeps its float values: {columns} inputs are no multiple of {group}")
+
+    def note(self, text: str) -> None:
+        self._notes.append(text)
+
+    def report(self, name: str) -> PassReport:
+        mean = sum(self._errors) / len(self._errors) if self._errors else None
+        return PassReport(name, bool(self._schemes), dict(self._schemes), mean, tuple(self._notes))
 
 
 def round_to_nearest(
@@ -125,7 +150,7 @@ def round_to_nearest(
     error = 0.0
     for start, stop in _row_chunks(rows, columns):
         groups = weight[start:stop].reshape(-1, group)
-        best, lost = _search(groups, bits, signed_scales)
+        best, lost = search_scales(groups, bits, signed_scales)
         scales[start:stop] = best.view(stop - start, -1)
         values[start:stop] = _round(groups, best, bits).view(stop - start, columns).to(torch.int8)
         error += float(lost.sum())
@@ -133,7 +158,7 @@ def round_to_nearest(
     return QuantizedTensor(values, scales, bits, group), error / total if total else 0.0
 
 
-def _search(groups: torch.Tensor, bits: int, signed: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def search_scales(groups: torch.Tensor, bits: int, signed: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """The scale of each group [n, group] with the smallest squared error, and that error: both [n, 1]."""
     import torch
 

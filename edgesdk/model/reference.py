@@ -7,7 +7,7 @@ the largest tensor.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,7 @@ class DecoderLayer(nn.Module):
         """``tensors`` holds the layer's weights by canonical name without the layer prefix."""
         super().__init__()
         self.layer, self.eps = layer, eps
+        self.observe: Callable[[str, Tensor], None] | None = None  # told the input of every matrix, by its name
         for name, tensor in tensors.items():
             self.register_buffer(name.replace(".", "_"), tensor)
 
@@ -67,6 +68,8 @@ class DecoderLayer(nn.Module):
         return rms_norm(x, self.get_buffer(f"{name}_weight"), self.eps)
 
     def _linear(self, x: Tensor, name: str) -> Tensor:
+        if self.observe is not None:
+            self.observe(name, x)
         bias = f"{name}_bias"
         return F.linear(x, self.get_buffer(f"{name}_weight"), self.get_buffer(bias) if hasattr(self, bias) else None)
 
@@ -161,7 +164,7 @@ class ReferenceModel:
         Layers are the outer loop, so a streamed model reads its weights once however many batches there are. With
         ``caches`` there must be one batch, and its positions begin at ``start``.
         """
-        states = self._embed(batches)
+        states = self.embed(batches)
         for index, layer in enumerate(self.layers()):
             cache = caches[index] if caches is not None else None
             for number, x in enumerate(states):
@@ -179,6 +182,11 @@ class ReferenceModel:
         cap = self.spec.logit_softcap
         return found if cap is None else cap * torch.tanh(found / cap)
 
+    @torch.inference_mode()
+    def through(self, layer: DecoderLayer, states: Sequence[Tensor]) -> list[Tensor]:
+        """Hidden states from position 0 on, each [batch, positions, hidden], through one layer."""
+        return [layer(x, self._positions(layer.layer.attention, 0, x.shape[1]), None, 0) for x in states]
+
     def release(self) -> None:
         """Drop every weight that is kept; they are read again when needed."""
         self._kept.clear()
@@ -189,12 +197,13 @@ class ReferenceModel:
         for index in range(len(self.spec.layers)):
             key = f"layers.{index}"
             kept = self._kept.get(key)
-            layer = kept if isinstance(kept, DecoderLayer) else self._build(index)
+            layer = kept if isinstance(kept, DecoderLayer) else self.layer(index)
             if self.resident:
                 self._kept[key] = layer
             yield layer
 
-    def _build(self, index: int) -> DecoderLayer:
+    def layer(self, index: int) -> DecoderLayer:
+        """One layer, read from the weights."""
         prefix = f"layers.{index}."
         tensors = {
             name.removeprefix(prefix): dense(self.model.weights.get(name), self.dtype)
@@ -209,7 +218,9 @@ class ReferenceModel:
             self._kept[name] = matrix
         return matrix
 
-    def _embed(self, batches: Sequence[Tensor]) -> list[Tensor]:
+    @torch.inference_mode()
+    def embed(self, batches: Sequence[Tensor]) -> list[Tensor]:
+        """What the first layer sees of id batches [batch, positions], each [batch, positions, hidden]."""
         matrix = self._matrix("embed.weight")
         scale = torch.tensor(self.spec.embedding_scale, dtype=self.dtype)
         return [F.embedding(ids, matrix) * scale for ids in batches]
