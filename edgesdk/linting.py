@@ -124,7 +124,7 @@ def _tokenizer(tokenizer: Tokenizer, target: Target) -> Iterator[Remark]:
         yield Remark(
             "warning",
             "tokenizer",
-            f"its pattern {pattern} looks ahead or behind, which the RE2 library of a plain ExecuTorch build refuses",
+            f"the tokenizer's pattern {pattern} looks ahead or behind, which RE2 in a plain ExecuTorch build refuses",
             "use the published Android and iOS packages, or build with -DSUPPORT_REGEX_LOOKAHEAD=ON",
         )
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from .errors import EdgeError
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -43,6 +45,23 @@ class Session(Protocol):
 
     def rewind(self, count: int) -> None:
         """Forget the last ``count`` tokens."""
+
+
+def refuse_tokens(session: Session, ids: Sequence[int]) -> None:
+    """Stop before tokens reach a runtime that cannot take them.
+
+    Raises:
+        EdgeError: none, too many for the context, or outside the vocabulary.
+    """
+    if not ids:
+        raise EdgeError("no tokens to run")
+    if session.position + len(ids) > session.context:
+        raise EdgeError(
+            f"{session.position + len(ids)} tokens exceed the context of {session.context}",
+            hint="export with a larger --context, or shorten the text",
+        )
+    if min(ids) < 0 or max(ids) >= session.vocab:
+        raise EdgeError(f"token ids must lie in 0 to {session.vocab - 1}, found {min(ids)} to {max(ids)}")
 
 
 @dataclass(frozen=True)

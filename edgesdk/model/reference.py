@@ -55,7 +55,10 @@ class DecoderLayer(nn.Module):
 
         ``tables`` are cosines and sines of just these positions; without a cache, ``start`` must be 0.
         """
-        attended = self._attend(self._norm(x, "attn_norm"), tables, cache, start)
+        return self._after_attention(x, self._attend(self._norm(x, "attn_norm"), tables, cache, start))
+
+    def _after_attention(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The residual sums and the MLP, for the residual stream and what attention gave."""
         if self.layer.post_norms:
             attended = self._norm(attended, "post_attn_norm")
         x = x + attended

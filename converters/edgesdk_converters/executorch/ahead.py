@@ -53,14 +53,7 @@ class StepLayer(DecoderLayer):
 
     def step(self, x: Tensor, tables: tuple[Tensor, Tensor], position: Tensor, age: Tensor) -> Tensor:
         """Hidden states [1, 1, hidden] through the layer; ``age`` is how far back each entry lies, [context]."""
-        attended = self._attend_step(self._norm(x, "attn_norm"), tables, position, age)
-        if self.layer.post_norms:
-            attended = self._norm(attended, "post_attn_norm")
-        x = x + attended
-        fed = self._feed(self._norm(x, "mlp_norm"))
-        if self.layer.post_norms:
-            fed = self._norm(fed, "post_mlp_norm")
-        return x + fed
+        return self._after_attention(x, self._attend_step(self._norm(x, "attn_norm"), tables, position, age))
 
     def _attend_step(self, x: Tensor, tables: tuple[Tensor, Tensor], position: Tensor, age: Tensor) -> Tensor:
         attention = self.layer.attention

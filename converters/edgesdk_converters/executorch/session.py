@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from edgesdk.errors import BundleError, EdgeError
+from edgesdk.session import refuse_tokens
 
 from .format import check_file
 from .native import native_log
@@ -60,7 +61,7 @@ class ExecuTorchSession:
         del self._ids[self.position - count :]
 
     def prefill(self, ids: Sequence[int]) -> np.ndarray:
-        self._check(ids)
+        refuse_tokens(self, ids)
         last: np.ndarray = self._run(self._forward, ids)[-1]
         return last
 
@@ -68,7 +69,7 @@ class ExecuTorchSession:
         return self.prefill([token])
 
     def score(self, ids: Sequence[int]) -> np.ndarray:
-        self._check(ids)
+        refuse_tokens(self, ids)
         if self._score is None:
             with native_log() as log:
                 try:
@@ -82,17 +83,6 @@ class ExecuTorchSession:
         rows = method.extend(wanted, len(self._ids))
         self._ids = wanted
         return rows
-
-    def _check(self, ids: Sequence[int]) -> None:
-        if not ids:
-            raise EdgeError("no tokens to run")
-        if self.position + len(ids) > self.context:
-            raise EdgeError(
-                f"{self.position + len(ids)} tokens exceed the context of {self.context}",
-                hint="export with a larger --context, or shorten the text",
-            )
-        if min(ids) < 0 or max(ids) >= self.vocab:
-            raise EdgeError(f"token ids must lie in 0 to {self.vocab - 1}, found {min(ids)} to {max(ids)}")
 
 
 class _Method:

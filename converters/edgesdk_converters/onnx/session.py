@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from edgesdk.errors import BundleError, EdgeError
+from edgesdk.session import refuse_tokens
 
 from .names import LOGITS_START, past_names, present_names
 
@@ -59,7 +60,7 @@ class OnnxSession:
         self.position -= count
 
     def prefill(self, ids: Sequence[int]) -> np.ndarray:
-        self._check(ids)
+        refuse_tokens(self, ids)
         self._bind_input(LOGITS_START, self._last, (1,))
         self._binding.bind_output("logits", "cpu", 0, self._float, (1, 1, self.vocab), self._logits.ctypes.data)
         for chunk in _chunks(ids):
@@ -71,7 +72,7 @@ class OnnxSession:
         return self.prefill([token])
 
     def score(self, ids: Sequence[int]) -> np.ndarray:
-        self._check(ids)
+        refuse_tokens(self, ids)
         self._bind_input(LOGITS_START, self._first, (1,))
         rows = []
         for chunk in _chunks(ids):
@@ -79,17 +80,6 @@ class OnnxSession:
             self._run(chunk)
             rows.append(self._binding.get_outputs()[-1].numpy()[0].astype(np.float32))
         return np.concatenate(rows)
-
-    def _check(self, ids: Sequence[int]) -> None:
-        if not ids:
-            raise EdgeError("no tokens to run")
-        if self.position + len(ids) > self.context:
-            raise EdgeError(
-                f"{self.position + len(ids)} tokens exceed the context of {self.context}",
-                hint="export with a larger --context, or shorten the text",
-            )
-        if min(ids) < 0 or max(ids) >= self.vocab:
-            raise EdgeError(f"token ids must lie in 0 to {self.vocab - 1}, found {min(ids)} to {max(ids)}")
 
     def _run(self, ids: Sequence[int]) -> None:
         """Run one step; the caches already hold ``position`` tokens."""
