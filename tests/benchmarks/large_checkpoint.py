@@ -70,6 +70,7 @@ def main() -> None:
     import sys
 
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--target", default="linux-x86_64")
     parser.add_argument("--keep", type=Path, help="folder for the checkpoint, kept and used again")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -79,7 +80,7 @@ def main() -> None:
             in_a_process_of_its_own(write_checkpoint, folder)
         size = (folder / "model.safetensors").stat().st_size
         print(f"checkpoint {size / 1e9:.2f} GB")
-        command = [sys.executable, "-m", "edgesdk", "export", str(folder), "-t", "linux-x86_64", "-o", f"{scratch}/out"]
+        command = [sys.executable, "-m", "edgesdk", "export", str(folder), "-t", options.target, "-o", f"{scratch}/out"]
         for what, more in (("conversion alone", ["--skip-checks"]), ("with all checks", [])):
             cpu, peak = measured([*command, *more])
             print(f"{what:<18} {cpu:7.1f} s CPU, peak {peak:6.0f} MB", flush=True)
