@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 _SKIPPED = "skipped with --skip-checks"
 _NO_ROOM = "the context has no room for a prompt and 64 tokens of answer"
 _LEAST_AGREEMENT = 0.5  # of greedy tokens; int8 activations stay above 0.9, a wrong graph is near 0
-_RESIDENT_BYTES = (
-    1_200_000_000  # of float32 weights that sampling may keep; larger models are read again for every step
-)
 
 
 @dataclass(frozen=True)
@@ -214,7 +211,7 @@ def _measure(
     if text is not None:
         length = min(quality.WINDOW, options.context)
         windows = quality.text_windows(original, text, checks.eval_windows, length)
-    reference = ReferenceModel(original, resident=4 * original.spec.parameters <= _RESIDENT_BYTES)
+    reference = ReferenceModel(original, resident=quality.may_stay(original))
     sample = quality.sample_text(reference, progress, length=min(quality.LENGTH, options.context))
     reference.release()
     recording = record(open_session(), sample.texts, windows, scratch, progress)

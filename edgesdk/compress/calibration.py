@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from ..model import Model
     from ..progress import Progress
 
-_RESIDENT_BYTES = 1_200_000_000  # of float32 weights that sampling may keep
-
 
 @dataclass(frozen=True)
 class Calibration:
@@ -46,13 +44,10 @@ class Calibration:
         return self._sampled(model, length, progress) if self.file is None else self._read(model, self.file, length)
 
     def _sampled(self, model: Model, length: int, progress: Progress) -> torch.Tensor:
-        import torch
-
         from ..model.reference import ReferenceModel
-        from .quality import sample_text
+        from .quality import may_stay, sample_text
 
-        resident = 4 * model.spec.parameters <= _RESIDENT_BYTES
-        reference = ReferenceModel(model, dtype=torch.float32, resident=resident)
+        reference = ReferenceModel(model, resident=may_stay(model))
         return sample_text(reference, progress, sequences=self.sequences, length=length, seed=self.seed).ids
 
     def _read(self, model: Model, file: Path, length: int) -> torch.Tensor:

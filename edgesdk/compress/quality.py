@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SEQUENCES, LENGTH, SEED = 16, 40, 0
 WINDOW = 512
+_RESIDENT_BYTES = 1_200_000_000
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,11 @@ class Sample:
         """The sequences as lists of ids."""
         found: list[list[int]] = self.ids.tolist()
         return found
+
+
+def may_stay(model: Model) -> bool:
+    """Whether sampling keeps a model's float32 weights in memory; larger ones are read again for every step."""
+    return 4 * model.spec.parameters <= _RESIDENT_BYTES
 
 
 @torch.inference_mode()

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgesdk.errors import EdgeError
+from edgesdk.errors import EdgeError, MissingExtraError
 from edgesdk.model.reference import DecoderLayer, rms_norm, rotate
 from edgesdk.model.rope import rotary_tables
 from edgesdk.model.weights import dense
@@ -149,27 +149,31 @@ def compile_ahead(
         try:
             from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
 
+            partitioner = _PARTITIONERS[delegate](half)
+        except ModuleNotFoundError as failure:
+            raise MissingExtraError(failure.name or "executorch", "executorch") from None
+        try:
             example = (torch.zeros((1, 1), dtype=torch.int64), torch.tensor([1]))
             exported = torch.export.export(decoder, example, strict=False)
             stage.advance()
             lowered = to_edge_transform_and_lower(
                 exported,
-                partitioner=[_PARTITIONERS[delegate](half)],
+                partitioner=[partitioner],
                 compile_config=EdgeCompileConfig(_check_ir_validity=False),
                 constant_methods=dict(facts),
             )
             stage.advance()
             calls = [node for node in lowered.exported_program().graph.nodes if node.op == "call_function"]
             finished = lowered.to_executorch(ExecutorchBackendConfig(extract_delegate_segments=True))
-            with path.open("wb") as out:
-                finished.write_to_file(out)
-            stage.advance()
-        except (ImportError, KeyError, NotImplementedError, RuntimeError, ValueError) as failure:
-            reason = (str(failure) or type(failure).__name__).strip().splitlines()[0]
+        except Exception as failure:  # each compiler raises classes of its own
+            reason = (str(failure).strip().splitlines() or ["no reason given"])[0]
             raise EdgeError(
-                f"ExecuTorch {version()} cannot compile this model for {delegate}: {reason}",
+                f"ExecuTorch {version()} cannot compile this model for {delegate}: {type(failure).__name__}: {reason}",
                 hint="leave out --delegate to use XNNPACK",
-            ) from None
+            ) from failure
+        with path.open("wb") as out:
+            finished.write_to_file(out)
+        stage.advance()
     names = Counter(_operator(node.target) for node in calls)
     delegated = names.pop("executorch_call_delegate", 0)
     return Compiled(delegated, {name: names[name] for name in sorted(names) if name != "getitem"})

@@ -13,7 +13,7 @@ import torch
 
 from edgesdk.model.spec import Attention
 
-from .program import Method, Number, Slot
+from .program import Method, Slot
 from .sizes import capacity
 from .subgraph import Subgraph
 
@@ -44,10 +44,10 @@ class Step:
         self.method, self.context, self.chunk, self.type = method, context, chunk, float_type
         self.tokens = method.input(torch.int64, (1, chunk), dynamic=True)
         start = method.input(torch.int64, (1,))
-        self.start, self._end, count = (Number(method.variable()) for _ in range(3))
-        method.call("aten::_local_scalar_dense", [start], self.start.index)
-        method.call("aten::sym_size.int", [self.tokens, 1], count.index)
-        method.call("executorch_prim::add.Scalar", [self.start, count], self._end.index)
+        self.start, self._end, count = (method.variable() for _ in range(3))
+        method.call("aten::_local_scalar_dense", [start], self.start)
+        method.call("aten::sym_size.int", [self.tokens, 1], count)
+        method.call("executorch_prim::add.Scalar", [self.start, count], self._end)
         self.tables: list[tuple[Slot, Slot]] = []
         self._rings: dict[tuple[int, int, torch.dtype], _Ring] = {}
 
@@ -92,8 +92,8 @@ class Step:
         call("aten::remainder.Scalar_out", [positions, entries], wrapped)
         call("aten::unsqueeze_copy.out", [wrapped, 0], places)
 
-        last = Number(self.method.variable())
-        call("executorch_prim::sub.Scalar", [self._end, 1], last.index)
+        last = self.method.variable()
+        call("executorch_prim::sub.Scalar", [self._end, 1], last)
         held = self.method.constant(f"ring.{entries}", torch.arange(entries))
         for operator, operand in (("rsub", last), ("remainder", entries), ("rsub", last)):
             out = self.tensor((entries,), whole, dynamic=False)
@@ -195,9 +195,8 @@ class QuantizedCache:
         """Each token's row of each head in int8, with the scale that spans it."""
         step, rows = self._step, (*values.shape[:3], 1)
         wide_scales, wide_zeros = step.tensor(rows, torch.float64), step.tensor(rows, torch.int64)
-        step.method.call_pair(
-            "quantized_decomposed::choose_qparams_per_token_asymmetric.out", [values, _INT8], (wide_scales, wide_zeros)
-        )
+        choose = "quantized_decomposed::choose_qparams_per_token_asymmetric.out"
+        step.method.call(choose, [values, _INT8], wide_scales, wide_zeros)
         rounded = step.tensor(values.shape, torch.int8)
         arguments = [values, wide_scales, wide_zeros, -128, 127, _INT8]
         step.method.call("quantized_decomposed::quantize_per_token.out", arguments, rounded)

@@ -41,7 +41,9 @@ class ExecuTorchConverter:
     name = "executorch"
 
     def limits(self) -> Limits:
-        return Limits(signed_scales=False, grouped_bytes=False, zero_points=False)
+        from .packing import LIMITS
+
+        return LIMITS
 
     def check(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
         if options.delegate in _VENDORS:

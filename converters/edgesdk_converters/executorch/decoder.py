@@ -7,6 +7,7 @@ start)`` gives the logits after the last token, as ExecuTorch's runners expect; 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from edgesdk.model.weights import Stored
 
     Tables = tuple[Value, Value]
+
+_GELU = 2 * math.sqrt(2 / math.pi)
 
 
 @dataclass(frozen=True)
@@ -287,6 +290,3 @@ def _activated(graph: Subgraph, x: Value, kind: Activation) -> Value:
     cubic = graph.multiply(graph.unary("XNNSquare", x), graph.scalar(0.044715 * _GELU))
     inner = graph.multiply(x, graph.add(cubic, graph.scalar(_GELU)))
     return graph.multiply(x, graph.unary("XNNSigmoid", inner))
-
-
-_GELU = 1.5957691216057308  # 2 * sqrt(2 / pi)

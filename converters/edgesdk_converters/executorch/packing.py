@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import torch
 
+from edgesdk.compress.base import Limits
 from edgesdk.errors import RecipeError
 from edgesdk.model.tensors import QuantizedTensor, pack_nibbles, unpack_nibbles
 
 from .subgraph import PackedFilter
 
+#: What XNNPACK cannot hold of the portable grid.
+LIMITS = Limits(signed_scales=False, grouped_bytes=False, zero_points=False)
 GROUPS = (32, 64, 128)
 
 
 def holds(tensor: QuantizedTensor) -> bool:
     """Whether XNNPACK's linear kernels hold a tensor exactly."""
-    return tensor.zero_points is None and bool((tensor.scales > 0).all()) and _known_grid(tensor)
+    return LIMITS.hold(tensor) and _known_grid(tensor)
 
 
 def pack_filter(name: str, tensor: QuantizedTensor) -> PackedFilter:
@@ -50,5 +53,5 @@ def unpack_filter(packed: PackedFilter) -> QuantizedTensor:
 def _known_grid(tensor: QuantizedTensor) -> bool:
     rows_alone = tensor.group == tensor.shape[1]
     if tensor.bits == 8:
-        return rows_alone
+        return True
     return tensor.bits == 4 and tensor.shape[1] % 2 == 0 and (rows_alone or tensor.group in GROUPS)

@@ -50,6 +50,13 @@ class Slot:
     dtype: torch.dtype
 
 
+@dataclass(frozen=True)
+class Number:
+    """An integer variable of a method: its number there."""
+
+    index: int
+
+
 class DataFile:
     """The tensors of a program, by name, in a file beside it until the program is written."""
 
@@ -143,9 +150,9 @@ class Method:
         """A constant that kernels read."""
         return self._tensor(tensor.dtype, tuple(tensor.shape), buffer=self._data.constant(name, tensor))
 
-    def variable(self) -> int:
+    def variable(self) -> Number:
         """An integer that a call fills in."""
-        return self._value("Int", {"int_val": 0})
+        return Number(self._value("Int", {"int_val": 0}))
 
     def literal(self, value: object) -> int:
         """None, a bool, an integer or a float."""
@@ -154,27 +161,21 @@ class Method:
             self._literals[key] = self._value(*_literal(value))
         return self._literals[key]
 
-    def call(self, operator: str, arguments: Sequence[Slot | int | object], out: Slot | int) -> None:
-        """Call a kernel: ``namespace::name.overload``; arguments are slots, variables as ``Number``, or literals."""
+    def call(self, operator: str, arguments: Sequence[object], *out: Slot | Number) -> None:
+        """Call a kernel: ``namespace::name.overload``; arguments are slots, variables, or literals."""
         numbers = [self._argument(argument) for argument in arguments]
-        results = [out.index, out.index] if isinstance(out, Slot) else [out]  # kernels name their out twice
+        results = [each.index for each in out]
+        if isinstance(out[0], Slot):  # kernels name their results twice: one by one, and as what they return
+            results.append(results[0] if len(out) == 1 else self._value("TensorList", {"items": list(results)}))
         operation = self._operators.setdefault(operator, len(self._operators))
         self._calls.append({"op_index": operation, "args": numbers + results})
-
-    def call_pair(self, operator: str, arguments: Sequence[Slot | int | object], out: tuple[Slot, Slot]) -> None:
-        """Call a kernel with two results."""
-        numbers = [self._argument(argument) for argument in arguments]
-        results = [slot.index for slot in out]
-        both = self._value("TensorList", {"items": results})
-        operation = self._operators.setdefault(operator, len(self._operators))
-        self._calls.append({"op_index": operation, "args": [*numbers, *results, both]})
 
     def delegate(self, number: int, arguments: Sequence[Slot]) -> None:
         """Call the delegate whose bytes have this number in the program."""
         if number not in self._delegates:
             self._delegates.append(number)
-        arguments_of = [slot.index for slot in arguments]
-        self._calls.append({"delegate_index": self._delegates.index(number), "args": arguments_of})
+        numbers = [slot.index for slot in arguments]
+        self._calls.append({"delegate_index": self._delegates.index(number), "args": numbers})
 
     def plan(self, delegate_segment: int) -> tuple[_Document, int]:
         """The finished method and the bytes of planned memory that it needs.
@@ -198,10 +199,8 @@ class Method:
         }
         return plan, sum(sizes)
 
-    def _argument(self, argument: Slot | Number | object) -> int:
-        if isinstance(argument, Slot):
-            return argument.index
-        return argument.index if isinstance(argument, Number) else self.literal(argument)
+    def _argument(self, argument: object) -> int:
+        return argument.index if isinstance(argument, (Slot, Number)) else self.literal(argument)
 
     def _value(self, kind: str, value: _Document) -> int:
         self._values.append((kind, value))
@@ -259,13 +258,6 @@ class Method:
         for index in self._outputs:
             spans[index] = (spans[index][0], len(self._calls))
         return spans
-
-
-@dataclass(frozen=True)
-class Number:
-    """A variable as an argument of a call."""
-
-    index: int
 
 
 class ProgramFile:

@@ -101,9 +101,7 @@ class _Method:
         kept = min(_common(self._cached, ids), start)
         if len(self._cached) - kept > self._slack:
             kept = 0  # a ring has overwritten what a window there would see
-        rows = []
-        if kept < start:
-            self._steps(ids, kept, start)
+        self._steps(ids, kept, start)
         rows = self._steps(ids, start, len(ids))
         self._cached = list(ids)
         return np.concatenate(rows)
