@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import TargetError
+from .errors import RecipeError, TargetError
 
 if TYPE_CHECKING:
     from .compress.recipe import Recipe
@@ -29,6 +29,22 @@ def tensor_bits(spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> d
             group = shape[-1]
         found[name] = (math.prod(shape), bits, group)
     return found
+
+
+def refuse_schemes(spec: DecoderSpec, recipe: Recipe, target: Target) -> None:
+    """Stop before any work when a recipe makes weights that the target does not hold.
+
+    Raises:
+        RecipeError: which weights, and what the target holds.
+    """
+    for name in spec.tensors():
+        grid = recipe.grid(name)
+        scheme = f"w{grid[0]}" if grid and grid[0] < 16 else "float"
+        if scheme not in target.schemes:
+            raise RecipeError(
+                f"target {target.name} holds {', '.join(sorted(target.schemes))} weights, but recipe {recipe.name} "
+                f"makes {name} {scheme}"
+            )
 
 
 def kv_cache_bytes(spec: DecoderSpec, options: ProgramOptions) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesdk.compress.base import Limits
 from edgesdk.converter import MemoryPlan, Program, ProgramOptions
 from edgesdk.errors import MissingExtraError, RecipeError, TargetError
-from edgesdk.estimate import FLOAT_BITS, tensor_bits
+from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, refuse_schemes, tensor_bits
 
 from .sizes import capacity, rewind_limit, step_sizes
 from .wheel import folder as wheel_folder
@@ -55,6 +56,7 @@ class ExecuTorchConverter:
         if options.delegate in _AHEAD:
             self._check_ahead(spec, recipe, options)
             return
+        refuse_schemes(spec, recipe, target)
         packed = False
         for name in spec.tensors():
             grid = recipe.grid(name)
@@ -198,6 +200,8 @@ def _facts(model: Model, context: int) -> dict[str, bool | int | Sequence[int]]:
 
 
 def _cache_bytes(spec: DecoderSpec, options: ProgramOptions) -> int:
+    if options.delegate in _AHEAD:  # no rings
+        return kv_cache_bytes(spec, replace(options, float_type="float32"))
     total = 0
     for layer in spec.layers:
         attention = layer.attention

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from edgesdk.compress.base import Limits
 from edgesdk.converter import MemoryPlan, Program, ProgramOptions
 from edgesdk.errors import EdgeError, MissingExtraError, RecipeError, TargetError
-from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, tensor_bits
+from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, refuse_schemes, tensor_bits
 
 from .names import DATA_FILE, MODEL_FILE
 
@@ -40,15 +40,7 @@ class OnnxConverter:
     def check(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
         if options.kv_bits is not None:
             raise RecipeError("the ONNX converter keeps the key-value cache in float: leave out -kv8")
-        held = set(target.schemes)
-        for name in spec.tensors():
-            grid = recipe.grid(name)
-            scheme = f"w{grid[0]}" if grid and grid[0] < 16 else "float"
-            if scheme not in held:
-                raise RecipeError(
-                    f"target {target.name} holds {', '.join(sorted(held))} weights, but recipe {recipe.name} makes "
-                    f"{name} {scheme}"
-                )
+        refuse_schemes(spec, recipe, target)
         for layer in spec.layers:
             if layer.attention.head_dim % 16:
                 raise TargetError(
