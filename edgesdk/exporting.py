@@ -46,7 +46,7 @@ class Checks:
 
     Attributes:
         eval_text: a text file for perplexity.
-        eval_windows: windows of 512 tokens of it.
+        eval_windows: windows of 512 tokens (or documents) of it.
         max_kl: largest mean KL divergence from the uncompressed model, nats a token.
         max_ppl_increase: largest increase of perplexity, percent; needs ``eval_text``.
         skip: measure nothing; the manifest then says so.
@@ -224,7 +224,7 @@ def _measure(
             quality.rounded(quality.perplexity_of(before, windows)),
             quality.rounded(quality.perplexity_of(recording.window_loss, windows)),
             len(windows),
-            len(windows[0]),
+            max(map(len, windows)),
             sha256(text),
         )
     found = quality.parity(ReferenceModel(compressed, resident=False), recording, progress)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SEQUENCES, LENGTH, SEED = 16, 40, 0
 WINDOW = 512
+DOCUMENT_END = "<|endoftext|>"
 _RESIDENT_BYTES = 1_200_000_000
 
 
@@ -189,7 +190,11 @@ def parity(reference: ReferenceModel, recording: Recording, progress: Progress) 
 
 
 def text_windows(model: Model, path: Path, windows: int, length: int) -> list[list[int]]:
-    """The first windows of ``length`` tokens of a text file."""
+    """The first windows of a text file.
+
+    A text with ``<|endoftext|>`` holds documents: each is one window, stripped, behind the tokenizer's prefix, and cut
+    at ``length``. Any other is cut into consecutive windows of ``length`` tokens, without a prefix.
+    """
     if model.tokenizer is None:
         raise ModelError("this model has no tokenizer, so a text cannot be scored")
     try:
@@ -198,6 +203,10 @@ def text_windows(model: Model, path: Path, windows: int, length: int) -> list[li
         raise ModelError(f"{path}: {failure.strerror}") from None
     except UnicodeDecodeError as failure:
         raise ModelError(f"{path}: not UTF-8 text (byte {failure.start})") from None
+    if DOCUMENT_END in text:
+        documents = [part.strip() for part in text.split(DOCUMENT_END)]
+        found = [model.tokenizer.encode(part, prefix=True)[:length] for part in documents if part]
+        return [ids for ids in found if len(ids) > 1][:windows]
     ids = model.tokenizer.encode(text)
     if len(ids) < length:
         raise ModelError(f"{path}: {len(ids)} tokens are less than one window of {length}")

@@ -14,6 +14,7 @@ from .config import Config
 from .families import FAMILIES, Family
 from .gguf_file import GgufFile
 from .gguf_tokenizer import tokenizer_from_gguf
+from .llama2c_file import Llama2cFile, llama2c_tokenizer
 from .safetensors_file import SafetensorsFolder
 from .spec import DecoderSpec
 from .tokenizer import Tokenizer, open_tokenizer
@@ -27,8 +28,8 @@ def open_model(name: str | Path, progress: Progress = SILENT) -> Model:
     """Open a model without loading its weights.
 
     Args:
-        name: a folder with ``config.json`` and safetensors, a ``.gguf`` file, a name from the catalogue (fetched into
-            the user's cache on first use), or a hub id like ``org/name``.
+        name: a folder with ``config.json`` and safetensors, a ``.gguf`` file, a llama2.c ``.bin`` file, a name from the
+            catalogue (fetched into the user's cache on first use), or a hub id like ``org/name``.
         progress: told about a download.
 
     Raises:
@@ -43,10 +44,11 @@ def open_model(name: str | Path, progress: Progress = SILENT) -> Model:
     if path.is_dir():
         return _open_folder(path)
     if path.is_file():
-        return _open_gguf(path)
+        return _open_llama2c(path) if path.suffix == ".bin" else _open_gguf(path)
     raise ModelError(
         f"{name}: no such folder or file, and {unknown('catalogue model', str(name), entries)}",
-        hint="give a Hugging Face folder, a .gguf file, a catalogue name (edgesdk models), or a hub id org/name",
+        hint="give a Hugging Face folder, a .gguf or llama2.c .bin file, a catalogue name (edgesdk models), or a hub id "
+        "org/name",
     )
 
 
@@ -79,6 +81,15 @@ def _open_gguf(path: Path) -> Model:
     licence_files = tuple(path.parent / name for name in _LICENCE_NAMES if (path.parent / name).is_file())
     origin = Origin(path.stem, (path,), metadata.get("general.license"), licence_files)
     return Model(spec, weights, _fitting(tokenizer_from_gguf(metadata, str(path)), spec, str(path)), origin)
+
+
+def _open_llama2c(path: Path) -> Model:
+    file = Llama2cFile(path)
+    family = FAMILIES.get("llama")
+    spec = family.spec(Config(file.config, file.where))
+    weights = CheckpointWeights(file, family.llama2c_places(spec), spec.tensors())
+    tokenizer = _fitting(llama2c_tokenizer(path, spec.vocab), spec, str(path))
+    return Model(spec, weights, tokenizer, Origin(path.stem, (path,)))
 
 
 def _family(kind: str, where: str, kinds: Callable[[Family], tuple[str, ...]]) -> Family:

@@ -48,6 +48,22 @@ LLAMA_TENSORS = {
     "down": "mlp.down_proj",
 }
 
+#: The same for llama2.c, which has llama's architecture alone.
+LLAMA2C_TENSORS = {
+    "embed.weight": "tok_embeddings",
+    "final_norm.weight": "norm",
+    "head.weight": "output",
+    "attn_norm": "attention_norm",
+    "q": "wq",
+    "k": "wk",
+    "v": "wv",
+    "o": "wo",
+    "mlp_norm": "ffn_norm",
+    "gate": "w1",
+    "up": "w3",
+    "down": "w2",
+}
+
 #: The same for GGUF, whose names do not depend on the architecture.
 GGUF_TENSORS = {
     "embed.weight": "token_embd.weight",
@@ -110,6 +126,13 @@ class Family:
             for name in spec.tensors()
         }
 
+    def llama2c_places(self, spec: DecoderSpec) -> dict[str, Stowed]:
+        """Where each canonical tensor lies in a llama2.c checkpoint."""
+        return {
+            name: Stowed(_llama2c_name(name), permuted_heads=self._interleaved_heads(name, spec))
+            for name in spec.tensors()
+        }
+
     def _interleaved_heads(self, name: str, spec: DecoderSpec) -> int | None:
         parts = name.split(".")
         if not self.gguf_interleaved or parts[0] != "layers" or parts[2] not in ("q", "k"):
@@ -123,6 +146,13 @@ def _stowed_name(name: str, table: Mapping[str, str], layer_prefix: str) -> str:
         return table[name]
     _, index, part, kind = name.split(".")
     return f"{layer_prefix}{index}.{table[part]}.{kind}"
+
+
+def _llama2c_name(name: str) -> str:
+    if not name.startswith("layers."):
+        return LLAMA2C_TENSORS[name]
+    _, index, part, _ = name.split(".")
+    return f"{LLAMA2C_TENSORS[part]}.{index}"
 
 
 def llama_attention(config: Config, **changes: Any) -> Attention:
