@@ -47,6 +47,20 @@ def refuse_schemes(spec: DecoderSpec, recipe: Recipe, target: Target) -> None:
             )
 
 
+def refuse_layer_norms(spec: DecoderSpec, runtime: str) -> None:
+    """Stop before any work where a converter has neither layer norms nor learned positions.
+
+    Raises:
+        TargetError: which part of the model it is.
+    """
+    if spec.norm == "layer" or spec.learned_positions:
+        what = "layer norms" if spec.norm == "layer" else "learned positions"
+        raise TargetError(
+            f"family {spec.family} has {what}, which the {runtime} converter does not build yet",
+            hint="the microcontroller and LiteRT targets run it (edgesdk targets)",
+        )
+
+
 def kv_cache_bytes(spec: DecoderSpec, options: ProgramOptions) -> int:
     """Keys and values of every layer at full context."""
     width = FLOAT_BITS[options.float_type] // 8

@@ -47,8 +47,8 @@ def open_model(name: str | Path, progress: Progress = SILENT) -> Model:
         return _open_llama2c(path) if path.suffix == ".bin" else _open_gguf(path)
     raise ModelError(
         f"{name}: no such folder or file, and {unknown('catalogue model', str(name), entries)}",
-        hint="give a Hugging Face folder, a .gguf or llama2.c .bin file, a catalogue name (edgesdk models), or a hub id "
-        "org/name",
+        hint="give a Hugging Face folder, a .gguf or llama2.c .bin file, a catalogue name (edgesdk models), or a hub "
+        "id org/name",
     )
 
 

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from .rope import rotary_tables
-from .spec import Activation, Attention, Layer, Mlp, Rope
+from .spec import Activation, Attention, Layer, Mlp, Norm, Rope
 from .weights import dense
 
 if TYPE_CHECKING:
     from . import Model
+
+Tables = tuple[Tensor, Tensor]  # cosines and sines, each [positions, head_dim / 2]
 
 
 class LayerCache:
@@ -42,18 +44,18 @@ class LayerCache:
 class DecoderLayer(nn.Module):
     """One decoder layer over float weights, as described by its :class:`Layer`."""
 
-    def __init__(self, layer: Layer, eps: float, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, layer: Layer, norm: Norm, eps: float, tensors: dict[str, Tensor]) -> None:
         """``tensors`` holds the layer's weights by canonical name without the layer prefix."""
         super().__init__()
-        self.layer, self.eps = layer, eps
+        self.layer, self.norm, self.eps = layer, norm, eps
         self.observe: Callable[[str, Tensor], None] | None = None  # told the input of every matrix, by its name
         for name, tensor in tensors.items():
             self.register_buffer(name.replace(".", "_"), tensor)
 
-    def forward(self, x: Tensor, tables: tuple[Tensor, Tensor], cache: LayerCache | None, start: int) -> Tensor:
+    def forward(self, x: Tensor, tables: Tables | None, cache: LayerCache | None, start: int) -> Tensor:
         """Hidden states [batch, positions, hidden] of positions ``start`` onwards, through the layer.
 
-        ``tables`` are cosines and sines of just these positions; without a cache, ``start`` must be 0.
+        ``tables`` are cosines and sines of just these positions (None: no RoPE); without a cache, ``start`` must be 0.
         """
         return self._after_attention(x, self._attend(self._norm(x, "attn_norm"), tables, cache, start))
 
@@ -68,7 +70,10 @@ class DecoderLayer(nn.Module):
         return x + fed
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
-        return rms_norm(x, self.get_buffer(f"{name}_weight"), self.eps)
+        weight = self.get_buffer(f"{name}_weight")
+        if self.norm == "layer":
+            return F.layer_norm(x, weight.shape, weight, self.get_buffer(f"{name}_bias"), self.eps)
+        return rms_norm(x, weight, self.eps)
 
     def _linear(self, x: Tensor, name: str) -> Tensor:
         if self.observe is not None:
@@ -76,15 +81,19 @@ class DecoderLayer(nn.Module):
         bias = f"{name}_bias"
         return F.linear(x, self.get_buffer(f"{name}_weight"), self.get_buffer(bias) if hasattr(self, bias) else None)
 
-    def _attend(self, x: Tensor, tables: tuple[Tensor, Tensor], cache: LayerCache | None, start: int) -> Tensor:
+    def _attend(self, x: Tensor, tables: Tables | None, cache: LayerCache | None, start: int) -> Tensor:
         attention = self.layer.attention
         q, k, v = (
             self._linear(x, name).view(*x.shape[:-1], heads, attention.head_dim).transpose(1, 2)
             for name, heads in (("q", attention.heads), ("k", attention.kv_heads), ("v", attention.kv_heads))
         )
         if attention.qk_norm:
-            q, k = self._norm(q, "q_norm"), self._norm(k, "k_norm")
-        q, k = rotate(q, *tables), rotate(k, *tables)
+            q, k = (
+                rms_norm(heads, self.get_buffer(f"{name}_norm_weight"), self.eps)
+                for heads, name in ((q, "q"), (k, "k"))
+            )
+        if tables is not None:
+            q, k = rotate(q, *tables), rotate(k, *tables)
         if cache is not None:
             k, v = cache.update(start, k, v)
         return self._linear(attend(q, k, v, attention).transpose(1, 2).flatten(-2), "o")
@@ -167,13 +176,16 @@ class ReferenceModel:
         Layers are the outer loop, so a streamed model reads its weights once however many batches there are. With
         ``caches`` there must be one batch, and its positions begin at ``start``.
         """
-        states = self.embed(batches)
+        states = self.embed(batches, start)
         for index, layer in enumerate(self.layers()):
             cache = caches[index] if caches is not None else None
             for number, x in enumerate(states):
                 tables = self._positions(layer.layer.attention, start, x.shape[1])
                 states[number] = layer(x, tables, cache, start)
         norm = dense(self.model.weights.get("final_norm.weight"), self.dtype)
+        if self.spec.norm == "layer":
+            bias = dense(self.model.weights.get("final_norm.bias"), self.dtype)
+            return [F.layer_norm(x, norm.shape, norm, bias, self.spec.norm_eps) for x in states]
         return [rms_norm(x, norm, self.spec.norm_eps) for x in states]
 
     @torch.inference_mode()
@@ -212,7 +224,7 @@ class ReferenceModel:
             name.removeprefix(prefix): dense(self.model.weights.get(name), self.dtype)
             for name in self.spec.layer_tensors(index)
         }
-        return DecoderLayer(self.spec.layers[index], self.spec.norm_eps, tensors)
+        return DecoderLayer(self.spec.layers[index], self.spec.norm, self.spec.norm_eps, tensors)
 
     def _matrix(self, name: str) -> Tensor:
         kept = self._kept.get(name)
@@ -222,19 +234,25 @@ class ReferenceModel:
         return matrix
 
     @torch.inference_mode()
-    def embed(self, batches: Sequence[Tensor]) -> list[Tensor]:
+    def embed(self, batches: Sequence[Tensor], start: int = 0) -> list[Tensor]:
         """What the first layer sees of id batches [batch, positions], each [batch, positions, hidden]."""
         matrix = self._matrix("embed.weight")
         scale = torch.tensor(self.spec.embedding_scale, dtype=self.dtype)
-        return [F.embedding(ids, matrix) * scale for ids in batches]
+        found = [F.embedding(ids, matrix) * scale for ids in batches]
+        if self.spec.learned_positions:
+            positions = self._matrix("positions.weight")
+            found = [x + positions[start : start + x.shape[1]] for x in found]
+        return found
 
-    def _positions(self, attention: Attention, start: int, count: int) -> tuple[Tensor, Tensor]:
+    def _positions(self, attention: Attention, start: int, count: int) -> Tables | None:
+        if attention.rope is None:
+            return None
         needed = max(64, 1 << (start + count - 1).bit_length())
         cos, sin = self._tables(attention.rope, attention.head_dim, needed)
         return cos[start : start + count], sin[start : start + count]
 
     @staticmethod
-    def _make_tables(rope: Rope, head_dim: int, positions: int) -> tuple[Tensor, Tensor]:
+    def _make_tables(rope: Rope, head_dim: int, positions: int) -> Tables:
         return rotary_tables(rope, head_dim, positions)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+Norm = Literal["rms", "layer"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
 
 
@@ -52,14 +53,15 @@ class Attention:
     """Grouped-query attention (arXiv 2305.13245).
 
     ``window`` is the number of positions a query sees, itself included (None: all). ``scale`` multiplies q.k;
-    ``softcap`` is c in ``c * tanh(score / c)``. ``qk_norm`` puts an RMS norm over each head of q and k, before RoPE.
+    ``softcap`` is c in ``c * tanh(score / c)``. ``qk_norm`` puts an RMS norm over each head of q and k, before RoPE;
+    without ``rope``, positions are learned (:attr:`DecoderSpec.learned_positions`).
     """
 
     heads: int
     kv_heads: int
     head_dim: int
     scale: float
-    rope: Rope
+    rope: Rope | None
     qkv_bias: bool = False
     out_bias: bool = False
     qk_norm: bool = False
@@ -104,7 +106,9 @@ class DecoderSpec:
         hidden: width of the residual stream.
         context: longest context that the model was trained for, in tokens.
         layers: the decoder layers, in order.
-        norm_eps: epsilon of every RMS norm.
+        norm_eps: epsilon of every norm.
+        norm: ``rms`` (arXiv 1910.07467) or ``layer`` (arXiv 1607.06450, with a bias).
+        learned_positions: a vector for each position is added to the embedding.
         embedding_scale: factor on the embedding rows.
         tied: the head is the embedding.
         logit_softcap: c in ``c * tanh(logits / c)``.
@@ -116,6 +120,8 @@ class DecoderSpec:
     context: int
     layers: tuple[Layer, ...]
     norm_eps: float
+    norm: Norm = "rms"
+    learned_positions: bool = False
     embedding_scale: float = 1.0
     tied: bool = False
     logit_softcap: float | None = None
@@ -125,19 +131,33 @@ class DecoderSpec:
         """The canonical name of the tensor that the head multiplies with."""
         return "embed.weight" if self.tied else "head.weight"
 
+    @property
+    def ropes(self) -> list[tuple[Rope, int]]:
+        """Every kind of rotary embedding with its head size, each once, in order of use."""
+        found = ((layer.attention.rope, layer.attention.head_dim) for layer in self.layers)
+        return list(dict.fromkeys((rope, size) for rope, size in found if rope is not None))
+
+    def rope_index(self, attention: Attention) -> int:
+        """Which of :attr:`ropes` a layer uses; it must use one."""
+        if attention.rope is None:
+            raise ValueError("this layer has no rotary embedding")
+        return self.ropes.index((attention.rope, attention.head_dim))
+
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Canonical weight names and shapes, in order of use; linear weights are [out, in]."""
         found: dict[str, tuple[int, ...]] = {"embed.weight": (self.vocab, self.hidden)}
+        if self.learned_positions:
+            found["positions.weight"] = (self.context, self.hidden)
         for index in range(len(self.layers)):
             found.update(self.layer_tensors(index))
-        found["final_norm.weight"] = (self.hidden,)
+        found.update(_norm_tensors("final_norm", self.hidden, self.norm))
         if not self.tied:
             found["head.weight"] = (self.vocab, self.hidden)
         return found
 
     def layer_tensors(self, index: int) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the weights of one layer."""
-        return dict(_layer_tensors(self.layers[index], self.hidden, f"layers.{index}."))
+        return dict(_layer_tensors(self.layers[index], self.hidden, f"layers.{index}.", self.norm))
 
     @property
     def parameters(self) -> int:
@@ -155,9 +175,15 @@ def is_linear(name: str) -> bool:
     return name.startswith("layers.") and name.endswith(".weight") and not name.endswith("norm.weight")
 
 
-def _layer_tensors(layer: Layer, hidden: int, prefix: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+def _norm_tensors(name: str, size: int, norm: Norm) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield f"{name}.weight", (size,)
+    if norm == "layer":
+        yield f"{name}.bias", (size,)
+
+
+def _layer_tensors(layer: Layer, hidden: int, prefix: str, norm: Norm) -> Iterator[tuple[str, tuple[int, ...]]]:
     attention, mlp = layer.attention, layer.mlp
-    yield prefix + "attn_norm.weight", (hidden,)
+    yield from _norm_tensors(prefix + "attn_norm", hidden, norm)
     for name, size in (("q", attention.q_size), ("k", attention.kv_size), ("v", attention.kv_size)):
         yield f"{prefix}{name}.weight", (size, hidden)
         if attention.qkv_bias:
@@ -169,8 +195,8 @@ def _layer_tensors(layer: Layer, hidden: int, prefix: str) -> Iterator[tuple[str
     if attention.out_bias:
         yield prefix + "o.bias", (hidden,)
     if layer.post_norms:
-        yield prefix + "post_attn_norm.weight", (hidden,)
-    yield prefix + "mlp_norm.weight", (hidden,)
+        yield from _norm_tensors(prefix + "post_attn_norm", hidden, norm)
+    yield from _norm_tensors(prefix + "mlp_norm", hidden, norm)
     for name in ("gate", "up") if mlp.gated else ("up",):
         yield f"{prefix}{name}.weight", (mlp.size, hidden)
         if mlp.bias:
@@ -179,4 +205,4 @@ def _layer_tensors(layer: Layer, hidden: int, prefix: str) -> Iterator[tuple[str
     if mlp.bias:
         yield prefix + "down.bias", (hidden,)
     if layer.post_norms:
-        yield prefix + "post_mlp_norm.weight", (hidden,)
+        yield from _norm_tensors(prefix + "post_mlp_norm", hidden, norm)

@@ -36,11 +36,23 @@ class TensorFile(Protocol):
 
 @dataclass(frozen=True)
 class Stowed:
-    """Where a canonical tensor lies in a checkpoint, and how it differs from what the spec wants."""
+    """Where a canonical tensor lies in a checkpoint, and how it differs from what the spec wants.
+
+    Attributes:
+        name: the tensor in the file.
+        offset: what to add to every element.
+        permuted_heads: heads whose rotary pairs are interleaved there.
+        shape: its shape in the file, where that differs.
+        transposed: a matrix is [in, out] there.
+        rows: first and last row (excluded), after transposing, of a tensor that holds several.
+    """
 
     name: str
     offset: float = 0.0
     permuted_heads: int | None = None
+    shape: tuple[int, ...] | None = None
+    transposed: bool = False
+    rows: tuple[int, int] | None = None
 
 
 class CheckpointWeights:
@@ -55,7 +67,7 @@ class CheckpointWeights:
         self._file, self._places = file, places
         self._checked: set[str] = set()
         for name, shape in shapes.items():
-            stowed = places[name].name
+            stowed, shape = places[name].name, places[name].shape or shape
             found = file.shape(stowed)
             if found is None:
                 raise ModelError(f"{file.where}: tensor '{stowed}' is missing")
@@ -70,6 +82,9 @@ class CheckpointWeights:
         if name not in self._checked:
             self._check_finite(place.name, tensor)
             self._checked.add(name)
+        if not isinstance(tensor, QuantizedTensor):
+            tensor = tensor.T if place.transposed else tensor
+            tensor = tensor if place.rows is None else tensor[slice(*place.rows)].contiguous()
         if place.permuted_heads is not None:
             order = half_split_order(tensor.shape[0], place.permuted_heads)
             tensor = tensor.select_rows(order) if isinstance(tensor, QuantizedTensor) else tensor[order]

@@ -47,6 +47,7 @@ _GEMMA_ROPES = {
 }
 _LAYERS = ["sliding_attention", "sliding_attention", "full_attention"]
 
+_GPT2 = {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": CONTEXT, "n_inner": 96}
 ROWS = [
     Row("llama", "LlamaConfig"),
     Row("llama-tied-multihead", "LlamaConfig", {"tie_word_embeddings": True, "num_key_value_heads": 4}),
@@ -58,6 +59,8 @@ ROWS = [
         {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}},
     ),
     Row("mistral-window", "MistralConfig", {"sliding_window": 9}),
+    Row("gpt2", "GPT2Config", _GPT2),
+    Row("gpt2-untied-relu", "GPT2Config", _GPT2 | {"activation_function": "relu", "tie_word_embeddings": False}),
     Row("qwen2", "Qwen2Config", {"tie_word_embeddings": True}),
     Row("qwen2-window", "Qwen2Config", {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1}),
     Row("qwen3", "Qwen3Config", {"head_dim": 32}),

@@ -12,6 +12,9 @@ from edgesdk.converter import CONVERTERS
 from edgesdk.model.families import FAMILIES
 from edgesdk.targets import open_target, target_names
 
+from .test_families import REFUSED
+
+GGUF_AS = {"mistral": "as llama"}
 README = Path(__file__).parents[2] / "README.md"
 
 
@@ -25,7 +28,9 @@ def support_table() -> str:
     targets = [open_target(name) for name in target_names()]
     rows = [["family", "GGUF", *converters], ["---"] * (2 + len(converters))]
     for name in FAMILIES.names():
-        rows.append([name, "yes" if FAMILIES.get(name).gguf_architectures else "as llama", *["yes"] * len(converters)])
+        family = FAMILIES.get(name)
+        runs = ["" if name in REFUSED.get(runtime, ()) else "yes" for runtime in converters]
+        rows.append([name, "yes" if family.gguf_architectures else GGUF_AS.get(name, ""), *runs])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     lines = [f"- `{target.name}`: {target.description} ({target.converter})" for target in targets]
     return table + "\n\n" + "\n".join(lines)

@@ -46,7 +46,7 @@ class StepLayer(DecoderLayer):
         prefix, layer = f"layers.{index}.", model.spec.layers[index]
         names = model.spec.layer_tensors(index)
         tensors = {name.removeprefix(prefix): dense(model.weights.get(name)) for name in names}
-        super().__init__(layer, model.spec.norm_eps, tensors)
+        super().__init__(layer, model.spec.norm, model.spec.norm_eps, tensors)
         shape = (1, context, layer.attention.kv_heads, layer.attention.head_dim)
         self.register_buffer("keys", torch.zeros(shape))
         self.register_buffer("values", torch.zeros(shape))
@@ -91,8 +91,7 @@ class StepDecoder(nn.Module):
         if not spec.tied:
             self.register_buffer("head", dense(model.weights.get("head.weight")))
         self.register_buffer("entries", torch.arange(context))
-        self.ropes = list(dict.fromkeys((layer.attention.rope, layer.attention.head_dim) for layer in spec.layers))
-        for index, (rope, head_dim) in enumerate(self.ropes):
+        for index, (rope, head_dim) in enumerate(spec.ropes):
             for name, table in zip(("cos", "sin"), rotary_tables(rope, head_dim, context), strict=True):
                 self.register_buffer(f"{name}{index}", table)
 
@@ -101,13 +100,12 @@ class StepDecoder(nn.Module):
         age = position - self.get_buffer("entries")
         tables = [
             tuple(self.get_buffer(f"{name}{index}").index_select(0, position) for name in ("cos", "sin"))
-            for index in range(len(self.ropes))
+            for index in range(len(self.spec.ropes))
         ]
         x = F.embedding(tokens, self.get_buffer("embed")) * self.spec.embedding_scale
         for layer in self.layers:
             assert isinstance(layer, StepLayer)
-            attention = layer.layer.attention
-            cos, sin = tables[self.ropes.index((attention.rope, attention.head_dim))]
+            cos, sin = tables[self.spec.rope_index(layer.layer.attention)]
             x = layer.step(x, (cos, sin), position, age)
         x = rms_norm(x, self.get_buffer("norm"), self.spec.norm_eps)
         logits = F.linear(x, self.get_buffer("embed" if self.spec.tied else "head"))

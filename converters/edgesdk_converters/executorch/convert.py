@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edgesdk.compress.base import Limits
 from edgesdk.converter import MemoryPlan, Program, ProgramOptions
 from edgesdk.errors import MissingExtraError, RecipeError, TargetError
-from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, refuse_schemes, tensor_bits
+from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, refuse_layer_norms, refuse_schemes, tensor_bits
 
 from .sizes import capacity, rewind_limit, step_sizes
 from .wheel import folder as wheel_folder
@@ -53,6 +53,7 @@ class ExecuTorchConverter:
                 hint="install it and lower the model with ExecuTorch's own exporter; edgesdk builds "
                 f"{', '.join(name for name in target.delegates if name not in _VENDORS)}",
             )
+        refuse_layer_norms(spec, self.name)
         if options.delegate in _AHEAD:
             self._check_ahead(spec, recipe, options)
             return
@@ -96,8 +97,7 @@ class ExecuTorchConverter:
             if name == "embed.weight" and spec.tied:
                 weights += stored  # as the embedding kernel reads it, and packed for the head
         width, (chunk, _) = FLOAT_BITS[options.float_type] // 8, step_sizes(options.context)
-        ropes = {(layer.attention.rope, layer.attention.head_dim) for layer in spec.layers}
-        program += sum(head_dim * options.context * width for _, head_dim in ropes)
+        program += sum(head_dim * options.context * width for _, head_dim in spec.ropes)
         widest = max(3 * layer.mlp.size + 2 * layer.attention.q_size + 4 * spec.hidden for layer in spec.layers)
         activations = chunk * widest * width + 2 * spec.vocab * width
         return MemoryPlan(program, weights, _cache_bytes(spec, options), activations, _RUNTIME_BYTES)

@@ -56,8 +56,6 @@ class DecoderProgram:
         self._quantized_caches = options.kv_bits is not None
         self._chunk, self._score_chunk = step_sizes(options.context)
         self._capped_attention: dict[Attention, int] = {}
-        layers = self._spec.layers
-        self._ropes = list(dict.fromkeys((layer.attention.rope, layer.attention.head_dim) for layer in layers))
 
     def emit(self) -> Iterator[int]:
         """Build the methods, yielding after every layer (for progress)."""
@@ -82,7 +80,7 @@ class DecoderProgram:
         embedded = graph.input((1, self._chunk, spec.hidden))
         halves = [
             (graph.input((self._chunk, 1, head_dim // 2)), graph.input((self._chunk, 1, head_dim // 2)))
-            for _, head_dim in self._ropes
+            for _, head_dim in self._spec.ropes
         ]
         x = _swapped(graph, embedded) if swaps_pairs(self._model.weights.get("embed.weight")) else embedded
         if spec.embedding_scale != 1.0:
@@ -96,7 +94,7 @@ class DecoderProgram:
         for step in steps:
             arguments = [embed(step, self._model.weights.get("embed.weight"), spec.tied), *self._table_rows(step)]
             flow = self._flow(step, projected)
-            for _, head_dim in self._ropes:
+            for _, head_dim in self._spec.ropes:
                 step.tables.append((step.tensor((step.chunk, 1, head_dim)), step.tensor((step.chunk, 1, head_dim))))
             results = [flow.hidden, flow.q, flow.k, flow.v, *(table for pair in step.tables for table in pair)]
             step.method.delegate(number, [*arguments, *results])
@@ -106,7 +104,7 @@ class DecoderProgram:
     def _table_rows(self, step: Step) -> list[Slot]:
         """Cosines and sines of the step's positions, [tokens, 1, head_dim / 2] each."""
         rows = []
-        for index, (rope, head_dim) in enumerate(self._ropes):
+        for index, (rope, head_dim) in enumerate(self._spec.ropes):
             for name, table in zip(("cos", "sin"), rotary_tables(rope, head_dim, self._context), strict=True):
                 stored = step.method.constant(f"rope.{index}.{name}", table.unsqueeze(1).to(self._type))
                 rows.append(step.rows(stored))
@@ -177,8 +175,7 @@ class DecoderProgram:
         return _Flow(step, hidden, *(step.tensor((1, step.chunk, *value.shape[2:])) for value in projected))
 
     def _rope(self, index: int) -> int:
-        attention = self._spec.layers[index].attention
-        return self._ropes.index((attention.rope, attention.head_dim))
+        return self._spec.rope_index(self._spec.layers[index].attention)
 
     def _projections(self, graph: Subgraph, x: Value, index: int, tables: Tables) -> list[Value]:
         """Queries, keys and values of a layer, normed and rotated."""

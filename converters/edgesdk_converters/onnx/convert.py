@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from edgesdk.compress.base import Limits
 from edgesdk.converter import MemoryPlan, Program, ProgramOptions
 from edgesdk.errors import EdgeError, MissingExtraError, RecipeError, TargetError
-from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, refuse_schemes, tensor_bits
+from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, refuse_layer_norms, refuse_schemes, tensor_bits
 
 from .names import DATA_FILE, MODEL_FILE
 
@@ -41,6 +41,7 @@ class OnnxConverter:
         if options.kv_bits is not None:
             raise RecipeError("the ONNX converter keeps the key-value cache in float: leave out -kv8")
         refuse_schemes(spec, recipe, target)
+        refuse_layer_norms(spec, self.name)
         for layer in spec.layers:
             if layer.attention.head_dim % 16:
                 raise TargetError(
@@ -58,7 +59,7 @@ class OnnxConverter:
             if name == "embed.weight" and group:  # as stored, and reshaped for the gather
                 weights += 2 * stored if spec.tied else stored
         width = FLOAT_BITS[options.float_type] // 8
-        tables = len({layer.attention.rope for layer in spec.layers}) * options.context * width
+        tables = len(spec.ropes) * options.context * width
         program += tables * max(layer.attention.head_dim for layer in spec.layers)
         widest = max(2 * layer.mlp.size + layer.attention.q_size + 4 * spec.hidden for layer in spec.layers)
         heads = max(layer.attention.heads for layer in spec.layers)

@@ -13,7 +13,7 @@ import onnx_ir as ir
 import torch
 
 from edgesdk.model.rope import rotary_tables
-from edgesdk.model.spec import Layer, Rope
+from edgesdk.model.spec import Attention, Layer
 from edgesdk.model.weights import dense, stack_rows, stackable
 
 from .builder import CONTRIB, GraphBuilder, onnx_type
@@ -103,7 +103,7 @@ class DecoderGraph:
             for past in past_names(index)
         ]
         inputs: list[ir.Value | None] = [q, k, v, *past, self._seqlens, self._total]
-        inputs += self._rotary(attention.rope, attention.head_dim)
+        inputs += self._rotary(attention)
         attended, *present = b.multi(
             "GroupQueryAttention",
             inputs,
@@ -212,9 +212,9 @@ class DecoderGraph:
     def _norm_weight(self, name: str) -> ir.Value:
         return self._b.floats(f"{name}.weight", dense(self._model.weights.get(f"{name}.weight")))
 
-    def _rotary(self, rope: Rope, head_dim: int) -> list[ir.Value | None]:
-        ropes = list(dict.fromkeys((layer.attention.rope, layer.attention.head_dim) for layer in self._spec.layers))
-        name = f"rope.{ropes.index((rope, head_dim))}"
+    def _rotary(self, attention: Attention) -> list[ir.Value | None]:
+        index = self._spec.rope_index(attention)
+        name, (rope, head_dim) = f"rope.{index}", self._spec.ropes[index]
         cos, sin = rotary_tables(rope, head_dim, self._context)
         return [self._b.floats(f"{name}.cos", cos), self._b.floats(f"{name}.sin", sin)]
 

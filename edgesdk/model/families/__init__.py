@@ -12,7 +12,10 @@ from .base import Family
 FAMILIES: Registry[Family] = Registry(
     "family",
     "edgesdk.families",
-    {name: f"edgesdk.model.families.{name}:FAMILY" for name in ("llama", "mistral", "qwen2", "qwen3", "gemma3")},
+    {
+        name: f"edgesdk.model.families.{name}:FAMILY"
+        for name in ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma3")
+    },
 )
 
 __all__ = ["FAMILIES", "Family"]
