@@ -1,0 +1,1 @@
+"""Firmware of microcontroller bundles on emulated boards."""

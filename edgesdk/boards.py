@@ -1,0 +1,105 @@
+"""Microcontroller boards, as data in ``targets/cortex-m/boards/<name>.toml``."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import TargetError
+from .registry import unknown
+from .schema import load
+from .targets import targets_dir
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """How QEMU stands in for a board.
+
+    Attributes:
+        machine: ``-machine`` of ``qemu-system-arm``.
+        port: the firmware's board file.
+        flash_origin: address of the program.
+        ram_origin: address of data.
+        uart: address of the UART.
+    """
+
+    machine: str
+    port: str
+    flash_origin: int
+    ram_origin: int
+    uart: int
+
+
+@dataclass(frozen=True)
+class Board:
+    """One microcontroller with its memories.
+
+    Attributes:
+        name: the file's name.
+        description: one line for people.
+        core: a name of ``targets/cortex-m/cores.toml``.
+        flash_kb: memory for programs and weights, 1024 bytes, external flash that is mapped included.
+        ram_kb: the largest contiguous RAM, 1024 bytes.
+        clock_mhz: the highest clock of the core.
+        fpu: what floats its core computes in hardware.
+        emulator: how to run it in QEMU, or None for real hardware.
+    """
+
+    name: str
+    description: str
+    core: str
+    flash_kb: int
+    ram_kb: int
+    clock_mhz: int
+    fpu: Literal["none", "single", "double"]
+    emulator: Emulator | None = None
+
+    @property
+    def flash(self) -> int:
+        """Bytes."""
+        return self.flash_kb * 1024
+
+    @property
+    def ram(self) -> int:
+        """Bytes."""
+        return self.ram_kb * 1024
+
+
+def microcontroller_dir() -> Path:
+    """The folder of everything that microcontroller targets share."""
+    return targets_dir() / "cortex-m"
+
+
+def board_names() -> list[str]:
+    """Names of all boards."""
+    return sorted(path.stem for path in (microcontroller_dir() / "boards").glob("*.toml"))
+
+
+def open_board(name: str) -> Board:
+    """Load one board.
+
+    Raises:
+        TargetError: no such board, or its file has a wrong key or value.
+    """
+    path = microcontroller_dir() / "boards" / f"{name}.toml"
+    if name not in board_names():
+        raise TargetError(unknown("board", name, board_names()))
+    board = load(Board, {"name": name, **_toml(path)}, str(path), TargetError)
+    if board.core not in cores():
+        raise TargetError(f"{path}: {unknown('core', board.core, cores())}")
+    return board
+
+
+def cores() -> dict[str, tuple[str, ...]]:
+    """Compiler flags of every core; none where no Arm compiler builds for it."""
+    data = _toml(microcontroller_dir() / "cores.toml")
+    return {name: tuple(entry["flags"].split()) for name, entry in data.items()}
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as failure:
+        raise TargetError(f"{path}: not a readable TOML file ({failure})") from None
