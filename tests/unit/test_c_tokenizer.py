@@ -181,7 +181,7 @@ class Session:
         return answers[1:]
 
 
-SPECIALS = ("<|end|>", "<|end|>>", "<s>", "</s>")
+SPECIALS = ("<|end|>", "<|end|>>", "<s>", "</s>", "<|!")
 SENTENCE = "the cat isn't near a house; we'll say it's HERE, they've gone! I'M 1 22 333 4567 x2 naïve Straße été"
 WORDS = SENTENCE.split()
 ODD = [
@@ -286,9 +286,10 @@ def llama2() -> Tokenizer:
     """As a GGUF file of Llama 2 or a llama2.c checkpoint gives it, from pieces with scores."""
     backend = trained(pre_tokenizers.Metaspace(), None, None, [], unk_token="<unk>")
     pieces = [piece for piece in backend.get_vocab() if piece not in (*SPECIALS, "<unk>", "<|")]
+    pieces += ["\u2581" * 2, "\u2581" * 4]
     pieces.sort(key=lambda piece: (len(piece), piece))
     tokens = ["<unk>", *SPECIALS, *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
-    types = [3] * 5 + [6] * 256 + [1] * len(pieces)
+    types = [3] * (1 + len(SPECIALS)) + [6] * 256 + [1] * len(pieces)
     random_ = random.Random(3)
     metadata = {
         "tokenizer.ggml.model": "llama",
@@ -365,15 +366,32 @@ def test_same_ids_and_text(driver: Path, kind: str) -> None:
         assert answers[2 * number + 1] == (OK, tokenizer.decode(ids).encode()), (kind, text)
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "smollm2", "llama3"])
+def every_cut_seen(tokenizer: Tokenizer) -> Tokenizer:
+    """The same words, but any two bytes merge, ASCII with what is not first: the ids show each end of a word."""
+    definition = json.loads(tokenizer.definition)
+    alphabet = [token for token in definition["model"]["vocab"] if len(token) == 1]
+    order = sorted(alphabet, key=ord)
+    pairs = [(left, right) for left in order for right in order]
+    pairs.sort(key=lambda pair: pair[0].isascii() == pair[1].isascii())
+    tokens = [*order, *(left + right for left, right in pairs)]
+    definition["model"] |= {"vocab": {token: index for index, token in enumerate(tokens)}, "merges": pairs}
+    for number, added in enumerate(definition["added_tokens"]):
+        added["id"] = len(tokens) + number
+    return Tokenizer(json.dumps(definition), SpecialTokens())
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "smollm2", "llama3", "qwen2-pattern"])
 def test_every_character(driver: Path, kind: str) -> None:
     """Each code point between letters, digits and spaces: classes are those of the library."""
-    tokenizer = make(kind)
+    tokenizer = every_cut_seen(make(kind))
     session = Session(driver, tokenizer_table(tokenizer))
     edges = [first for first, _ in class_runs()]
     codes = sorted({*range(0x3100), *edges, *(edge - 1 for edge in edges[1:])} - set(range(0xD800, 0xE000)))
-    wanted = [f"a{chr(code)}b 1{chr(code)}2 {chr(code)} {chr(code)}'s" for code in codes]
+    wanted = [f"a{chr(code)}b 1{chr(code)}2 {chr(code)} {chr(code)}'s '{chr(code)}\n{chr(code)}\n " for code in codes]
     for text in wanted:
+        session.encode(text)
+    wanted += [text + "'\u017fa" for text in texts(4, 5000)]
+    for text in wanted[len(codes) :]:
         session.encode(text)
     for text, answer in zip(wanted, session.run(), strict=True):
         assert answer == (OK, tokenizer.encode(text)), text
