@@ -6,7 +6,7 @@
 
 #include "lm_image.h"
 #include "lm_kernels.h"
-#include "lm_math.h"
+#include "lm_vectors.h"
 
 /* --- the image and the layout of RAM ----------------------------------------------------------------------------- */
 
@@ -75,31 +75,19 @@ void lm_reset(lm_model *model) { model->position = model->stage = model->stages 
 
 /* --- vectors ------------------------------------------------------------------------------------------------------ */
 
-/* Sums go to four lanes, element i to lane i % 4: an order that vector units share. */
-static float lanes_sum(const float *lanes) { return (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]); }
-
-static float largest(const float *x, uint32_t n) {
-    float found = 0.0f;
-    for (uint32_t i = 0; i < n; i++) {
-        float value = lm_abs(x[i]);
-        found = value > found ? value : found;
-    }
-    return found;
-}
-
 /* y = norm(x) of n elements; the weight, and for a layer norm the bias after it, lie at `weight`. */
 static void norm(const float *x, const float *weight, uint32_t n, int centred, float eps, float *y) {
     float lanes[4] = {0}, mean = 0.0f;
     if (centred) {
         for (uint32_t i = 0; i < n; i++) lanes[i & 3] += x[i];
-        mean = lanes_sum(lanes) / (float)n;
+        mean = lm_lanes_sum(lanes) / (float)n;
         memset(lanes, 0, sizeof lanes);
     }
     for (uint32_t i = 0; i < n; i++) {
         y[i] = x[i] - mean;
         lanes[i & 3] += y[i] * y[i];
     }
-    float factor = 1.0f / sqrtf(lanes_sum(lanes) / (float)n + eps);
+    float factor = 1.0f / sqrtf(lm_lanes_sum(lanes) / (float)n + eps);
     for (uint32_t i = 0; i < n; i++) y[i] = (y[i] * factor) * weight[i];
     if (centred)
         for (uint32_t i = 0; i < n; i++) y[i] += weight[n + i];
@@ -113,11 +101,11 @@ static void norm_at(const lm_model *model, const float *x, uint32_t offset, floa
 /* x as int8 with one scale, in the order of the kernel for `matrix`. */
 static void quantize(lm_vector *vector, const float *x, const lm_matrix *matrix) {
     const uint32_t n = matrix->columns;
-    const float peak = largest(x, n), inverse = peak > 0.0f ? 127.0f / peak : 0.0f;
+    const float peak = lm_largest(x, n), inverse = peak > 0.0f ? 127.0f / peak : 0.0f;
     lm_x *values = vector->values;
     vector->scale = peak / 127.0f;
     if (matrix->bits == 8) {
-        for (uint32_t i = 0; i < n; i++) values[lm_place8(i, n)] = (lm_x)lm_round(x[i] * inverse);
+        lm_quantize8(x, n, inverse, values);
         return;
     }
     for (uint32_t g = 0, i = 0; i < n; g++) {
@@ -233,7 +221,7 @@ static uint32_t slot_of(const struct lm_layer *layer, uint32_t position) {
 
 /* One token's keys or values as int8, `step` bytes apart; returns their scale, rounded up to bfloat16. */
 static uint16_t store(const float *x, uint32_t n, int8_t *to, size_t step) {
-    const float peak = largest(x, n);
+    const float peak = lm_largest(x, n);
     const uint16_t scale = (uint16_t)((lm_to_bits(peak / 127.0f) + 0xFFFFu) >> 16);
     const float inverse = peak > 0.0f ? 1.0f / lm_bfloat16(scale) : 0.0f;
     for (uint32_t i = 0; i < n; i++) to[i * step] = (int8_t)lm_round(x[i] * inverse);
@@ -249,43 +237,23 @@ static void score(lm_model *model, const struct lm_layer *layer, const lm_cache 
     quantize(vector, query, &shape);
     const float factor = vector->scale * layer->scale;
     const int8_t *keys = cache->keys + (size_t)kv_head * layer->head_dim;
-    int32_t acc[4];
-    for (uint32_t t = first; t < last; t += 4) {
-        const int8_t *start = keys + (size_t)t * stride;
-        uint32_t count = minimum(last - t, 4);
-        if (count == 4) lm_dot8x4(start, stride, vector->values, layer->head_dim, acc);
-        else
-            for (uint32_t r = 0; r < count; r++)
-                acc[r] = lm_dot8(start + (size_t)r * stride, vector->values, layer->head_dim);
-        for (uint32_t r = 0; r < count; r++) scores[t + r] = (float)acc[r] * (lm_bfloat16(cache->key_scales[t + r]) * factor);
-    }
+    /* Sums go where the scores will be. */
+    int32_t *sums = (int32_t *)(void *)(scores + first);
+    uint32_t t = first;
+    for (; t + 4 <= last; t += 4, sums += 4)
+        lm_dot8x4(keys + (size_t)t * stride, stride, vector->values, layer->head_dim, sums);
+    for (; t < last; t++) *sums++ = lm_dot8(keys + (size_t)t * stride, vector->values, layer->head_dim);
+    lm_scale(scores + first, (int32_t *)(void *)(scores + first), cache->key_scales + first, last - first, factor);
 }
 
 /* Softmax of scores times values: one head's output. The weights become 16-bit integers in the place of the scores. */
 static void gather(const struct lm_layer *layer, const lm_cache *cache, uint32_t kv_head, uint32_t count, float *scores,
                    float *out) {
-    float peak = scores[0], lanes[4] = {0}, heaviest = 0.0f;
-    for (uint32_t t = 1; t < count; t++) peak = scores[t] > peak ? scores[t] : peak;
-    for (uint32_t t = 0; t < count; t++) {
-        float weight = lm_exp(scores[t] - peak);
-        lanes[t & 3] += weight;
-        weight *= lm_bfloat16(cache->value_scales[t]);
-        heaviest = weight > heaviest ? weight : heaviest;
-        scores[t] = weight;
-    }
+    float heaviest;
+    const float total = lm_weigh(scores, cache->value_scales, count, lm_peak(scores, count), &heaviest);
     const float range = (float)minimum(32767, 0x7FFFFFFFu / 128 / count); /* sums stay within 32 bits */
-    const float inverse = heaviest > 0.0f ? range / heaviest : 0.0f;
-    int16_t *weights = (int16_t *)(void *)scores; /* each lies before the score it is made of, or in its block of 4 */
-    for (uint32_t t = 0; t < count; t += 4) {
-        int16_t block[4];
-        uint32_t full = minimum(count - t, 4);
-        for (uint32_t r = 0; r < full; r++) block[r] = (int16_t)lm_round(scores[t + r] * inverse);
-        for (uint32_t r = 0; r < full; r++) {
-            uint32_t place = (uint32_t)lm_place16(t + r, count);
-            memcpy(weights + place, &block[r], sizeof block[r]);
-        }
-    }
-    const float factor = heaviest / (range * lanes_sum(lanes));
+    const int16_t *weights = lm_integers(scores, count, heaviest > 0.0f ? range / heaviest : 0.0f);
+    const float factor = heaviest / (range * total);
     const int8_t *values = cache->values + (size_t)kv_head * layer->head_dim * layer->capacity;
     int32_t acc[4];
     for (uint32_t d = 0; d < layer->head_dim; d += 4) {
@@ -360,7 +328,9 @@ static void feed(lm_model *model, uint32_t index) {
     multiply(model, &layer->up, model->normed, up, NULL);
     if (layer->flags & LM_GATED) {
         multiply(model, &layer->gate, model->normed, gate, &layer->up);
-        for (uint32_t i = 0; i < size; i++) up[i] = activate(layer->activation, gate[i]) * up[i];
+        if (layer->activation == LM_SILU) lm_silu_times(up, gate, size);
+        else
+            for (uint32_t i = 0; i < size; i++) up[i] = activate(layer->activation, gate[i]) * up[i];
     } else {
         for (uint32_t i = 0; i < size; i++) up[i] = activate(layer->activation, up[i]);
     }
