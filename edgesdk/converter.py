@@ -25,7 +25,8 @@ class ProgramOptions:
     Attributes:
         context: capacity of the key-value cache, in tokens.
         float_type: of activations, caches and unpacked weights.
-        activations: bits of the activations that meet packed weights (8: int8, dynamic; 32: float).
+        activations: bits of the activations that meet packed weights (8: int8, rounded anew for each token, or on
+            measured scales where the runtime has only static ones; 16: int16 on measured scales; 32: float).
         kv_bits: bits of the key-value cache (8), or None for the float type.
         delegate: the hardware path, one of the target's, or None for its default.
     """

@@ -25,7 +25,7 @@ def tensor_bits(spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> d
     for name, shape in spec.tensors().items():
         grid = recipe.grid(name)
         bits, group = grid if grid and grid[0] < 16 else (FLOAT_BITS[options.float_type], 0)
-        if grid and grid[0] < 16 and group == 0:
+        if grid and grid[0] < 16 and group <= 0:  # a row, or the whole matrix
             group = shape[-1]
         found[name] = (math.prod(shape), bits, group)
     return found
@@ -45,6 +45,11 @@ def refuse_schemes(spec: DecoderSpec, recipe: Recipe, target: Target) -> None:
                 f"target {target.name} holds {', '.join(sorted(target.schemes))} weights, but recipe {recipe.name} "
                 f"makes {name} {scheme}"
             )
+    if recipe.activations == 16 and "a16" not in target.schemes:
+        raise RecipeError(
+            f"target {target.name} has no int16 activations, which recipe {recipe.name} asks for",
+            hint="leave out -a16: int16 activations are for TFLite-Micro (edgesdk targets)",
+        )
 
 
 def refuse_layer_norms(spec: DecoderSpec, runtime: str) -> None:

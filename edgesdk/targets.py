@@ -60,6 +60,7 @@ class Target:
         float_type: float type that its kernels prefer.
         delegates: hardware paths that its programs may take, the default first; () where a runtime has only one.
         delivery: ways to bring a bundle to users, and their limits; () where there is none.
+        cores: microcontroller cores whose boards it serves (:mod:`edgesdk.boards`); () elsewhere.
     """
 
     name: str
@@ -71,10 +72,11 @@ class Target:
     memory_mb: int
     page_size: int
     schemes: tuple[str, ...]
-    activations: Literal[8, 32]
+    activations: Literal[8, 16, 32]
     float_type: FloatType
     delegates: tuple[str, ...] = ()
     delivery: tuple[Delivery, ...] = ()
+    cores: tuple[str, ...] = ()
 
 
 def targets_dir() -> Path:

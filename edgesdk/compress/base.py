@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from ..progress import Progress
 
 
+#: As a group: one scale for a whole matrix.
+WHOLE = -1
+
+
+def one_scale(tensor: QuantizedTensor) -> bool:
+    """Whether a matrix has the same scale everywhere."""
+    return bool((tensor.scales == tensor.scales[0, 0]).all())
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a runtime's kernels cannot hold of the portable grid; a converter says so, and passes keep to it.
@@ -26,11 +35,13 @@ class Limits:
         signed_scales: scales may be negative.
         grouped_bytes: 8-bit rows may have several scales.
         zero_points: a grid may be asymmetric.
+        float_matrices: a matrix may stay in float; without them, one that no group divides gets 8 bits a row.
     """
 
     signed_scales: bool = True
     grouped_bytes: bool = True
     zero_points: bool = True
+    float_matrices: bool = True
 
     def hold(self, tensor: QuantizedTensor) -> bool:
         """Whether the kernels hold these integers and scales as they are."""
@@ -102,7 +113,7 @@ class Pass(Protocol):
     """One compression step; a frozen dataclass of its options, checked when built."""
 
     def grid(self, name: str) -> tuple[int, int] | None:
-        """Bits and group that the pass will give a canonical tensor (group 0: a row), or None: left as it is."""
+        """Bits and group (0: a row, WHOLE: all of it) that the pass will give a tensor, or None: left as it is."""
 
     def spec(self, spec: DecoderSpec) -> DecoderSpec:
         """The spec that the pass will give a model of this spec."""

@@ -17,7 +17,7 @@ from ..model.spec import is_linear
 from ..model.tensors import QuantizedTensor
 from ..model.weights import dense
 from ..progress import track
-from .base import PassResult, Setting
+from .base import WHOLE, PassResult, Setting
 from .rtn import RoundToNearest, Tally, search_scales
 from .spool import Spool
 
@@ -45,6 +45,8 @@ class Gptq(RoundToNearest):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.group == WHOLE:
+            raise RecipeError("gptq: one scale for a whole matrix (group -1) is for rounding to nearest (rtn) only")
         if not 0 < self.damping < 1:
             raise RecipeError(f"gptq: 'damping' must lie between 0 and 1, found {self.damping}")
 

@@ -4,11 +4,14 @@ A name is decodable: ``w4g32-e8`` rounds linear weights to 4 bits in groups of 3
 
     none                    weights as they are
     w{bits}[g{group}]       bits of linear weights (4 or 8); without a group, one scale a row
+    w8t                     8 bits with one scale for each whole matrix, embedding and head included
       -gptq                 rounded by GPTQ on calibration text instead of each weight by itself
       -e{bits}              bits of the embedding (4, 8 or 16; default 8)
       -h{bits}              bits of the head (default: as the embedding); a tied one becomes a matrix of its own
-      -a{bits}              activations: 8 (int8, dynamic) or 32 (float); default: what the target prefers
-      -kv8                  key-value cache in int8, one scale a token and head; default: the float type
+      -a{bits}              activations: 8 (int8), 16 (int16, microcontrollers) or 32 (float); default: what the target
+                            prefers. int8 has scales of its own for every token, on microcontrollers measured ones
+      -kv8                  key-value cache in int8, one scale a token and head (microcontrollers: one a layer);
+                            default: the float type (microcontrollers: the type of the activations)
 
 A file in TOML says the same, pass by pass:
 
@@ -31,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EdgeError, RecipeError
 from ..registry import unknown
 from ..schema import dump, load
-from .base import PASSES, Pass, PassReport, Setting, WithinLimits
+from .base import PASSES, WHOLE, Pass, PassReport, Setting, WithinLimits
 from .gptq import Gptq
 from .rtn import RoundToNearest
 
@@ -45,11 +48,12 @@ BUILTIN = {
     "w4g32-e4": "4-bit weights and embedding: smallest",
     "w4g64": "4-bit weights in groups of 64, 8-bit embedding: faster, a little less exact",
     "w8": "8-bit weights with one scale a row: nearly lossless",
+    "w8-a16-kv8": "the same with int16 activations and an int8 cache: for microcontrollers",
     "none": "weights as they are",
 }
 _NAME = re.compile(
-    r"w(?P<bits>4|8)(?:g(?P<group>32|64|128))?(?P<gptq>-gptq)?(?:-e(?P<e>4|8|16))?(?:-h(?P<h>4|8|16))?(?:-a(?P<a>8|32))?"
-    r"(?:-kv(?P<kv>8))?"
+    r"(?:w(?P<bits>4|8)(?:g(?P<group>32|64|128))?(?P<gptq>-gptq)?|(?P<whole>w8t))"
+    r"(?:-e(?P<e>4|8|16))?(?:-h(?P<h>4|8|16))?(?:-a(?P<a>8|16|32))?(?:-kv(?P<kv>8))?"
 )
 _NONE = re.compile(r"none(?:-a(?P<a>32))?(?:-kv(?P<kv>8))?")
 
@@ -61,8 +65,8 @@ class Recipe:
     Attributes:
         name: what the user called it.
         passes: each a frozen dataclass of options.
-        activations: bits of the activations of packed weights (8: int8, dynamic; 32: float), or None to let the target
-            choose.
+        activations: bits of the activations of packed weights (8: int8; 16: int16; 32: float), or None to let the
+            target choose.
         kv_bits: bits of the key-value cache (8), or None for the program's float type.
     """
 
@@ -83,7 +87,7 @@ class Recipe:
         return model.with_weights(WithinLimits(model.weights, setting.limits)), tuple(reports)
 
     def grid(self, name: str) -> tuple[int, int] | None:
-        """Bits and group that the passes will give a canonical tensor (group 0: a row), or None: left in float."""
+        """Bits and group that the passes will give a canonical tensor (0: a row, WHOLE: all of it), or None: float."""
         found = None
         for step in self.passes:
             found = step.grid(name) or found
@@ -127,8 +131,8 @@ def open_recipe(name: str) -> Recipe:
     embedding = int(match["e"] or 8)
     kind = Gptq if match["gptq"] else RoundToNearest
     step = kind(
-        bits=int(match["bits"]),
-        group=int(match["group"] or 0),
+        bits=int(match["bits"] or 8),
+        group=WHOLE if match["whole"] else int(match["group"] or 0),
         embedding_bits=embedding,
         head_bits=int(match["h"] or embedding),
     )
@@ -149,8 +153,8 @@ def _from_file(path: Path) -> Recipe:
     if "pass" in data:
         data["passes"] = data.pop("pass")
     file = load(_File, {"name": path.stem, **data}, str(path), RecipeError)
-    if file.activations not in (None, 8, 32):
-        raise RecipeError(f"{path}: 'activations' must be 8 or 32, found {file.activations}")
+    if file.activations not in (None, 8, 16, 32):
+        raise RecipeError(f"{path}: 'activations' must be 8, 16 or 32, found {file.activations}")
     if file.kv_bits not in (None, 8):
         raise RecipeError(f"{path}: 'kv_bits' must be 8, found {file.kv_bits}")
     passes = tuple(_pass(path, number, entry) for number, entry in enumerate(file.passes, 1))

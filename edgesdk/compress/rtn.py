@@ -1,9 +1,10 @@
 """Round to nearest, with a scale search in every group.
 
 What it does: every linear weight is rounded to a signed grid of ``bits`` bits with one scale a group of ``group``
-inputs (0: one scale a row). The scale is searched: the entry of largest magnitude lands exactly on the low end of the
-grid (-8 of 4 bits; the scale takes the sign that this needs) or on the high end (7), whichever has the smaller squared
-error. A wider search finds smaller squared errors by clipping the largest entries, and measurably worse perplexity.
+inputs (0: one scale a row; -1: one for the whole matrix, as some int16 kernels of microcontrollers want it). The scale
+is searched: the entry of largest magnitude lands exactly on the low end of the grid (-8 of 4 bits; the scale takes the
+sign that this needs) or on the high end (7), whichever has the smaller squared error. A wider search finds smaller
+squared errors by clipping the largest entries, and measurably worse perplexity.
 Scales are portable (exact in bfloat16 and float16), so every converter can carry them.
 When to use it: always available, needs no data, takes seconds. Four bits cost a small model noticeable quality.
 What it costs: one pass over the weights; memory of one tensor.
@@ -23,16 +24,17 @@ from ..model.spec import is_linear
 from ..model.tensors import FLOAT16_TINY, QuantizedTensor, portable_scales
 from ..model.weights import dense
 from ..progress import track
-from .base import PassReport, PassResult, Setting
+from .base import WHOLE, PassReport, PassResult, Setting, one_scale
 from .spool import Spool
 
 if TYPE_CHECKING:
     import torch
 
     from ..model import DecoderSpec, Model
+    from .base import Limits
 
 BITS = (4, 8)
-GROUPS = (0, 32, 64, 128)
+GROUPS = (WHOLE, 0, 32, 64, 128)
 _CHUNK = 1 << 17  # elements searched at a time: a few arrays of them stay in a core's cache
 
 
@@ -42,7 +44,8 @@ class RoundToNearest:
 
     Attributes:
         bits: of every linear weight: 4 or 8, or 16 to leave them as they are.
-        group: inputs that share a scale: 32, 64 or 128; 0 for one scale a row.
+        group: inputs that share a scale: 32, 64 or 128; 0 for one scale a row; -1 for one scale a matrix, embedding and
+            head included (8 bits only).
         embedding_bits: of the embedding: 4, 8 or 16.
         head_bits: of the head: 4, 8 or 16. With 4 or 8, one that is tied to an embedding of other bits becomes a matrix
             of its own.
@@ -58,7 +61,9 @@ class RoundToNearest:
             if getattr(self, key) not in (*BITS, 16):
                 raise RecipeError(f"rtn: '{key}' must be 4, 8 or 16, found {getattr(self, key)!r}")
         if self.group not in GROUPS:
-            raise RecipeError(f"rtn: 'group' must be 0, 32, 64 or 128, found {self.group!r}")
+            raise RecipeError(f"rtn: 'group' must be -1, 0, 32, 64 or 128, found {self.group!r}")
+        if self.group == WHOLE and 4 in (self.bits, self.embedding_bits, self.head_bits):
+            raise RecipeError("rtn: one scale for a whole matrix (group -1) needs 8 bits, and 4 were asked for")
 
     def grid(self, name: str) -> tuple[int, int] | None:
         """Bits and group of a canonical tensor, or None when it stays as it is."""
@@ -70,7 +75,9 @@ class RoundToNearest:
             return None if self.bits == 16 else (self.bits, self.group)
         else:
             return None
-        return None if bits == 16 else (bits, (self.group or 32) if bits == 4 else 0)
+        if bits == 16:
+            return None
+        return (4, self.group or 32) if bits == 4 else (8, WHOLE if self.group == WHOLE else 0)
 
     def spec(self, spec: DecoderSpec) -> DecoderSpec:
         return replace(spec, tied=spec.tied and self.head_bits in (self.embedding_bits, 16))
@@ -88,12 +95,12 @@ class RoundToNearest:
         for name in track(setting.progress, "Rounding weights", names):
             stored = model.weights.get(model.spec.head_name if name == spec.head_name else name)
             bits, group = self.grid(name) or (0, 0)
-            if isinstance(stored, QuantizedTensor) and stored.bits == bits and limits.hold(stored):
+            if isinstance(stored, QuantizedTensor) and stored.bits == bits and _serves(stored, group, limits):
                 spool.write(name, stored)  # the checkpoint's own integers: nothing is rounded twice
                 tally.count(stored.scheme)
                 continue
             columns = stored.shape[1]
-            fitted = group or columns
+            fitted = group if group > 0 else columns
             if columns % fitted:
                 if model.spec.tied and not spec.tied and name == spec.head_name:
                     raise RecipeError(
@@ -101,9 +108,14 @@ class RoundToNearest:
                         f"{group}",
                         hint="leave out -h, and the head stays tied to the embedding",
                     )
-                tally.keep(name, columns, group)
-                continue
-            rounded, error = round_to_nearest(dense(stored), bits, fitted, signed_scales=limits.signed_scales)
+                if limits.float_matrices:
+                    tally.keep(name, columns, group)
+                    continue
+                bits, fitted = 8, columns
+                tally.note(f"{name} has 8 bits a row: its {columns} inputs are no multiple of {group}")
+            matrix = dense(stored)
+            shared = search_scales(matrix.reshape(1, -1), bits, limits.signed_scales)[0] if group == WHOLE else None
+            rounded, error = round_to_nearest(matrix, bits, fitted, signed_scales=limits.signed_scales, scale=shared)
             spool.write(name, rounded)
             tally.count(rounded.scheme, error)
 
@@ -136,9 +148,11 @@ class Tally:
 
 
 def round_to_nearest(
-    weight: torch.Tensor, bits: int, group: int, *, signed_scales: bool = True
+    weight: torch.Tensor, bits: int, group: int, *, signed_scales: bool = True, scale: torch.Tensor | None = None
 ) -> tuple[QuantizedTensor, float]:
     """Round a matrix [out, in] to the portable grid, with scales of either sign or only positive ones.
+
+    ``scale`` [1, 1] is used for every group instead of a search.
 
     Returns: the integers with their scales, and the relative squared error ``|w - q|^2 / |w|^2``.
     """
@@ -150,7 +164,10 @@ def round_to_nearest(
     error = 0.0
     for start, stop in _row_chunks(rows, columns):
         groups = weight[start:stop].reshape(-1, group)
-        best, lost = search_scales(groups, bits, signed_scales)
+        if scale is None:
+            best, lost = search_scales(groups, bits, signed_scales)
+        else:
+            best, lost = scale.expand(len(groups), 1), _error(groups, scale, bits)
         scales[start:stop] = best.view(stop - start, -1)
         values[start:stop] = _round(groups, best, bits).view(stop - start, columns).to(torch.int8)
         error += float(lost.sum())
@@ -168,11 +185,20 @@ def search_scales(groups: torch.Tensor, bits: int, signed: bool) -> tuple[torch.
     for end in (low, high):
         scale = portable_scales(peak / end if signed else peak.abs() / abs(end))
         scale = torch.where(scale == 0, FLOAT16_TINY, scale)  # a group of zeros
-        error = (_round(groups, scale, bits).mul_(scale) - groups).square_().sum(1, keepdim=True)
-        anchored.append((scale, error))
+        anchored.append((scale, _error(groups, scale, bits)))
     (low_scale, low_error), (high_scale, high_error) = anchored
     better = low_error <= high_error
     return torch.where(better, low_scale, high_scale), torch.where(better, low_error, high_error)
+
+
+def _error(groups: torch.Tensor, scale: torch.Tensor, bits: int) -> torch.Tensor:
+    """Squared error of each group: [n, 1]."""
+    return (_round(groups, scale, bits).mul_(scale) - groups).square_().sum(1, keepdim=True)
+
+
+def _serves(stored: QuantizedTensor, group: int, limits: Limits) -> bool:
+    """Whether integers of a checkpoint can stay as they are."""
+    return limits.hold(stored) and (group != WHOLE or one_scale(stored))
 
 
 def _round(groups: torch.Tensor, scale: torch.Tensor, bits: int) -> torch.Tensor:

@@ -1,0 +1,149 @@
+"""Products with weights and caches, the embedding and the head, in each arithmetic.
+
+Weights keep the pass's integers and scales: an int8 matrix has its scales as the scales of its rows. An int8 embedding
+is looked up in a table declared with the scale 1, and the row multiplied by its own scale from a second table: TFLM's
+EMBEDDING_LOOKUP knows one scale only. A tied head is a second tensor over the same buffer, with the scales of the rows.
+
+int16 kernels of microcontrollers take matrices with one scale. Rows with scales of their own are declared with one
+(1.0), and the float product is multiplied by the scales.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgesdk.compress.base import one_scale
+from edgesdk.model.tensors import QuantizedTensor
+from edgesdk.model.weights import dense
+
+from .graph import Grid, Value
+from .numerics import KIND, Numerics, grid_of
+from .ops import Ops
+
+if TYPE_CHECKING:
+    from edgesdk.model import Model
+    from edgesdk.model.weights import Stored
+
+SCALES = ".scales"
+_ONE = Grid(np.ones(1, np.float32))
+
+
+class Linears:
+    """Emits products; in a float graph it lists the tensors whose ranges a static graph needs."""
+
+    def __init__(self, ops: Ops, model: Model, numerics: Numerics) -> None:
+        self._o, self._model, self._numerics = ops, model, numerics
+        self._kind = KIND[numerics.linear]
+        self._quantized: dict[tuple[int, str], Value] = {}
+        self._tied: Value | None = None
+        self.points: list[Value] = []
+        self.scores: list[Value] = []
+
+    def embedding(self, tok: Value) -> Value:
+        """The float row [1, hidden] of a token."""
+        o, table = self._o, self._model.weights.get("embed.weight")
+        if not isinstance(table, QuantizedTensor):
+            self._tied = o.floats("embed.weight", dense(table).numpy())
+            return o.lookup(tok, self._tied, "embed")
+        scales = table.scales.numpy()
+        if one_scale(table):
+            self._tied = o.graph.constant("embed.weight", table.values.numpy(), Grid(scales[0]))
+            return o.lookup(tok, self._tied, "embed")
+        self._tied = o.graph.constant("embed.weight", table.values.numpy(), _ONE)
+        row = o.lookup(tok, self._tied, "embed.row")
+        scale = o.lookup(tok, o.floats("embed.weight" + SCALES, scales), "embed.scale")
+        return o.multiply(row, scale, "embed")
+
+    def head(self, x: Value) -> Value:
+        """Logits [1, vocab], in integers where the arithmetic is static."""
+        name = self._model.spec.head_name
+        return self._product(x, "logits", name, self._model.weights.get(name), as_integers=True)
+
+    def product(self, x: Value, name: str, near: Value | None = None) -> Value:
+        """``x @ weight.T + bias`` in float, or onto the grid of ``near`` when nothing follows the product."""
+        bias = f"{name}.bias" if f"{name}.bias" in self._model.spec.tensors() else None
+        weight = f"{name}.weight"
+        raw = f"{name}.product" if bias else f"{name}.out"
+        found = self._product(x, raw, weight, self._model.weights.get(weight), near=None if bias else near)
+        if bias is None:
+            return found
+        values = dense(self._model.weights.get(bias)).numpy().reshape(1, -1)
+        return self._o.add(self.floating(found), self._o.floats(bias, values), f"{name}.out")
+
+    def _product(
+        self, x: Value, name: str, weight: str, stored: Stored, *, near: Value | None = None, as_integers: bool = False
+    ) -> Value:
+        o, numerics = self._o, self._numerics
+        if not isinstance(stored, QuantizedTensor):
+            return o.fully_connected(self.floating(x), self._floats(weight, stored), name)
+        if not numerics.static:
+            matrix = self._integers(weight, stored)
+            if numerics.linear == "float":
+                matrix = o.dequantize(matrix, f"{weight}.float")
+            return self._point(o.fully_connected(self._point(self.floating(x)), matrix, name))
+        x = self.measured(x, self._kind)
+        found = numerics.ranges[name]
+        if self._kind == "INT16" and not one_scale(stored):
+            scales = stored.scales.numpy().reshape(1, -1)
+            grid = grid_of(found.divided(scales), self._kind)
+            units = o.fully_connected(x, self._integers(weight, stored, one=True), f"{name}.units", grid)
+            return o.multiply(self.floating(units), o.floats(weight + SCALES, scales), name)
+        grid = grid_of(found, self._kind)
+        if near is not None and near.kind == self._kind:
+            assert near.grid is not None
+            grid = near.grid
+        product = o.fully_connected(x, self._integers(weight, stored), name, grid)
+        return product if as_integers or (near is not None and near.kind == self._kind) else self.floating(product)
+
+    def batch_matmul(self, a: Value, b: Value, name: str, measured: str | None = None) -> Value:
+        """``a @ b^T`` in the arithmetic of attention, on the grid of its range or of the one called ``measured``."""
+        if a.kind == "FLOAT32":
+            found = self._o.batch_matmul(a, b, name)
+            return found if measured else self._point(found)
+        return self._o.batch_matmul(a, b, name, self._numerics.grid(measured or name, a.kind))
+
+    def measured(self, x: Value, kind: str, name: str | None = None) -> Value:
+        """A tensor on the grid of its own measured range, or of the one called ``name``."""
+        if kind == "FLOAT32":
+            return self._point(self.floating(x))
+        if x.kind == kind:
+            return x
+        key = (x.index, kind)
+        if key not in self._quantized:
+            grid = self._numerics.grid(name or x.name, kind)
+            self._quantized[key] = self._o.quantize(x, kind, f"{x.name}.{kind.lower()}", grid)
+        return self._quantized[key]
+
+    def onto(self, x: Value, like: Value) -> Value:
+        """A tensor on the grid of another."""
+        if x.kind == "FLOAT32" and like.kind == "FLOAT32":
+            return self._point(x)
+        if x.kind == like.kind:
+            return x
+        assert like.grid is not None
+        return self._o.quantize(x, like.kind, f"{x.name}.{like.kind.lower()}", like.grid)
+
+    def floating(self, x: Value) -> Value:
+        """A tensor in float32."""
+        return x if x.kind == "FLOAT32" else self._o.dequantize(x, f"{x.name}.float")
+
+    def _point(self, x: Value) -> Value:
+        self.points.append(x)
+        return x
+
+    def _floats(self, name: str, stored: Stored) -> Value:
+        if name == "embed.weight" and self._tied is not None and self._tied.kind == "FLOAT32":
+            return self._tied
+        return self._o.floats(name, dense(stored).numpy())
+
+    def _integers(self, name: str, stored: QuantizedTensor, *, one: bool = False) -> Value:
+        grid = (
+            _ONE if one else Grid(stored.scales[0].numpy() if one_scale(stored) else stored.scales.numpy().reshape(-1))
+        )
+        if name == "embed.weight" and self._tied is not None:
+            if self._tied.grid is not None and np.array_equal(self._tied.grid.scales, grid.scales):
+                return self._tied
+            return self._o.graph.alias(self._tied, "head.weight", grid)
+        return self._o.graph.constant(name, stored.values.numpy(), grid)

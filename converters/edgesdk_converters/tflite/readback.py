@@ -1,0 +1,41 @@
+"""Reads weights back out of a written program, to prove that they are the pass's own integers and scales."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from edgesdk.model.tensors import QuantizedTensor
+
+from .format import read_file, scales_of
+from .linear import SCALES
+
+
+def read_packed(path: Path) -> dict[str, QuantizedTensor]:
+    """Every int8 matrix of a program by the name of its weight (``layers.0.q.weight``, ``embed.weight`` ...).
+
+    A tied head is ``head.weight`` where the program has a tensor of its own for it.
+
+    Raises:
+        BundleError: the file cannot be read.
+    """
+    file = read_file(path)
+    named = {tensor.name.decode(): tensor for tensor in file.graph.tensors}
+    found = {}
+    for name, tensor in named.items():
+        data = file.data(tensor)
+        if data is None or file.kind(tensor) != "INT8" or not name.endswith(".weight"):
+            continue
+        rows, columns = map(int, tensor.shape)
+        scales = scales_of(tensor)
+        if name + SCALES in named:  # the integers are declared with the scale 1
+            assert scales.tolist() == [1.0]
+            stored = file.data(named[name + SCALES])
+            assert stored is not None
+            scales = stored.view(np.float32)
+        wide = np.broadcast_to(scales.astype(np.float32), rows).copy().reshape(rows, 1)
+        values = data.view(np.int8).reshape(rows, columns).copy()
+        found[name] = QuantizedTensor(torch.from_numpy(values), torch.from_numpy(wide), 8, columns)
+    return found
