@@ -67,6 +67,19 @@ class Board:
         return self.ram_kb * 1024
 
 
+@dataclass(frozen=True)
+class Footprint:
+    """What a runtime takes on a core without any model, measured by linking it.
+
+    Attributes:
+        flash: code and constants, bytes.
+        ram: its own variables without the stack, bytes.
+    """
+
+    flash: int
+    ram: int
+
+
 def microcontroller_dir() -> Path:
     """The folder of everything that microcontroller targets share."""
     return targets_dir() / "cortex-m"
@@ -90,6 +103,13 @@ def open_board(name: str) -> Board:
     if board.core not in cores():
         raise TargetError(f"{path}: {unknown('core', board.core, cores())}")
     return board
+
+
+def boards_with(core: str | None = None) -> list[Board]:
+    """Real boards, of one core or of all, the smallest first."""
+    found = [open_board(name) for name in board_names()]
+    chosen = [board for board in found if board.emulator is None and core in (None, board.core)]
+    return sorted(chosen, key=lambda board: (board.ram_kb, board.flash_kb, board.name))
 
 
 def cores() -> dict[str, tuple[str, ...]]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .model import DecoderSpec, Model
     from .progress import Progress
     from .session import Session, TextRunner
-    from .targets import FloatType, Target
+    from .targets import FloatType, RuntimeRange, Target
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,16 @@ class Program:
         facts: what the runtime needs to know, and what the converter wants in the manifest.
         tools: versions of the libraries that made it.
         not_run: why it cannot run on this computer, or None when it can.
+        runtime: what runs it, where that is not the target's runtime.
+        made_from_it: folders that hold the program once more in another form, such as a firmware project.
     """
 
     main: str
     facts: Mapping[str, Any] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)
     not_run: str | None = None
+    runtime: RuntimeRange | None = None
+    made_from_it: tuple[str, ...] = ()
 
 
 class Converter(Protocol):
@@ -83,8 +87,8 @@ class Converter(Protocol):
 
     name: str
 
-    def limits(self) -> Limits:
-        """What its kernels cannot hold of the portable grid."""
+    def limits(self, delegate: str | None = None) -> Limits:
+        """What its kernels cannot hold of the portable grid, on a hardware path."""
 
     def check(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
         """Refuse, before any work, what the runtime cannot run or hold exactly.

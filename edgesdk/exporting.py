@@ -123,11 +123,11 @@ def export(
     for warning in warnings:
         progress.note(warning)
     with _staging(out) as (folder, scratch):
-        compressed, reports = recipe(opened, Setting(scratch, progress, converter.limits()))
+        compressed, reports = recipe(opened, Setting(scratch, progress, converter.limits(options.delegate)))
         program = converter.convert(compressed, options, folder, progress)
         notes = [*warnings, *(note for report in reports for note in report.notes)]
         _write_texts(opened, folder)
-        if (larger := _not_smaller(opened, folder)) is not None:
+        if (larger := _not_smaller(opened, folder, program)) is not None:
             notes.append(larger)
             progress.note(larger)
         measured = _Measured()
@@ -184,9 +184,10 @@ def _write_texts(model: Model, folder: Path) -> None:
         shutil.copyfile(licence, folder / "licences" / licence.name)
 
 
-def _not_smaller(model: Model, folder: Path) -> str | None:
+def _not_smaller(model: Model, folder: Path, program: Program) -> str | None:
     before = model.origin.bytes
-    after = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    files = (path for path in folder.rglob("*") if path.is_file())
+    after = sum(path.stat().st_size for path in files if path.relative_to(folder).parts[0] not in program.made_from_it)
     if not before or after < before:
         return None
     return f"the bundle ({estimate.megabytes(after)}) is not smaller than the checkpoint ({estimate.megabytes(before)})"
@@ -270,7 +271,7 @@ def _manifest(
 
     special = model.tokenizer.special if model.tokenizer else None
     template = model.tokenizer is not None and model.tokenizer.chat_template is not None
-    runtime = target.runtime
+    runtime = program.runtime or target.runtime
     return bundles.Manifest(
         schema=bundles.SCHEMA,
         model=records.ModelIdentity(

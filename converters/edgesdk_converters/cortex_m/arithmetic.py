@@ -76,8 +76,8 @@ def norm(x: Floats, weight: Floats, bias: Floats | None, eps: np.float32) -> Flo
     if bias is not None:
         x = x - (lanes_sum(x) / size)[..., None]
     factor = F(1) / np.sqrt(lanes_sum(x * x) / size + eps)
-    y: Floats = (x * factor[..., None]) * weight
-    return y if bias is None else y + bias
+    scaled: Floats = (x * factor[..., None]) * weight
+    return scaled if bias is None else np.add(scaled, bias)
 
 
 def activate(kind: str, x: Floats) -> Floats:
@@ -101,5 +101,4 @@ def quantize(x: Floats) -> tuple[Floats, np.float32]:
 def round_up_bfloat16(value: np.float32) -> np.float32:
     """The next bfloat16 that is not below a positive value."""
     bits = (np.array(value, F).view(np.uint32) + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)
-    found: np.float32 = bits.view(F)[()]
-    return found
+    return F(bits.view(F))

@@ -42,7 +42,8 @@ class _Product:
             y = sums[:, 0] * (self._scales[:, 0] * scale)
         else:
             y = np.cumsum(sums * self._scales, axis=1, dtype=F)[:, -1] * scale
-        return y if self._bias is None else y + self._bias
+        found: Floats = y if self._bias is None else y + self._bias
+        return found
 
 
 class _Layer:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgesdk.boards import Board, board_names, cores, microcontroller_dir, open_board
+
+if TYPE_CHECKING:
+    from edgesdk.model import Tokenizer
 
 FOLDER = "firmware"
 _LINE_BYTES = 384  # of a command; a prompt is shorter
@@ -42,6 +46,12 @@ def write_project(image: Path, ram_bytes: int, context: int, piece_bytes: int, f
     (model / "lm_config.h").write_text(settings, encoding="utf-8", newline="\n")
     with (model / "model_image.c").open("w", encoding="ascii", newline="\n") as file:
         file.writelines(c_array("model_image", image.read_bytes()))
+
+
+def longest_piece(tokenizer: Tokenizer | None) -> int:
+    """Bytes that are enough for the text of one token: its own, a character held back, and replacement characters."""
+    pieces = tokenizer.backend.get_vocab(with_added_tokens=True) if tokenizer is not None else {}
+    return max((len(piece.encode()) for piece in pieces), default=0) + 16
 
 
 def config_header(ram_bytes: int, context: int, piece_bytes: int) -> str:

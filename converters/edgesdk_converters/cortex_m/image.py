@@ -22,9 +22,10 @@ from edgesdk.model.rope import inverse_frequencies
 from edgesdk.model.tensors import QuantizedTensor, pack_nibbles, scale_storage
 from edgesdk.model.weights import dense
 
+from .layout import HEADER, LAYER, LINEAR, MATRIX, capacity, most_groups, ram, rotations, scratch_floats, widest_input
+
 if TYPE_CHECKING:
     from edgesdk.model import DecoderSpec, Model
-    from edgesdk.model.spec import Layer
     from edgesdk.model.weights import Stored
 
 CHECKED_FROM = 16  # the CRC is of the bytes behind it
@@ -34,11 +35,6 @@ ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
 _BFLOAT16, _FLOAT32 = 0, 1
 LAYER_NORM, POSITIONS = 1, 2
 GATED, QK_NORM, POST_NORMS = 1, 2, 4
-MATRIX = struct.Struct("<8I")
-LAYER = struct.Struct("<8I2f6I")
-HEADER = struct.Struct("<21I3f")
-_CACHE_RECORD = 16  # sizeof(lm_cache) where pointers have 32 bits
-LINEAR = ("q", "k", "v", "o", "gate", "up", "down")
 
 
 @dataclass(frozen=True)
@@ -56,64 +52,6 @@ class Matrix:
 
     def pack(self) -> bytes:
         return MATRIX.pack(*astuple(self))
-
-
-@dataclass(frozen=True)
-class Ram:
-    """Bytes of RAM by use, as ``lm_open`` lays it out on a 32-bit core.
-
-    Attributes:
-        kv_cache: keys, values and their scales.
-        work: the residual stream, vectors, and the largest of attention, MLP and logits.
-    """
-
-    kv_cache: int
-    work: int
-
-    @property
-    def total(self) -> int:
-        return self.kv_cache + self.work
-
-
-def capacity(layer: Layer, context: int) -> int:
-    """Positions that a layer's cache holds."""
-    return min(layer.attention.window or context, context)
-
-
-def scratch_floats(spec: DecoderSpec, context: int) -> int:
-    """Floats of the largest block: attention, MLP, or the logits."""
-    largest = spec.vocab
-    for layer in spec.layers:
-        attention = layer.attention
-        attending = attention.q_size + 2 * attention.kv_size + attention.head_dim + capacity(layer, context)
-        largest = max(largest, attending, layer.mlp.size * (2 if layer.mlp.gated else 1))
-    return largest
-
-
-def widest_input(spec: DecoderSpec) -> int:
-    """The longest vector that meets a matrix."""
-    return max(spec.hidden, *(max(layer.attention.q_size, layer.mlp.size) for layer in spec.layers))
-
-
-def rotations(spec: DecoderSpec) -> int:
-    """Frequencies in all rotary tables."""
-    return sum(head_dim // 2 for _, head_dim in spec.ropes)
-
-
-def ram(spec: DecoderSpec, context: int) -> Ram:
-    """What a model needs in RAM; groups of 4-bit weights are taken as 32, the most there can be."""
-    cache = len(spec.layers) * _CACHE_RECORD
-    for layer in spec.layers:
-        slots = capacity(layer, context)
-        cache += 2 * _eight(slots * layer.attention.kv_size) + 2 * _eight(2 * slots)
-    work = 2 * _eight(4 * spec.hidden) + _eight(16 * rotations(spec)) + _eight(4 * scratch_floats(spec, context))
-    widest = widest_input(spec)
-    return Ram(_eight(cache), work + _eight(2 * widest) + _eight(4 * most_groups(spec)))
-
-
-def most_groups(spec: DecoderSpec) -> int:
-    """Groups of the longest 4-bit row."""
-    return math.ceil(widest_input(spec) / 32)
 
 
 def write_image(model: Model, context: int, tokenizer: bytes, path: Path) -> int:
@@ -300,14 +238,9 @@ def _turns(frequencies: torch.Tensor) -> Iterator[int]:
         yield round(value / (2 * math.pi) * 2**32) % 2**32
 
 
-def _eight(count: int) -> int:
-    return (count + 7) // 8 * 8
-
-
 def _crc(file: BinaryIO, start: int) -> int:
     file.seek(start)
     found = 0
     while block := file.read(1 << 20):
         found = zlib.crc32(block, found)
     return found
-

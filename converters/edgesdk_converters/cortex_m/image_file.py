@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 from edgesdk.errors import BundleError
 
 from .arithmetic import F, Floats
-from .image import ACTIVATIONS, CHECKED_FROM, GATED, HEADER, LAYER, LAYER_NORM, LINEAR, MAGIC, MATRIX, VERSION, Matrix
+from .image import ACTIVATIONS, CHECKED_FROM, GATED, LAYER_NORM, MAGIC, VERSION, Matrix
+from .layout import HEADER, LAYER, LINEAR, MATRIX
 
 _DAMAGED = "the bundle is damaged: copy or export it again"
 _NORMS = ("attn_norm", "q_norm", "k_norm", "post_attn_norm", "mlp_norm", "post_mlp_norm")
 MatrixRecord = Matrix
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,13 @@ class _Embedding:
 
     def row(self, token: int) -> Floats:
         groups = self._scales.shape[1]
-        scaled = self._values[token].astype(F).reshape(groups, -1) * self._scales[token][:, None]
-        return scaled.reshape(-1) * self._factor
+        scaled: Floats = self._values[token].astype(F).reshape(groups, -1) * self._scales[token][:, None]
+        row: Floats = scaled.reshape(-1) * self._factor
+        return row
 
 
 class ImageFile:
-    """A whole image, mapped and checked."""
+    """A whole image, read and checked."""
 
     def __init__(self, path: Path) -> None:
         """Check magic, version, size and CRC.
@@ -64,7 +68,7 @@ class ImageFile:
         Raises:
             BundleError: what is wrong with it.
         """
-        self._data = np.memmap(path, np.uint8, mode="r") if path.stat().st_size else np.zeros(0, np.uint8)
+        self._data = path.read_bytes()
         if len(self._data) < HEADER.size + 2 * MATRIX.size:
             raise BundleError(f"{path.name}: {len(self._data)} bytes are no image of a model", hint=_DAMAGED)
         fields = HEADER.unpack_from(self._data)
@@ -80,7 +84,8 @@ class ImageFile:
             raise BundleError(f"{path.name}: its bytes were changed since it was written", hint=_DAMAGED)
         self.vocab, self.hidden, self.context, count, self._flags = fields[4:9]
         self.ram, self.may_slide = fields[9], bool(fields[13])
-        rotations, frequencies, layers, self.final_norm, positions, self._tokenizer, self._tokenizer_size = fields[14:21]
+        rotations, frequencies, layers, self.final_norm, positions = fields[14:19]
+        self._tokenizer, self._tokenizer_size = fields[19:21]
         self.norm_eps, self._embedding_scale, self.logit_softcap = (F(value) for value in fields[21:24])
         self.frequencies = self._view(frequencies, np.uint32, rotations)
         self.positions = (
@@ -94,7 +99,7 @@ class ImageFile:
     @property
     def tokenizer(self) -> bytes:
         """The tokenizer's table."""
-        return self._data[self._tokenizer : self._tokenizer + self._tokenizer_size].tobytes()
+        return self._data[self._tokenizer : self._tokenizer + self._tokenizer_size]
 
     def floats(self, offset: int, count: int) -> Floats:
         """float32 values at an offset."""
@@ -109,7 +114,7 @@ class ImageFile:
         """Integers [rows, columns] and scales [rows, groups]."""
         count, groups = record.rows * record.columns, record.columns // record.group
         if record.bits == 8:
-            values: NDArray[np.int8] = self._view(record.values, np.int8, count)
+            values = self._view(record.values, np.int8, count)
         else:
             packed = self._view(record.values, np.uint8, count // 2)
             values = (np.stack((packed & 15, packed >> 4), axis=1).astype(np.int8) - 8).reshape(-1)
@@ -155,6 +160,5 @@ class ImageFile:
     def _record(self, at: int) -> MatrixRecord:
         return Matrix(*MATRIX.unpack_from(self._data, at))
 
-    def _view(self, offset: int, kind: type, count: int) -> NDArray[np.generic]:
+    def _view(self, offset: int, kind: type[Number], count: int) -> NDArray[Number]:
         return np.frombuffer(self._data, kind, count, offset)
-

@@ -297,6 +297,8 @@ def _alphabet() -> list[str]:
 def _fallback_bytes(vocab: dict[str, int]) -> list[int]:
     names = [f"<0x{byte:02X}>" for byte in range(256)]
     lacking = [name for name in names if name not in vocab]
+    if _MARK not in vocab:  # each space would be three tokens, more than the scratch memory that the header promises
+        _refuse(f"byte fallback without '{_MARK}', the space, in its vocabulary")
     if lacking:
         _refuse(f"byte fallback without all 256 byte tokens ('{lacking[0]}' is missing)")
     return [vocab[name] for name in names]

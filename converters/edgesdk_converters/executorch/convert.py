@@ -41,7 +41,7 @@ class ExecuTorchConverter:
 
     name = "executorch"
 
-    def limits(self) -> Limits:
+    def limits(self, delegate: str | None = None) -> Limits:
         from .packing import LIMITS
 
         return LIMITS

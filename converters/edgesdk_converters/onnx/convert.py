@@ -34,7 +34,7 @@ class OnnxConverter:
 
     name = "onnx"
 
-    def limits(self) -> Limits:
+    def limits(self, delegate: str | None = None) -> Limits:
         return Limits()
 
     def check(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:

@@ -29,7 +29,7 @@ class TfliteConverter:
 
     name = "tflite"
 
-    def limits(self) -> Limits:
+    def limits(self, delegate: str | None = None) -> Limits:
         return Limits(signed_scales=False, grouped_bytes=False, zero_points=False)
 
     def check(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:

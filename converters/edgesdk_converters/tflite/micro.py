@@ -45,7 +45,7 @@ class TfliteMicro:
 
     name = "tflm"
 
-    def limits(self) -> Limits:
+    def limits(self, delegate: str | None = None) -> Limits:
         return Limits(signed_scales=False, grouped_bytes=False, zero_points=False)
 
     def check(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:

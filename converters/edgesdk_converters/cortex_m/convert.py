@@ -1,0 +1,220 @@
+"""The converter for microcontrollers: the C99 runtime's image with its firmware, or a TensorFlow Lite Micro model."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgesdk.boards import Footprint, boards_with
+from edgesdk.compress.base import Limits
+from edgesdk.converter import Converter, MemoryPlan, Program, ProgramOptions
+from edgesdk.errors import EdgeError, MissingExtraError, RecipeError, TargetError
+from edgesdk.estimate import refuse_schemes, tensor_bits
+from edgesdk.model.spec import is_linear
+from edgesdk.targets import RuntimeRange
+
+from .layout import image_bytes, ram, widest_input
+
+if TYPE_CHECKING:
+    from edgesdk.compress.recipe import Recipe
+    from edgesdk.model import DecoderSpec, Model
+    from edgesdk.progress import Progress
+    from edgesdk.session import Session, TextRunner
+    from edgesdk.targets import Target
+
+IMAGE_FILE = "model.lm"
+GOLDEN_FILE = "golden.json"
+TFLM = "tflm"
+STACK_BYTES = 4096
+_TFLM_RUNTIME = RuntimeRange("tflite-micro", ">=0.dev20260101")
+_GOLDEN_TOKENS = 32
+_LONGEST_ROW = (1 << 31) // (128 * 128)  # products of int8 that a sum of 32 bits holds
+_HOLDS = "w8, and w4 with groups of 32, 64, 128 or a row"
+_RUNNER_RAM = 1400  # of the runner's own variables where no compiler is at hand to measure them (1340 on a Cortex-M3)
+
+
+class CortexMConverter:
+    """Programs for microcontrollers."""
+
+    name = "cortex_m"
+
+    def limits(self, delegate: str | None = None) -> Limits:
+        if delegate == TFLM:
+            return _tflm().limits(delegate)
+        return Limits(grouped_bytes=False, zero_points=False, float_matrices=False)
+
+    def check(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
+        if options.delegate == TFLM:
+            _tflm().check(spec, recipe, options, target)
+            return
+        refuse_schemes(spec, recipe, target)
+        if options.activations != 8:
+            raise RecipeError(
+                f"the C99 runtime computes with int8 activations, not with the {options.activations} bits that recipe "
+                f"{recipe.name} asks for",
+                hint=f"leave out -a{options.activations}, or add --delegate {TFLM}",
+            )
+        for name in spec.tensors():
+            grid = recipe.grid(name)
+            if grid is None and (name in ("embed.weight", "head.weight") or is_linear(name)):
+                raise RecipeError(
+                    f"the C99 runtime holds {_HOLDS}; recipe {recipe.name} leaves {name} in float",
+                    hint=f"use --recipe w8 or w4g32, or --delegate {TFLM} for float",
+                )
+        for layer in spec.layers:
+            if layer.attention.head_dim % 2:
+                raise TargetError(f"rotary embedding needs an even head size, found {layer.attention.head_dim}")
+        if widest_input(spec) > _LONGEST_ROW:
+            raise TargetError(f"rows of {widest_input(spec)} inputs do not fit the kernels' 32-bit sums")
+        self._refuse_boards(spec, recipe, options, target)
+
+    def _refuse_boards(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
+        """Stop where the program fits no board of the target: by how much, and what would make it fit."""
+        boards = [board for core in target.cores for board in boards_with(core)]
+        plan = self.plan(spec, recipe, options)
+        if not boards or any(plan.program <= board.flash and plan.peak <= board.ram for board in boards):
+            return
+        roomiest = max(boards, key=lambda board: (min(board.flash - plan.program, board.ram - plan.peak), board.name))
+        needs = f"{kilobytes(plan.program)} of flash and {kilobytes(plan.peak)} of RAM"
+        has = f"{roomiest.name} has {kilobytes(roomiest.flash)} and {kilobytes(roomiest.ram)}"
+        raise TargetError(
+            f"no board of {target.name} holds this program: it needs {needs} at a context of {options.context}; {has}, "
+            f"so {_missing(plan.program - roomiest.flash, plan.peak - roomiest.ram)}",
+            hint=_way_out(spec, recipe, plan, roomiest.flash, roomiest.ram),
+        )
+
+    def plan(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> MemoryPlan:
+        if options.delegate == TFLM:
+            return _tflm().plan(spec, recipe, options)
+        needed = ram(spec, options.context)
+        program = image_bytes(spec, tensor_bits(spec, recipe, options)) + 22_000
+        return MemoryPlan(program, 0, needed.kv_cache, needed.work, _RUNNER_RAM + STACK_BYTES)
+
+    def remarks(self, spec: DecoderSpec, options: ProgramOptions) -> Sequence[str]:
+        if options.delegate == TFLM:
+            return _tflm().remarks(spec, options)
+        return (
+            "weights are read in place from flash; activations are int8 with one scale a vector, keys and values int8 "
+            "with one scale a token",
+        )
+
+    def footprint(self, core: str) -> Footprint | None:
+        """Flash and RAM of the firmware on a core, without any model; None without a compiler for it."""
+        from .footprint import footprint
+
+        return footprint(core)
+
+    def convert(self, model: Model, options: ProgramOptions, folder: Path, progress: Progress) -> Program:
+        if options.delegate == TFLM:
+            return replace(_tflm().convert(model, options, folder, progress), runtime=_TFLM_RUNTIME)
+        try:
+            import torch  # noqa: F401
+        except ModuleNotFoundError:
+            raise MissingExtraError("torch", "model") from None
+
+        from .firmware import FOLDER, longest_piece, write_project
+        from .image import write_image
+        from .tokenizer_table import tokenizer_table
+
+        table = tokenizer_table(model.tokenizer) if model.tokenizer is not None else b""
+        needed = ram(model.spec, options.context)
+        with progress.stage("Writing the image and the firmware", 3) as stage:
+            size = write_image(model, options.context, table, folder / IMAGE_FILE)
+            stage.advance()
+            project = folder / FOLDER
+            project.mkdir()
+            write_project(folder / IMAGE_FILE, needed.total, options.context, longest_piece(model.tokenizer), project)
+            stage.advance()
+            golden = _golden(folder / IMAGE_FILE, model)
+            (project / GOLDEN_FILE).write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
+            stage.advance()
+        facts = {
+            "form": "c99",
+            "image": size,
+            "ram": {"kv_cache": needed.kv_cache, "work": needed.work},
+            "tokenizer": len(table),
+            "firmware": FOLDER,
+        }
+        return Program(IMAGE_FILE, facts, made_from_it=(FOLDER,))
+
+    def open(self, main: Path, context: int, threads: int | None = None) -> Session:
+        if main.suffix != Path(IMAGE_FILE).suffix:
+            return _tflm().open(main, context, threads)
+        from .double import DoubleSession
+
+        return DoubleSession(main)
+
+    def text_runner(self, main: Path, tokenizer: Path) -> TextRunner:
+        raise EdgeError("a microcontroller's runner runs on its board", hint="run without --runner, or build firmware/")
+
+
+def _tflm() -> Converter:
+    try:
+        from edgesdk_converters.tflite import micro
+    except ModuleNotFoundError as failure:
+        raise MissingExtraError(failure.name or "ai_edge_litert", "tflm") from None
+    return micro.TFLM
+
+
+def _golden(image: Path, model: Model) -> dict[str, Any]:
+    """Tokens and hashes of logits that every correct firmware gives: greedy, from the prefix or token 0."""
+    from .double import DoubleSession
+
+    session = DoubleSession(image)
+    prompt = list(model.tokenizer.special.prefix) if model.tokenizer is not None else []
+    prompt = prompt or [0]
+    tokens: list[int] = []
+    hashes: list[str] = []
+    logits = session.prefill(prompt)
+    for number in range(min(_GOLDEN_TOKENS, session.context - len(prompt))):
+        if number:
+            logits = session.decode(tokens[-1])
+        hashes.append(f"{zlib.crc32(logits.astype('<f4').tobytes()):08x}")
+        tokens.append(int(logits.argmax()))
+    return {"prompt": prompt, "tokens": tokens, "logits_crc32": hashes}
+
+
+def _missing(flash: int, memory: int) -> str:
+    parts = [f"{kilobytes(flash)} of flash"] if flash > 0 else []
+    parts += [f"{kilobytes(memory)} of RAM"] if memory > 0 else []
+    return " and ".join(parts) + " are missing"
+
+
+def _way_out(spec: DecoderSpec, recipe: Recipe, plan: MemoryPlan, flash: int, memory: int) -> str:
+    """What would make it fit the roomiest board."""
+    found = []
+    if plan.program > flash:
+        rows = spec.vocab * spec.hidden * (1 if spec.tied else 2)
+        share = rows / max(1, spec.parameters)
+        found.append("a smaller recipe (w4g32-e4)" if "4" not in recipe.name else "a smaller model")
+        if share > 0.4:
+            found.append(f"a smaller vocabulary (its {spec.vocab} rows are {share:.0%} of the weights)")
+    if plan.peak > memory:
+        longest = longest_context(spec, memory - plan.runtime)
+        found.append(f"--context {longest}" if longest else "a model with fewer layers or key-value heads")
+    return "what would make it fit: " + ", and ".join(found)
+
+
+def longest_context(spec: DecoderSpec, memory: int) -> int:
+    """The largest context whose caches and work fit into ``memory`` bytes; 0 when none does."""
+    low, high = 0, spec.context
+    while low < high:
+        middle = (low + high + 1) // 2
+        if ram(spec, middle).total <= memory:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def kilobytes(count: float) -> str:
+    """Bytes as text in units of 1024, as data sheets of microcontrollers count."""
+    return f"{math.ceil(count / 1024):,} KB"
+
+
+CONVERTER = CortexMConverter()
