@@ -574,6 +574,7 @@ def changed(kind: str, **parts: Any) -> Tokenizer:
         ("gpt2", {"model": {"end_of_word_suffix": "</w>"}}, "end_of_word_suffix"),
         ("gemma", {"model": {"ignore_merges": True}}, "ignore_merges"),
         ("gemma", {"model": {"byte_fallback": True}}, "'<0x00>' is missing"),
+        ("llama2", {"model": {"unk_token": "<none>"}}, "the unknown token '<none>'"),
     ],
 )
 def test_what_is_refused(kind: str, parts: dict[str, Any], named: str) -> None:
@@ -592,6 +593,10 @@ def test_other_models_and_tokens_are_refused() -> None:
     backend = byte_level([], own=True)
     backend.add_tokens([AddedToken("<mask>", lstrip=True, normalized=False)])
     with pytest.raises(TargetError, match=r"<mask>.*lstrip"):
+        tokenizer_table(Tokenizer(backend.to_str(), SpecialTokens()))
+    backend = gemma()
+    backend.add_tokens([AddedToken("<late>", normalized=True)])
+    with pytest.raises(TargetError, match="after normalizing"):
         tokenizer_table(Tokenizer(backend.to_str(), SpecialTokens()))
     pattern = byte_level([split(r"\p{L}+|.")], own=False)
     with pytest.raises(TargetError, match="the split pattern"):

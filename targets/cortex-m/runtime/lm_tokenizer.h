@@ -61,7 +61,10 @@ int lm_tokenizer_is_stop(const lm_tokenizer *tokenizer, uint32_t id);
 /* Append what the model wants in front of a text (a BOS, or nothing). Returns OK, IDS_FULL or BAD_TABLE. */
 int lm_tokenizer_prefix(const lm_tokenizer *tokenizer, lm_ids *out);
 
-/* Append the ids of `length` bytes of UTF-8. Returns OK, BAD_TEXT, IDS_FULL, SCRATCH_FULL or BAD_TABLE. */
+/*
+ * Append the ids of `length` bytes of UTF-8. Returns OK, BAD_TEXT, IDS_FULL, SCRATCH_FULL or BAD_TABLE. The time grows
+ * with the text, and with the square of its longest word (of the text itself where tokens reach over spaces).
+ */
 int lm_tokenizer_encode(const lm_tokenizer *tokenizer, const char *text, size_t length, lm_ids *out);
 
 /* Bytes that are enough for what one token decodes to. */
@@ -72,8 +75,9 @@ void lm_decoder_start(const lm_tokenizer *tokenizer, lm_decoder *decoder);
 
 /*
  * The bytes that one more token adds to the text: whole UTF-8 characters only, without a terminating zero, none for
- * special tokens and for ids without a token. Broken characters become U+FFFD. Returns OK with `*length` set, or
- * OUTPUT_FULL with the decoder as it was.
+ * special tokens and for ids without a token. Broken characters become U+FFFD as in the `tokenizers` library, but that
+ * with byte fallback the library replaces a whole run of byte tokens when any part of it is broken; here characters
+ * that were whole before the break stay. Returns OK with `*length` set, or OUTPUT_FULL with the decoder as it was.
  */
 int lm_decoder_token(
     const lm_tokenizer *tokenizer, lm_decoder *decoder, uint32_t id, char *out, size_t capacity, size_t *length);
