@@ -69,15 +69,17 @@ class Board:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a runtime takes on a core without any model, measured by linking it.
+    """What a runtime takes on a core without any model.
 
     Attributes:
         flash: code and constants, bytes.
         ram: its own variables without the stack, bytes.
+        measured: the compiler that linked it here, or None where none could: then the largest core's sizes.
     """
 
     flash: int
     ram: int
+    measured: str | None
 
 
 def microcontroller_dir() -> Path:

@@ -19,14 +19,21 @@ _HOST_LIBRARIES = 450_000_000  # resident size of torch and ONNX Runtime once im
 _FIT = "use a smaller --context, a smaller recipe (edgesdk recipes), or name the device's memory with --memory"
 
 
-def tensor_bits(spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> dict[str, tuple[int, int, int]]:
-    """Elements, bits and group of every weight after the recipe (group 0: plain float)."""
+def tensor_bits(
+    spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, *, float_matrices: bool = True
+) -> dict[str, tuple[int, int, int]]:
+    """Elements, bits and group of every weight after the recipe (group 0: plain float).
+
+    Rows that no group divides stay in float, or get 8 bits where the kernels have no float matrices.
+    """
     found = {}
     for name, shape in spec.tensors().items():
         grid = recipe.grid(name)
         bits, group = grid if grid and grid[0] < 16 else (FLOAT_BITS[options.float_type], 0)
         if grid and grid[0] < 16 and group <= 0:  # a row, or the whole matrix
             group = shape[-1]
+        if group and shape[-1] % group:
+            bits, group = (FLOAT_BITS[options.float_type], 0) if float_matrices else (8, shape[-1])
         found[name] = (math.prod(shape), bits, group)
     return found
 
@@ -120,5 +127,7 @@ def refuse_unfit(
 
 
 def megabytes(count: float) -> str:
-    """Bytes as text in units of 10^6."""
+    """Bytes as text in units of 10^6, or of 10^3 where that is more telling."""
+    if count < 1e6:
+        return f"{count / 1e3:,.0f} kB"
     return f"{count / 1e6:,.0f} MB" if count >= 1e7 else f"{count / 1e6:.1f} MB"

@@ -15,14 +15,16 @@ from edgesdk.compress.base import Limits
 from edgesdk.converter import Converter, MemoryPlan, Program, ProgramOptions
 from edgesdk.errors import EdgeError, MissingExtraError, RecipeError, TargetError
 from edgesdk.estimate import refuse_schemes, tensor_bits
+from edgesdk.fit import largest
 from edgesdk.model.spec import is_linear
 from edgesdk.targets import RuntimeRange
 
+from .footprint import LARGEST, footprint
 from .layout import image_bytes, ram, widest_input
 
 if TYPE_CHECKING:
     from edgesdk.compress.recipe import Recipe
-    from edgesdk.model import DecoderSpec, Model
+    from edgesdk.model import DecoderSpec, Model, Tokenizer
     from edgesdk.progress import Progress
     from edgesdk.session import Session, TextRunner
     from edgesdk.targets import Target
@@ -31,11 +33,11 @@ IMAGE_FILE = "model.lm"
 GOLDEN_FILE = "golden.json"
 TFLM = "tflm"
 STACK_BYTES = 4096
+_LEAST_BITS = 4.5  # a weight of w4g32-e4 with its share of a scale
 _TFLM_RUNTIME = RuntimeRange("tflite-micro", ">=0.dev20260101")
 _GOLDEN_TOKENS = 32
 _LONGEST_ROW = (1 << 31) // (128 * 128)  # products of int8 that a sum of 32 bits holds
 _HOLDS = "w8, and w4 with groups of 32, 64, 128 or a row"
-_RUNNER_RAM = 1400  # of the runner's own variables where no compiler is at hand to measure them (1340 on a Cortex-M3)
 
 
 class CortexMConverter:
@@ -77,23 +79,24 @@ class CortexMConverter:
         """Stop where the program fits no board of the target: by how much, and what would make it fit."""
         boards = [board for core in target.cores for board in boards_with(core)]
         plan = self.plan(spec, recipe, options)
-        if not boards or any(plan.program <= board.flash and plan.peak <= board.ram for board in boards):
+        flash = plan.program + LARGEST.flash
+        if not boards or any(flash <= board.flash and plan.peak <= board.ram for board in boards):
             return
-        roomiest = max(boards, key=lambda board: (min(board.flash - plan.program, board.ram - plan.peak), board.name))
-        needs = f"{kilobytes(plan.program)} of flash and {kilobytes(plan.peak)} of RAM"
+        roomiest = max(boards, key=lambda board: (min(board.flash - flash, board.ram - plan.peak), board.name))
+        needs = f"{kilobytes(flash)} of flash and {kilobytes(plan.peak)} of RAM"
         has = f"{roomiest.name} has {kilobytes(roomiest.flash)} and {kilobytes(roomiest.ram)}"
         raise TargetError(
             f"no board of {target.name} holds this program: it needs {needs} at a context of {options.context}; {has}, "
-            f"so {_missing(plan.program - roomiest.flash, plan.peak - roomiest.ram)}",
-            hint=_way_out(spec, recipe, plan, roomiest.flash, roomiest.ram),
+            f"so {_missing(flash - roomiest.flash, plan.peak - roomiest.ram)}",
+            hint=_way_out(spec, flash - roomiest.flash, plan, roomiest.ram),
         )
 
     def plan(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> MemoryPlan:
         if options.delegate == TFLM:
             return _tflm().plan(spec, recipe, options)
         needed = ram(spec, options.context)
-        program = image_bytes(spec, tensor_bits(spec, recipe, options)) + 22_000
-        return MemoryPlan(program, 0, needed.kv_cache, needed.work, _RUNNER_RAM + STACK_BYTES)
+        image = image_bytes(spec, tensor_bits(spec, recipe, options, float_matrices=False))
+        return MemoryPlan(image, 0, needed.kv_cache, needed.work, LARGEST.ram + STACK_BYTES)
 
     def remarks(self, spec: DecoderSpec, options: ProgramOptions) -> Sequence[str]:
         if options.delegate == TFLM:
@@ -103,11 +106,15 @@ class CortexMConverter:
             "with one scale a token",
         )
 
-    def footprint(self, core: str) -> Footprint | None:
-        """Flash and RAM of the firmware on a core, without any model; None without a compiler for it."""
-        from .footprint import footprint
-
+    def footprint(self, core: str) -> Footprint:
+        """Flash and RAM of the firmware on a core, without any model; see :class:`edgesdk.fit.BoardConverter`."""
         return footprint(core)
+
+    def tokenizer_bytes(self, tokenizer: Tokenizer) -> int:
+        """Flash that a tokenizer's table takes."""
+        from .tokenizer_table import tokenizer_table
+
+        return len(tokenizer_table(tokenizer))
 
     def convert(self, model: Model, options: ProgramOptions, folder: Path, progress: Progress) -> Program:
         if options.delegate == TFLM:
@@ -138,6 +145,7 @@ class CortexMConverter:
             "image": size,
             "ram": {"kv_cache": needed.kv_cache, "work": needed.work},
             "tokenizer": len(table),
+            "boards": _verdicts(size, needed.total),
             "firmware": FOLDER,
         }
         return Program(IMAGE_FILE, facts, made_from_it=(FOLDER,))
@@ -159,6 +167,17 @@ def _tflm() -> Converter:
     except ModuleNotFoundError as failure:
         raise MissingExtraError(failure.name or "ai_edge_litert", "tflm") from None
     return micro.TFLM
+
+
+def _verdicts(image: int, arena: int) -> dict[str, dict[str, Any]]:
+    """Flash and RAM that the firmware needs on every real board, in bytes, and whether it fits."""
+    found: dict[str, dict[str, Any]] = {}
+    for board in boards_with():
+        code = footprint(board.core)
+        flash, memory = image + code.flash, arena + code.ram + STACK_BYTES
+        fits = flash <= board.flash and memory <= board.ram
+        found[board.name] = {"flash": flash, "ram": memory, "linked_with": code.measured, "fits": fits}
+    return found
 
 
 def _golden(image: Path, model: Model) -> dict[str, Any]:
@@ -185,31 +204,25 @@ def _missing(flash: int, memory: int) -> str:
     return " and ".join(parts) + " are missing"
 
 
-def _way_out(spec: DecoderSpec, recipe: Recipe, plan: MemoryPlan, flash: int, memory: int) -> str:
-    """What would make it fit the roomiest board."""
+def _way_out(spec: DecoderSpec, flash_missing: int, plan: MemoryPlan, memory: int) -> str:
+    """What would make it fit a board with this much RAM."""
     found = []
-    if plan.program > flash:
+    if flash_missing > 0:
         rows = spec.vocab * spec.hidden * (1 if spec.tied else 2)
-        share = rows / max(1, spec.parameters)
-        found.append("a smaller recipe (w4g32-e4)" if "4" not in recipe.name else "a smaller model")
-        if share > 0.4:
-            found.append(f"a smaller vocabulary (its {spec.vocab} rows are {share:.0%} of the weights)")
+        least = int(spec.parameters * _LEAST_BITS / 8)
+        if plan.program - least < flash_missing:
+            found.append(
+                f"a model of at most {(plan.program - flash_missing) * 8 / _LEAST_BITS / 1e6:.1f} M parameters"
+            )
+        else:
+            found.append("a smaller recipe (w4g32-e4)")
+        if rows > 0.4 * spec.parameters:
+            share = f"{rows / spec.parameters:.0%} of the weights"
+            found.append(f"a smaller vocabulary (its {spec.vocab} rows are {share})")
     if plan.peak > memory:
-        longest = longest_context(spec, memory - plan.runtime)
+        longest = largest(lambda context: ram(spec, context).total <= memory - plan.runtime, spec.context)
         found.append(f"--context {longest}" if longest else "a model with fewer layers or key-value heads")
     return "what would make it fit: " + ", and ".join(found)
-
-
-def longest_context(spec: DecoderSpec, memory: int) -> int:
-    """The largest context whose caches and work fit into ``memory`` bytes; 0 when none does."""
-    low, high = 0, spec.context
-    while low < high:
-        middle = (low + high + 1) // 2
-        if ram(spec, middle).total <= memory:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def kilobytes(count: float) -> str:
