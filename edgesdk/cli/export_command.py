@@ -112,6 +112,8 @@ def print_summary(manifest: Manifest) -> None:
         ("context", f"{manifest.context} tokens"),
         ("memory", f"about {megabytes(peak)} at full context, {megabytes(memory.kv_cache)} of it KV cache (estimate)"),
     ]
+    if boards := program.facts.get("boards"):
+        rows.append(("boards", ", ".join(name if fit["fits"] else f"not {name}" for name, fit in boards.items())))
     if (found := quality.divergence) is not None:
         rows.append(
             (

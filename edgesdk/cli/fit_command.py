@@ -37,10 +37,10 @@ def _print(found: list[Fit]) -> None:
         rows.append((each.board, each.core, *used, "yes" if each.fits else "no", str(each.largest_context or "none")))
     print_table(("board", "core", "flash KB", "RAM KB", "fits", "largest context"), rows)
     first = found[0]
-    code = sorted({each.code for each in found if each.code_measured})
-    linked = f"code {_kilobytes(code[0])} to {_kilobytes(code[-1])} KB (linked here)" if code else ""
+    code = sorted({_kilobytes(each.code) for each in found if each.code_measured})
+    linked = f"code {' to '.join(code)} KB (linked here)" if code else f"code about {_kilobytes(first.code)} KB"
     click.echo(
-        f"\nflash: weights {_kilobytes(first.weights)} KB, tokenizer {_kilobytes(first.tokenizer)} KB, {linked or f'code about {_kilobytes(first.code)} KB'}; "
+        f"\nflash: weights {_kilobytes(first.weights)} KB, tokenizer {_kilobytes(first.tokenizer)} KB, {linked}\n"
         f"RAM: KV cache {_kilobytes(first.kv_cache)} KB, work {_kilobytes(first.work)} KB, runner and stack "
         f"{_kilobytes(first.runner)} KB"
     )

@@ -31,8 +31,8 @@ _LINKER_SYMBOLS = ("_stack_top", "_data_load", "_data_start", "_data_end", "_bss
 def footprint(core: str) -> Footprint:
     """Flash and RAM of the runner and the runtime on a core, without any model.
 
-    The board's port is that of the emulated board with this core. Without a compiler for it: :data:`LARGEST`. The user's
-    cache remembers the sizes for these sources and this compiler.
+    The board's port is that of the emulated board with this core. Without a compiler for it: :data:`LARGEST`. The
+    user's cache remembers the sizes for these sources and this compiler.
 
     Raises:
         TargetError: the compiler fails on our sources.
