@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.tflite"
 LARGEST = (1 << 31) - (1 << 20)  # a flatbuffer counts its bytes in 31 bits
+BLOCKS = (128, 64, 32)  # columns of a block that LiteRT's 4-bit kernels take
 _RUNTIME_BYTES = 60_000_000  # resident size of a process with LiteRT and numpy loaded
 
 
 class TfliteConverter:
-    """Programs for LiteRT: float32, or int8 weights with activations that its kernels round token by token."""
+    """Programs for LiteRT: float32, or 8-bit or 4-bit weights with activations rounded token by token by its kernels."""
 
     name = "tflite"
 
@@ -38,6 +39,17 @@ class TfliteConverter:
         if options.float_type != "float32":
             raise TargetError(f"the LiteRT converter computes in float32, not {options.float_type}")
         refuse_schemes(spec, recipe, target)
+        for name, shape in spec.tensors().items():
+            bits, _ = recipe.grid(name) or (16, 0)
+            if bits == 4 and options.activations == 32:
+                raise RecipeError(
+                    f"LiteRT has no 4-bit weights with float activations, but recipe {recipe.name} makes {name} such",
+                    hint="leave out -a32, or use w8",
+                )
+            if bits == 4 and shape[1] % BLOCKS[-1]:
+                raise RecipeError(
+                    f"LiteRT holds 4-bit rows in blocks of 32, but {name} has {shape[1]} inputs", hint="use w8"
+                )
         refuse_shapes(spec)
         refuse_large(self.plan(spec, recipe, options))
 
@@ -111,7 +123,7 @@ def program_bytes(spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) ->
     """About how large the file is: weights, scales with their zero points, tables, and the graph."""
     total = 20_000 + 12_000 * len(spec.layers)
     for elements, bits, group in tensor_bits(spec, recipe, options).values():
-        total += elements * bits // 8 + (elements // group * 12 if group else 0)
+        total += elements * bits // 8 + (elements // group * (12 if bits == 8 else 2) if group else 0)
     return total + sum(options.context * size * 8 for _, size in spec.ropes)
 
 

@@ -16,25 +16,41 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from edgesdk.errors import TargetError
+
 ALIGNMENT = 16
 IDENTIFIER = b"TFL3"
 _VERSION = 3
 
 #: Names of the schema's tensor types that the writer knows, and what numpy calls them.
-KINDS = {"FLOAT32": np.float32, "INT32": np.int32, "INT16": np.int16, "INT8": np.int8, "BOOL": np.bool_}
+KINDS = {
+    "FLOAT32": np.float32,
+    "INT32": np.int32,
+    "INT16": np.int16,
+    "INT8": np.int8,
+    "BOOL": np.bool_,
+    "FLOAT16": np.float16,
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Quantization of a tensor: ``(value - zero) * scale``, one scale a tensor, or one for each index of axis 0."""
+    """Quantization of a tensor: ``(value - zero) * scale``.
+
+    Attributes:
+        scales: one for the tensor, one for each row, or with ``block`` one for each block: [rows, columns / block].
+        zero: the same for all.
+        block: columns that share a scale, for 4-bit matrices.
+    """
 
     scales: np.ndarray
     zero: int = 0
+    block: int = 0
 
     @property
     def scale(self) -> float:
         """The only scale of a tensor that has one."""
-        return float(self.scales[0])
+        return float(self.scales.flat[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,10 +93,13 @@ class Graph:
 
     def tensor(self, name: str, shape: Sequence[int], kind: str, grid: Grid | None = None, buffer: int = 0) -> Value:
         """A tensor in memory (buffer 0), or over a buffer of the file."""
+        blocks = None if grid is None or not grid.block else self._blocks(name, grid)
         made = schema.TensorT()
         made.name, made.shape, made.buffer = name.encode(), np.array(shape, np.int32), buffer
         made.type = getattr(schema.TensorType, kind)
-        if grid is not None:
+        if blocks is not None:
+            made.quantization = blocks
+        elif grid is not None:
             made.quantization = schema.QuantizationParametersT()
             made.quantization.scale = np.asarray(grid.scales, np.float32)
             made.quantization.zeroPoint = np.full(len(grid.scales), grid.zero, np.int64)
@@ -95,6 +114,11 @@ class Graph:
         if key not in self._stored:
             self._stored[key] = self.buffer(flat)
         return self.tensor(name, array.shape, kind, grid, self._stored[key])
+
+    def nibbles(self, name: str, values: np.ndarray, grid: Grid) -> Value:
+        """A 4-bit constant [rows, columns], given as int8: two's complement, the first of a pair in the low half."""
+        packed = (values[:, 0::2] & 15) | ((values[:, 1::2] & 15) << 4)
+        return self.tensor(name, values.shape, "INT4", grid, self.buffer(packed.reshape(-1).view(np.uint8)))
 
     def buffer(self, content: np.ndarray) -> int:
         """Store bytes; returns their buffer, over which several tensors may lie."""
@@ -140,6 +164,18 @@ class Graph:
         schema.ModelAddBuffers(builder, buffers)
         builder.Finish(schema.ModelEnd(builder), IDENTIFIER)
         return bytes(builder.Output())
+
+    def _blocks(self, name: str, grid: Grid) -> Any:
+        """Quantization with a float16 scale for each block, which is a tensor of its own."""
+        halves = grid.scales.astype(np.float16)
+        if not np.array_equal(halves.astype(np.float32), grid.scales):
+            raise TargetError(f"{name}: scales that float16 does not hold exactly", hint="round it with a pass (rtn)")
+        details = schema.BlockwiseQuantizationT()
+        details.scales = self.constant(f"{name}.blocks", halves).index
+        details.zeroPoints, details.blockSize = -1, grid.block
+        made = schema.QuantizationParametersT()
+        made.detailsType, made.details = schema.QuantizationDetails.BlockwiseQuantization, details
+        return made
 
     def _subgraph(self) -> Any:
         made = schema.SubGraphT()

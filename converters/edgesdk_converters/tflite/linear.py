@@ -4,6 +4,10 @@ Weights keep the pass's integers and scales: an int8 matrix has its scales as th
 is looked up in a table declared with the scale 1, and the row multiplied by its own scale from a second table: TFLM's
 EMBEDDING_LOOKUP knows one scale only. A tied head is a second tensor over the same buffer, with the scales of the rows.
 
+4-bit matrices are for LiteRT alone, and always in blocks: of 4-bit rows with one scale each its builtin kernel
+computes garbage, where XNNPACK does not take over. Its DEQUANTIZE makes zeros of blocks: with float activations such a
+matrix is stored in float, dequantized exactly.
+
 int16 kernels of microcontrollers take matrices with one scale. Rows with scales of their own are declared with one
 (1.0), and the float product is multiplied by the scales.
 """
@@ -18,6 +22,7 @@ from edgesdk.compress.base import one_scale
 from edgesdk.model.tensors import QuantizedTensor
 from edgesdk.model.weights import dense
 
+from .convert import BLOCKS
 from .graph import Grid, Value
 from .numerics import KIND, Numerics, grid_of
 from .ops import Ops
@@ -46,6 +51,9 @@ class Linears:
         o, table = self._o, self._model.weights.get("embed.weight")
         if not isinstance(table, QuantizedTensor):
             self._tied = o.floats("embed.weight", dense(table).numpy())
+            return o.lookup(tok, self._tied, "embed")
+        if table.bits == 4:
+            self._tied = self._nibbles("embed.weight", table)
             return o.lookup(tok, self._tied, "embed")
         scales = table.scales.numpy()
         if one_scale(table):
@@ -79,9 +87,12 @@ class Linears:
         if not isinstance(stored, QuantizedTensor):
             return o.fully_connected(self.floating(x), self._floats(weight, stored), name)
         if not numerics.static:
-            matrix = self._integers(weight, stored)
-            if numerics.linear == "float":
-                matrix = o.dequantize(matrix, f"{weight}.float")
+            if numerics.linear == "dynamic":
+                matrix = self._integers(weight, stored)
+            elif stored.bits == 4:
+                matrix = self._floats(weight, stored)
+            else:
+                matrix = o.dequantize(self._integers(weight, stored), f"{weight}.float")
             return self._point(o.fully_connected(self._point(self.floating(x)), matrix, name))
         x = self.measured(x, self._kind)
         found = numerics.ranges[name]
@@ -107,7 +118,7 @@ class Linears:
     def measured(self, x: Value, kind: str, name: str | None = None) -> Value:
         """A tensor on the grid of its own measured range, or of the one called ``name``."""
         if kind == "FLOAT32":
-            return self._point(self.floating(x))
+            return self.floating(x) if name else self._point(self.floating(x))
         if x.kind == kind:
             return x
         key = (x.index, kind)
@@ -138,7 +149,16 @@ class Linears:
             return self._tied
         return self._o.floats(name, dense(stored).numpy())
 
+    def _nibbles(self, name: str, stored: QuantizedTensor) -> Value:
+        """Blocks of 32, 64 or 128; longer groups become several blocks with the same scale."""
+        block = next((size for size in BLOCKS if stored.group % size == 0), BLOCKS[-1])
+        scales = stored.scales.repeat_interleave(stored.group // block, dim=1).numpy()
+        return self._o.graph.nibbles(name, stored.values.numpy(), Grid(scales, block=block))
+
     def _integers(self, name: str, stored: QuantizedTensor, *, one: bool = False) -> Value:
+        if stored.bits == 4:
+            tied = self._tied if name == "embed.weight" else None
+            return tied or self._nibbles(name, stored)
         grid = (
             _ONE if one else Grid(stored.scales[0].numpy() if one_scale(stored) else stored.scales.numpy().reshape(-1))
         )

@@ -46,7 +46,7 @@ class TfliteMicro:
     name = "tflm"
 
     def limits(self, delegate: str | None = None) -> Limits:
-        return Limits(signed_scales=False, grouped_bytes=False, zero_points=False)
+        return Limits(signed_scales=False, grouped_bytes=False, zero_points=False, nibbles=False)
 
     def check(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
         if options.float_type != "float32":

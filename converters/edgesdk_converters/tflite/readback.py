@@ -14,7 +14,7 @@ from .linear import SCALES
 
 
 def read_packed(path: Path) -> dict[str, QuantizedTensor]:
-    """Every int8 matrix of a program by the name of its weight (``layers.0.q.weight``, ``embed.weight`` ...).
+    """Every packed matrix of a program by the name of its weight (``layers.0.q.weight``, ``embed.weight`` ...).
 
     A tied head is ``head.weight`` where the program has a tensor of its own for it.
 
@@ -26,9 +26,15 @@ def read_packed(path: Path) -> dict[str, QuantizedTensor]:
     found = {}
     for name, tensor in named.items():
         data = file.data(tensor)
-        if data is None or file.kind(tensor) != "INT8" or not name.endswith(".weight"):
+        if data is None or file.kind(tensor) not in ("INT8", "INT4") or not name.endswith(".weight"):
             continue
         rows, columns = map(int, tensor.shape)
+        if file.kind(tensor) == "INT4":
+            halves = file.data(file.graph.tensors[tensor.quantization.details.scales])
+            assert halves is not None
+            blocks = torch.from_numpy(halves.view(np.float16).astype(np.float32).reshape(rows, -1))
+            found[name] = QuantizedTensor(_lanes(data, rows), blocks, 4, tensor.quantization.details.blockSize)
+            continue
         scales = scales_of(tensor)
         if name + SCALES in named:  # the integers are declared with the scale 1
             assert scales.tolist() == [1.0]
@@ -39,3 +45,9 @@ def read_packed(path: Path) -> dict[str, QuantizedTensor]:
         values = data.view(np.int8).reshape(rows, columns).copy()
         found[name] = QuantizedTensor(torch.from_numpy(values), torch.from_numpy(wide), 8, columns)
     return found
+
+
+def _lanes(packed: np.ndarray, rows: int) -> torch.Tensor:
+    """Signed 4-bit values, the first of a pair in the low half: int8 [rows, columns]."""
+    wide = packed.view(np.int8).reshape(rows, -1, 1)
+    return torch.from_numpy(np.concatenate([wide << 4 >> 4, wide >> 4], axis=2).reshape(rows, -1))
