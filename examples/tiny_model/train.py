@@ -28,6 +28,7 @@ from torch import Tensor
 
 END = "<|endoftext|>"  # starts a text, and ends one
 CONTEXT = CONFIG["max_position_embeddings"]
+STORY = 144  # tokens
 
 
 def train_tokenizer(texts: list[str]) -> Tokenizer:
@@ -47,17 +48,21 @@ def train_tokenizer(texts: list[str]) -> Tokenizer:
 
 
 def train(model: Llama, texts: list[list[int]], steps: int, batch: int) -> None:
-    """AdamW with a warm-up and a cosine; every row of a batch starts with a story and goes on with the next ones."""
+    """AdamW with a warm-up and a cosine. Each row of a batch starts with a story.
+
+    Most steps see about one story, which is quick; every fourth goes on through the whole context.
+    """
     starts = torch.tensor([0, *(len(text) for text in texts)]).cumsum(0)[:-1]
     stream = torch.tensor([index for text in texts for index in text])
     starts = starts[starts + CONTEXT < len(stream)]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, betas=(0.9, 0.95), weight_decay=0.1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, betas=(0.9, 0.95), weight_decay=0.1)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / 50, 0.05 + 0.475 * (1 + math.cos(math.pi * step / steps)))
     )
     began = time.monotonic()
     for step in range(1, steps + 1):
-        rows = starts[torch.randint(len(starts), (batch, 1))] + torch.arange(CONTEXT + 1)
+        length = CONTEXT if step % 4 == 0 else STORY
+        rows = starts[torch.randint(len(starts), (batch, 1))] + torch.arange(length + 1)
         ids = stream[rows]
         loss = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten())
         optimizer.zero_grad()
@@ -103,7 +108,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few steps only: a test of the script, not a model")
     parser.add_argument("--threads", type=int, default=1, help="more are faster, and give other bytes")
     options = parser.parse_args()
-    count, steps, batch = (400, 12, 4) if options.quick else (20_000, 900, 8)
+    count, steps, batch = (400, 12, 4) if options.quick else (20_000, 1_150, 8)
 
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
