@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from edgesdk.compress.base import WHOLE, Setting
 from edgesdk.compress.recipe import BUILTIN, open_recipe
 from edgesdk.compress.rtn import RoundToNearest
-from edgesdk.converter import CONVERTERS
+from edgesdk.converter import CONVERTERS, ProgramOptions
+from edgesdk.doctor import tiny_model
 from edgesdk.errors import EdgeError, RecipeError, TargetError
+from edgesdk.model.tensors import QuantizedTensor
+from edgesdk.progress import SILENT
 from edgesdk.targets import open_target, target_names
 
 
@@ -23,6 +27,9 @@ def test_listed_recipes_open(name) -> None:
         ("w4g128-e4-h8-a32", RoundToNearest(4, 128, 4, 8), 32),
         ("w8", RoundToNearest(8, 0, 8, 8), None),
         ("w8-e16-a8", RoundToNearest(8, 0, 16, 16), 8),
+        ("w8-a16-kv8", RoundToNearest(8, 0, 8, 8), 16),
+        ("w8t-a16", RoundToNearest(8, WHOLE, 8, 8), 16),
+        ("w8t-e16", RoundToNearest(8, WHOLE, 16, 16), None),
     ],
 )
 def test_names_decode(name, step, activations) -> None:
@@ -31,10 +38,43 @@ def test_names_decode(name, step, activations) -> None:
     assert recipe.activations == activations
 
 
-@pytest.mark.parametrize("name", ["", "w3g32", "w4g33", "w4g32-x8", "W4", "none-e8", "w4 g32"])
+@pytest.mark.parametrize(
+    "name", ["", "w3g32", "w4g33", "w4g32-x8", "W4", "none-e8", "w4 g32", "w4t", "w8tg32", "w8t-gptq", "w8-a4"]
+)
 def test_other_names_do_not(name) -> None:
     with pytest.raises(RecipeError, match="no recipe"):
         open_recipe(name)
+
+
+def test_one_scale_serves_a_whole_matrix(tmp_path) -> None:
+    model = tiny_model()
+    rounded, (report,) = open_recipe("w8t")(model, Setting(tmp_path, SILENT))
+    assert report.tensors == {"w8": 16}
+    for name in model.spec.tensors():
+        stored = rounded.weights.get(name)
+        if not isinstance(stored, QuantizedTensor):
+            assert name.endswith("norm.weight")
+            continue
+        assert len(stored.scales.unique()) == 1 and stored.values.int().abs().max() >= 127
+        error = (stored.dequantize() - model.weights.get(name)).abs().max()
+        assert error <= 0.51 * stored.scales[0, 0].abs() + 1e-6 or stored.values.max() == 127
+
+
+def test_a_checkpoints_rows_are_rounded_again_when_one_scale_is_wanted(tmp_path) -> None:
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "whole").mkdir()
+    rows = open_recipe("w8")(tiny_model(), Setting(tmp_path / "rows", SILENT))[0]
+    again = open_recipe("w8t")(rows, Setting(tmp_path / "whole", SILENT))[0]
+    name = "layers.0.q.weight"
+    assert len(rows.weights.get(name).scales.unique()) > 1 == len(again.weights.get(name).scales.unique())
+
+
+def test_int16_activations_are_refused_where_the_target_has_none() -> None:
+    spec = tiny_model().spec
+    for name in ("linux-x86_64", "host"):
+        target, recipe = open_target(name), open_recipe("w8-a16")
+        with pytest.raises(RecipeError, match=f"target {name} has no int16 activations"):
+            CONVERTERS.get(target.converter).check(spec, recipe, ProgramOptions(64, "float32", 16), target)
 
 
 def test_a_file_says_the_same_as_a_name(tmp_path) -> None:
@@ -54,8 +94,10 @@ def test_a_file_says_the_same_as_a_name(tmp_path) -> None:
         ("[[pass]]\nbits = 4\n", "pass 1 needs 'use'"),
         ("[[pass]]\nuse = 'rtn'\nbits = 5\n", "'bits' must be 4, 8 or 16, found 5"),
         ("[[pass]]\nuse = 'rtn'\nbits = 'four'\n", "key 'bits'"),
-        ("[[pass]]\nuse = 'rtn'\ngroup = 48\n", "'group' must be 0, 32, 64 or 128"),
-        ("activations = 7\n", "'activations' must be 8 or 32"),
+        ("[[pass]]\nuse = 'rtn'\ngroup = 48\n", "'group' must be -1, 0, 32, 64 or 128"),
+        ("[[pass]]\nuse = 'rtn'\ngroup = -1\n", "needs 8 bits, and 4 were asked for"),
+        ("[[pass]]\nuse = 'gptq'\nbits = 8\ngroup = -1\n", r"is for rounding to nearest \(rtn\) only"),
+        ("activations = 7\n", "'activations' must be 8, 16 or 32"),
         ("activations = [\n", "not valid TOML"),
         ("colour = 'red'\n", "unknown key 'colour'"),
     ],

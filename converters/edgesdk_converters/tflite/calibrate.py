@@ -24,8 +24,8 @@ TEXT = Calibration(sequences=16, length=256)
 DEPTH = 12.0
 
 
-def measure(model: Model, context: int, progress: Progress, text: Calibration = TEXT) -> dict[str, Range]:
-    """Ranges by tensor name, over every step of the text."""
+def measure(model: Model, context: int, progress: Progress, text: Calibration | None = None) -> dict[str, Range]:
+    """Ranges by tensor name, over every step of a text (default: :data:`TEXT`)."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     graph = DecoderGraph(model, context, Numerics())
@@ -49,7 +49,7 @@ def measure(model: Model, context: int, progress: Progress, text: Calibration = 
         np.minimum(low[name], least, out=low[name])
         np.maximum(high[name], greatest, out=high[name])
 
-    for ids in track(progress, "Measuring ranges", text.tokens(model, progress).tolist()):
+    for ids in track(progress, "Measuring ranges", (text or TEXT).tokens(model, progress).tolist()):
         session.reset()
         for token in ids[:context]:
             session.decode(token)

@@ -26,7 +26,7 @@ _RUNTIME_BYTES = 60_000_000  # resident size of a process with LiteRT and numpy 
 
 
 class TfliteConverter:
-    """Programs for LiteRT: float32, or 8-bit or 4-bit weights with activations rounded token by token by its kernels."""
+    """Programs for LiteRT: float32, or 8-bit or 4-bit weights with activations that its kernels round themselves."""
 
     name = "tflite"
 
