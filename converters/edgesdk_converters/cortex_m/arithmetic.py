@@ -91,11 +91,11 @@ def activate(kind: str, x: Floats) -> Floats:
     return np.maximum(x, F(0))
 
 
-def quantize(x: Floats) -> tuple[Floats, np.float32]:
-    """A vector [n] as whole numbers in [-127, 127] (kept as floats) and their scale."""
-    peak = np.abs(x).max()
-    inverse = F(127) / peak if peak > 0 else F(0)
-    return np.rint(x * inverse), peak / F(127)
+def quantize(x: Floats) -> tuple[Floats, Floats]:
+    """Vectors over the last axis as whole numbers in [-127, 127] (kept as floats), and their scales."""
+    peak = np.abs(x).max(axis=-1)
+    inverse = np.divide(F(127), peak, out=np.zeros_like(peak), where=peak > 0)
+    return np.rint(x * inverse[..., None]), peak / F(127)
 
 
 def round_up_bfloat16(value: np.float32) -> np.float32:

@@ -94,9 +94,9 @@ class _Layer:
     def _scores(self, q: Floats, slots: slice) -> Floats:
         """Scores [heads, slots]."""
         groups = self.record.heads // self.record.kv_heads
-        whole, scales = zip(*(quantize(head) for head in q), strict=True)
-        factors = np.array(scales, F) * self.record.scale
-        grouped = np.stack(whole).reshape(-1, groups, self.record.head_dim)  # [kv_heads, groups, head_dim]
+        whole, scales = quantize(q)
+        factors = scales * self.record.scale
+        grouped = whole.reshape(-1, groups, self.record.head_dim)  # [kv_heads, groups, head_dim]
         sums = np.matmul(grouped, self._keys[slots].transpose(1, 2, 0)).reshape(len(q), -1)
         found: Floats = sums * (self._key_scales[slots] * factors[:, None])
         return found
