@@ -118,13 +118,13 @@ class CortexMConverter:
 
     def convert(self, model: Model, options: ProgramOptions, folder: Path, progress: Progress) -> Program:
         if options.delegate == TFLM:
-            return replace(_tflm().convert(model, options, folder, progress), runtime=_TFLM_RUNTIME)
+            return self._convert_tflm(model, options, folder, progress)
         try:
             import torch  # noqa: F401
         except ModuleNotFoundError:
             raise MissingExtraError("torch", "model") from None
 
-        from .firmware import FOLDER, longest_piece, write_project
+        from .firmware import FOLDER, write_c99_project
         from .image import write_image
         from .tokenizer_table import tokenizer_table
 
@@ -135,7 +135,7 @@ class CortexMConverter:
             stage.advance()
             project = folder / FOLDER
             project.mkdir()
-            write_project(folder / IMAGE_FILE, needed.total, options.context, longest_piece(model.tokenizer), project)
+            write_c99_project(folder / IMAGE_FILE, needed.total, options.context, model.tokenizer, project)
             stage.advance()
             golden = _golden(folder / IMAGE_FILE, model)
             (project / GOLDEN_FILE).write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
@@ -149,6 +149,15 @@ class CortexMConverter:
             "firmware": FOLDER,
         }
         return Program(IMAGE_FILE, facts, made_from_it=(FOLDER,))
+
+    def _convert_tflm(self, model: Model, options: ProgramOptions, folder: Path, progress: Progress) -> Program:
+        from .firmware import FOLDER, write_tflm_project
+
+        program = _tflm().convert(model, options, folder, progress)
+        (folder / FOLDER).mkdir()
+        write_tflm_project(folder / program.main, program.facts, options.context, model, folder / FOLDER)
+        facts = {"form": TFLM, **program.facts, "firmware": FOLDER}
+        return replace(program, facts=facts, runtime=_TFLM_RUNTIME, made_from_it=(FOLDER,))
 
     def open(self, main: Path, context: int, threads: int | None = None) -> Session:
         if main.suffix != Path(IMAGE_FILE).suffix:

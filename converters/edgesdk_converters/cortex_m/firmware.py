@@ -1,51 +1,146 @@
-"""The firmware project of a bundle: runtime and runner sources, the image as a C array, boards, CMake."""
+"""The firmware project of a bundle: runtime and runner sources, the model as a C array, boards, CMake."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgesdk.boards import Board, board_names, cores, microcontroller_dir, open_board
 
+from .tokenizer_table import tokenizer_table
+
 if TYPE_CHECKING:
-    from edgesdk.model import Tokenizer
+    from edgesdk.model import Model, Tokenizer
 
 FOLDER = "firmware"
 _LINE_BYTES = 384  # of a command; a prompt is shorter
 _PROMPT_TOKENS = 192
 _STACK_BYTES = 4096
 _BYTES_A_LINE = 32
+_WIDTHS = {"FLOAT32": 4, "INT8": 1, "INT16": 2}
+_METHODS = {"BATCH_MATMUL": "BatchMatMul"}
 
 
-def write_project(image: Path, ram_bytes: int, context: int, piece_bytes: int, folder: Path) -> None:
-    """Write the CMake project beside an image.
+def write_c99_project(image: Path, ram_bytes: int, context: int, tokenizer: Tokenizer | None, folder: Path) -> None:
+    """Write the CMake project for an image of the C99 runtime.
 
     Args:
         image: the image; it goes in as a C array.
         ram_bytes: what it needs.
         context: tokens that it holds.
-        piece_bytes: the longest text of one token.
-        folder: becomes the project.
+        tokenizer: the model's, already in the image.
+        folder: an existing folder, which becomes the project.
     """
+    model = _write_common(folder, "c99", config_header(ram_bytes, context, longest_piece(tokenizer)))
+    _write_array(model, "model_image", image.read_bytes())
+
+
+def write_tflm_project(program: Path, facts: Mapping[str, Any], context: int, model: Model, folder: Path) -> None:
+    """Write the CMake project for a TensorFlow Lite Micro program; it builds with TFLM's sources (``-DTFLM_DIR``).
+
+    Args:
+        program: ``model.tflite``; it goes in as a C array.
+        facts: what :meth:`edgesdk_converters.tflite.micro.TfliteMicro.convert` said of it.
+        context: tokens that it holds.
+        model: for its tokenizer.
+        folder: an existing folder, which becomes the project.
+    """
+    data = program.read_bytes()
+    settings = config_header(facts["arena_bytes"], context, longest_piece(model.tokenizer))
+    files = _write_common(folder, "tflm", settings)
+    (files / "tflm_model.h").write_text(tflm_header(data, facts, context), encoding="ascii", newline="\n")
+    _write_array(files, "model_image", data)
+    table = tokenizer_table(model.tokenizer) if model.tokenizer is not None else b"\0"
+    _write_array(files, "tokenizer_table", table)
+
+
+def _write_common(folder: Path, form: str, settings: str) -> Path:
+    """Sources, boards and settings; returns the folder for the model's own files."""
     source = microcontroller_dir()
     for part in ("runtime", "firmware"):
         shutil.copytree(source / part, folder / part)
     for name in ("CMakeLists.txt", "arm-none-eabi.cmake", "link.ld.in"):
         (folder / "firmware" / name).replace(folder / name)
-    boards = folder / "boards"
+    boards, model = folder / "boards", folder / "model"
     boards.mkdir()
+    model.mkdir()
     for name in board_names():
         board = open_board(name)
         if board.emulator is not None:
             (boards / f"{name}.cmake").write_text(board_file(board), encoding="utf-8", newline="\n")
-    model = folder / "model"
-    model.mkdir()
-    settings = config_header(ram_bytes, context, piece_bytes)
-    (model / "lm_config.h").write_text(settings, encoding="utf-8", newline="\n")
-    with (model / "model_image.c").open("w", encoding="ascii", newline="\n") as file:
-        file.writelines(c_array("model_image", image.read_bytes()))
+    (model / "form.cmake").write_text(f"set(FORM {form})\n", encoding="ascii", newline="\n")
+    (model / "lm_config.h").write_text(settings, encoding="ascii", newline="\n")
+    return model
+
+
+def _write_array(folder: Path, name: str, data: bytes) -> None:
+    with (folder / f"{name}.c").open("w", encoding="ascii", newline="\n") as file:
+        file.writelines(c_array(name, data))
+
+
+def tflm_header(program: bytes, facts: Mapping[str, Any], context: int) -> str:
+    """``tflm_model.h``: places and sizes of inputs and outputs, and a resolver of just the operators in use."""
+    inputs, outputs = facts["inputs"], facts["outputs"]
+    places = {entry["name"]: entry for entry in inputs}
+    logits, rows = outputs[0], outputs[1:]
+    layers = []
+    for index in range((len(inputs) - 2) // 2):
+        keys, values = places[f"layers.{index}.k_cache"], places[f"layers.{index}.v_cache"]
+        kv_heads, capacity, head_dim = keys["shape"]
+        numbers = (keys["index"], values["index"], rows[2 * index]["index"], rows[2 * index + 1]["index"])
+        layers.append((*numbers, kv_heads, head_dim, capacity, _WIDTHS[keys["type"]]))
+    calls = [f"resolver.Add{_method(name)}()" for name in facts["operators"]]
+    return "\n".join(
+        (
+            "// Written by edgesdk for one model.",
+            "#ifndef TFLM_MODEL_H",
+            "#define TFLM_MODEL_H",
+            "",
+            "#include <cstddef>",
+            "#include <cstdint>",
+            "",
+            '#include "tensorflow/lite/micro/micro_mutable_op_resolver.h"',
+            "",
+            f"#define LM_LAYERS {len(layers)}",
+            f"#define LM_VOCAB {logits['shape'][-1]}",
+            f"#define LM_TOKEN_INPUT {places['tok']['index']}",
+            f"#define LM_POSITION_INPUT {places['pos']['index']}",
+            f"#define LM_LOGITS_OUTPUT {logits['index']}",
+            f"#define LM_LOGITS_SCALE {logits.get('scale', 1.0)!r}f",
+            f"#define LM_LOGITS_ZERO ({logits.get('zero_point', 0)})",
+            f"#define LM_MODEL_CRC 0x{zlib.crc32(program):08x}u",
+            "",
+            'extern "C" const uint8_t tokenizer_table[];',
+            'extern "C" const size_t tokenizer_table_size;',
+            "",
+            "struct TflmLayer {",
+            "    int key_cache, value_cache, key_row, value_row;",
+            "    size_t kv_heads, head_dim, capacity, width;",
+            "};",
+            "",
+            "static const TflmLayer tflm_layers[] = {",
+            *(f"    {{{', '.join(map(str, layer))}}}," for layer in layers),
+            "};",
+            "",
+            f"using TflmResolver = tflite::MicroMutableOpResolver<{len(calls)}>;",
+            "",
+            "inline TfLiteStatus add_operators(TflmResolver &resolver) {",
+            *(f"    if ({call} != kTfLiteOk) return kTfLiteError;" for call in calls),
+            "    return kTfLiteOk;",
+            "}",
+            "",
+            "#endif",
+            "",
+        )
+    )
+
+
+def _method(operator: str) -> str:
+    """The resolver's word for an operator: FULLY_CONNECTED is FullyConnected."""
+    return _METHODS.get(operator) or "".join(part.capitalize() for part in operator.split("_"))
 
 
 def longest_piece(tokenizer: Tokenizer | None) -> int:
@@ -71,8 +166,14 @@ def config_header(ram_bytes: int, context: int, piece_bytes: int) -> str:
             f"#define LM_LINE_BYTES {_LINE_BYTES}",
             f"#define LM_PIECE_BYTES {piece_bytes}",
             "",
+            "#ifdef __cplusplus",
+            'extern "C" {',
+            "#endif",
             "extern const uint8_t model_image[];",
             "extern const size_t model_image_size;",
+            "#ifdef __cplusplus",
+            "}",
+            "#endif",
             "",
             "#endif",
             "",

@@ -58,7 +58,7 @@ def footprint(core: str) -> Footprint:
 def _sources(emulator: Emulator) -> list[Path]:
     runtime, firmware = microcontroller_dir() / "runtime", microcontroller_dir() / "firmware"
     ports = [firmware / "boards" / "startup.c", firmware / "boards" / f"{emulator.port}.c"]
-    return [*sorted(runtime.glob("*.c")), *sorted(runtime.glob("*.h")), *sorted(firmware.glob("*.[ch]")), *ports]
+    return [*sorted(runtime.glob("*.[ch]")), *sorted(firmware.glob("*.[ch]")), *ports]
 
 
 def _linked(compiler: str, flags: tuple[str, ...], emulator: Emulator, core: str) -> tuple[int, int]:

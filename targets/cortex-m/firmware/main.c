@@ -9,18 +9,15 @@
  */
 #include <string.h>
 
-#include "../runtime/lm.h"
-#include "../runtime/lm_image.h"
-#include "../runtime/lm_kernels.h"
 #include "../runtime/lm_tokenizer.h"
 #include "board.h"
+#include "engine.h"
 #include "line.h"
 #include "lm_config.h"
 
-static uint64_t ram[(LM_RAM_BYTES + 7) / 8];
 static char line[LM_LINE_BYTES];
 static uint32_t ids[LM_PROMPT_TOKENS];
-static lm_model model;
+static engine_facts facts;
 static lm_tokenizer tokenizer;
 static int has_tokenizer;
 
@@ -74,14 +71,14 @@ static void failed(lm_status status) { error(STATUS[status], MEANING[status]); }
 
 static void hello(void) {
     event("hello");
-    text_field("runner", "edgesdk-c99", 11);
+    text_field("runner", facts.runner, strlen(facts.runner));
     field("protocol", 1);
     text_field("board", BOARD_NAME, sizeof BOARD_NAME - 1);
-    text_field("kernels", LM_KERNELS, sizeof LM_KERNELS - 1);
-    hex_field("image_crc", model.header->crc);
-    field("vocab", model.header->vocab);
-    field("context", model.header->context);
-    field("ram", model.header->ram);
+    text_field("kernels", facts.kernels, strlen(facts.kernels));
+    hex_field("model_crc", facts.crc);
+    field("vocab", facts.vocab);
+    field("context", facts.context);
+    field("ram", facts.ram);
     field("ticks_per_second", board_ticks_per_second());
     field("emulated", BOARD_EMULATED);
     finish();
@@ -107,10 +104,10 @@ static size_t unescaped(char *text) {
     return (size_t)(to - text);
 }
 
-/* The prompt's tokens; the caches, which are empty before a prompt, serve as scratch. */
+/* The prompt's tokens; the model's memory, which is free before a prompt, serves as scratch. */
 static int encode(char *text, lm_ids *found) {
-    uint32_t *scratch = (uint32_t *)(void *)model.caches[0].keys;
-    const size_t room = (size_t)((const uint8_t *)ram + sizeof ram - (const uint8_t *)scratch) / sizeof *scratch;
+    size_t room;
+    uint32_t *scratch = engine_scratch(&room);
     *found = (lm_ids){ids, LM_PROMPT_TOKENS, 0, scratch, room};
     int status = lm_tokenizer_prefix(&tokenizer, found);
     return status ? status : lm_tokenizer_encode(&tokenizer, text, unescaped(text), found);
@@ -129,9 +126,9 @@ static int listed(char *text, lm_ids *found) {
 
 /* One token through the model, in slices; 0 when the user stopped it. */
 static int step(uint32_t token, int want_logits, lm_status *status) {
-    *status = lm_begin(&model, token, want_logits);
+    *status = engine_begin(token, want_logits);
     if (*status != LM_OK) return 1;
-    while (lm_advance(&model)) {
+    while (engine_advance()) {
         board_alive();
         if (board_get() == 3) return 0;
     }
@@ -158,9 +155,9 @@ static void answer(const lm_ids *prompt, uint32_t most, lm_sampler sampler) {
     finish();
     if (has_tokenizer) lm_decoder_start(&tokenizer, &decoder);
     while (going && produced < most) {
-        const uint32_t crc = lm_crc32(0, lm_logits(&model), model.header->vocab * sizeof(float));
+        const uint32_t crc = lm_crc32(0, engine_logits(), facts.vocab * sizeof(float));
         start = board_ticks();
-        const uint32_t token = lm_sample(&sampler, lm_logits(&model), model.header->vocab);
+        const uint32_t token = lm_sample(&sampler, engine_logits(), facts.vocab);
         const uint64_t sampling = board_ticks() - start;
         size_t length = 0;
         if (has_tokenizer && lm_tokenizer_is_stop(&tokenizer, token)) {
@@ -212,19 +209,19 @@ static void run(char *text, int as_text) {
         error("prompt", status ? WHY[status] : "the prompt is empty");
         return;
     }
-    lm_reset(&model);
-    model.slides = slide != 0;
+    if (!engine_reset(slide != 0)) {
+        error("command", "this model's context cannot slide");
+        return;
+    }
     answer(&prompt, most, sampler);
 }
 
 int main(void) {
     board_init();
-    const lm_status status = lm_open(&model, model_image, model_image_size, ram, sizeof ram);
+    const lm_status status = engine_open(&facts);
     if (status == LM_OK) {
-        const struct lm_header *header = model.header;
-        has_tokenizer = header->tokenizer_size
-                        && lm_tokenizer_open(&tokenizer, model_image + header->tokenizer, header->tokenizer_size)
-                               == LM_TOKENIZER_OK;
+        has_tokenizer = facts.tokenizer_size
+                        && lm_tokenizer_open(&tokenizer, facts.tokenizer, facts.tokenizer_size) == LM_TOKENIZER_OK;
         hello();
     } else {
         failed(status);
