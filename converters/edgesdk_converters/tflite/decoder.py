@@ -200,7 +200,7 @@ class DecoderGraph:
             )
         else:
             inner = self._activated(name, layer, up)
-        return linears.product(inner, f"{name}.down")
+        return linears.product(inner, f"{name}.down", wide=True)
 
     def _activated(self, name: str, layer: Layer, x: Value) -> Value:
         o, kind, name = self._o, layer.mlp.activation, f"{name}.activated"

@@ -66,47 +66,37 @@ class Linears:
 
     def head(self, x: Value) -> Value:
         """Logits [1, vocab], in integers where the arithmetic is static."""
-        name = self._model.spec.head_name
-        return self._product(x, "logits", name, self._model.weights.get(name), as_integers=True)
+        return self._product(x, "logits", self._model.spec.head_name)
 
-    def product(self, x: Value, name: str, near: Value | None = None) -> Value:
-        """``x @ weight.T + bias`` in float, or onto the grid of ``near`` when nothing follows the product."""
-        bias = f"{name}.bias" if f"{name}.bias" in self._model.spec.tensors() else None
-        weight = f"{name}.weight"
-        raw = f"{name}.product" if bias else f"{name}.out"
-        found = self._product(x, raw, weight, self._model.weights.get(weight), near=None if bias else near)
-        if bias is None:
-            return found
-        values = dense(self._model.weights.get(bias)).numpy().reshape(1, -1)
-        return self._o.add(self.floating(found), self._o.floats(bias, values), f"{name}.out")
+    def product(self, x: Value, name: str, near: Value | None = None, *, wide: bool = False) -> Value:
+        """``x @ weight.T + bias`` in float; ``near`` is what its result goes :meth:`onto`, if nothing comes between.
 
-    def _product(
-        self, x: Value, name: str, weight: str, stored: Stored, *, near: Value | None = None, as_integers: bool = False
-    ) -> Value:
-        o, numerics = self._o, self._numerics
+        ``wide`` asks int8 arithmetic for int16, where the input has outliers.
+        """
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        if bias in self._model.spec.tensors():
+            found = self.floating(self._product(x, f"{name}.product", weight, wide=wide))
+            values = dense(self._model.weights.get(bias)).numpy().reshape(1, -1)
+            return self._o.add(found, self._o.floats(bias, values), f"{name}.out")
+        found = self._product(x, f"{name}.out", weight, near, wide=wide)
+        return self.floating(found) if near is None else found
+
+    def _product(self, x: Value, name: str, weight: str, near: Value | None = None, *, wide: bool = False) -> Value:
+        """``x @ weight.T`` as the kernel leaves it: on the grid of ``near`` where the types agree."""
+        o, stored = self._o, self._model.weights.get(weight)
         if not isinstance(stored, QuantizedTensor):
             return o.fully_connected(self.floating(x), self._floats(weight, stored), name)
-        if not numerics.static:
-            if numerics.linear == "dynamic":
-                matrix = self._integers(weight, stored)
-            elif stored.bits == 4:
-                matrix = self._floats(weight, stored)
-            else:
-                matrix = o.dequantize(self._integers(weight, stored), f"{weight}.float")
-            return self._point(o.fully_connected(self._point(self.floating(x)), matrix, name))
-        x = self.measured(x, self._kind)
-        found = numerics.ranges[name]
-        if self._kind == "INT16" and not one_scale(stored):
+        if not self._numerics.static:
+            return self._point(o.fully_connected(self._point(self.floating(x)), self._matrix(weight, stored), name))
+        kind = "INT16" if wide else self._kind
+        x, found = self.measured(x, kind), self._numerics.ranges[name]
+        if kind == "INT16" and not one_scale(stored):
             scales = stored.scales.numpy().reshape(1, -1)
-            grid = grid_of(found.divided(scales), self._kind)
+            grid = grid_of(found.divided(scales), kind)
             units = o.fully_connected(x, self._integers(weight, stored, one=True), f"{name}.units", grid)
             return o.multiply(self.floating(units), o.floats(weight + SCALES, scales), name)
-        grid = grid_of(found, self._kind)
-        if near is not None and near.kind == self._kind:
-            assert near.grid is not None
-            grid = near.grid
-        product = o.fully_connected(x, self._integers(weight, stored), name, grid)
-        return product if as_integers or (near is not None and near.kind == self._kind) else self.floating(product)
+        grid = near.grid if near is not None and near.kind == kind and near.grid else grid_of(found, kind)
+        return o.fully_connected(x, self._integers(weight, stored), name, grid)
 
     def batch_matmul(self, a: Value, b: Value, name: str, measured: str | None = None) -> Value:
         """``a @ b^T`` in the arithmetic of attention, on the grid of its range or of the one called ``measured``."""
@@ -148,6 +138,14 @@ class Linears:
         if name == "embed.weight" and self._tied is not None and self._tied.kind == "FLOAT32":
             return self._tied
         return self._o.floats(name, dense(stored).numpy())
+
+    def _matrix(self, name: str, stored: QuantizedTensor) -> Value:
+        """A packed matrix for float activations."""
+        if self._numerics.linear == "dynamic":
+            return self._integers(name, stored)
+        if stored.bits == 4:
+            return self._floats(name, stored)
+        return self._o.dequantize(self._integers(name, stored), f"{name}.float")
 
     def _nibbles(self, name: str, stored: QuantizedTensor) -> Value:
         """Blocks of 32, 64 or 128; longer groups become several blocks with the same scale."""
