@@ -69,7 +69,7 @@ def test_static_integers_stay_close(case, tmp_path, monkeypatch) -> None:
     (tmp_path / "scratch").mkdir()
     rounded, _ = open_recipe("w8")(model, Setting(tmp_path / "scratch", SILENT, TFLM.limits()))
     wanted = ReferenceSession(rounded, CONTEXT).score(IDS)
-    ranges = calibrate.measure(rounded, CONTEXT, SILENT, Calibration(sequences=3, length=CONTEXT))
+    ranges = calibrate.measure(rounded, CONTEXT, SILENT, Calibration(sequences=4, length=CONTEXT))
     monkeypatch.setattr(calibrate, "measure", lambda *_: ranges)
     monkeypatch.setattr(arena, "arena_bytes", lambda _: 0)
     errors = {}

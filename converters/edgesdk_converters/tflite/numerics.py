@@ -13,6 +13,7 @@ from .graph import Grid
 #: Arithmetic of products: float32; "dynamic", float activations that the kernel rounds itself; or static integers.
 Arithmetic = Literal["float", "dynamic", "int8", "int16"]
 KIND = {"float": "FLOAT32", "dynamic": "FLOAT32", "int8": "INT8", "int16": "INT16"}
+_HEADROOM = {"INT8": 1, "INT16": 2}
 _LOWEST, _STEPS = {"INT8": -128, "INT16": -32768}, {"INT8": 255, "INT16": 65535}
 
 #: What the softmax kernels write, whatever they are given: they check these scales and zero points.
@@ -56,10 +57,14 @@ class Numerics:
 
 
 def grid_of(found: Range, kind: str, *, symmetric: bool = False) -> Grid:
-    """The finest grid of a type that holds a range and zero. int16 kernels take symmetric grids only."""
+    """The finest grid of a type that holds a range and zero.
+
+    int16 kernels take symmetric grids only, and those hold twice the range: a bit of 16 costs nothing that can be
+    measured, and text beyond the calibration's is not clipped.
+    """
     low, high = min(float(found.low.min()), 0.0), max(float(found.high.max()), 0.0)
     if symmetric or kind == "INT16":
-        scale = max(high, -low, 1e-8) / (_STEPS[kind] // 2)
+        scale = max(high, -low, 1e-8) * _HEADROOM[kind] / (_STEPS[kind] // 2)
         return Grid(np.array([scale], np.float32))
     scale = max(high - low, 1e-8) / _STEPS[kind]
     return Grid(np.array([scale], np.float32), int(np.clip(round(_LOWEST[kind] - low / scale), -128, 127)))
