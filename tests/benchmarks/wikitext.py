@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import edgesdk
+from edgesdk.compress.base import Setting
 from edgesdk.compress.quality import WINDOW, perplexity_of, reference_loss, text_windows
 from edgesdk.compress.recipe import open_recipe
 from edgesdk.model.reference import ReferenceModel
@@ -25,7 +26,7 @@ def main() -> None:
     for name in sys.argv[2:] or ["none", "w8", "w4g32", "w4g32-e4", "w4g64"]:
         with tempfile.TemporaryDirectory() as scratch:
             started = time.process_time()
-            compressed, reports = open_recipe(name)(model, Path(scratch), SILENT)
+            compressed, reports = open_recipe(name)(model, Setting(Path(scratch), SILENT))
             cpu = time.process_time() - started
             error = reports[0].relative_error if reports else None
             windows = text_windows(model, text, 6, WINDOW)

@@ -156,7 +156,8 @@ class CortexMConverter:
         program = _tflm().convert(model, options, folder, progress)
         (folder / FOLDER).mkdir()
         write_tflm_project(folder / program.main, program.facts, options.context, model, folder / FOLDER)
-        facts = {"form": TFLM, **program.facts, "firmware": FOLDER}
+        boards = _arena_verdicts(program.facts["arena_bytes"], (folder / program.main).stat().st_size)
+        facts = {"form": TFLM, **program.facts, "boards": boards, "firmware": FOLDER}
         return replace(program, facts=facts, runtime=_TFLM_RUNTIME, made_from_it=(FOLDER,))
 
     def open(self, main: Path, context: int, threads: int | None = None) -> Session:
@@ -186,6 +187,15 @@ def _verdicts(image: int, arena: int) -> dict[str, dict[str, Any]]:
         flash, memory = image + code.flash, arena + code.ram + STACK_BYTES
         fits = flash <= board.flash and memory <= board.ram
         found[board.name] = {"flash": flash, "ram": memory, "linked_with": code.measured, "fits": fits}
+    return found
+
+
+def _arena_verdicts(arena: int, program: int) -> dict[str, dict[str, Any]]:
+    """What is known of boards before TensorFlow Lite Micro is linked: the arena and the program, not the code."""
+    found: dict[str, dict[str, Any]] = {}
+    for board in boards_with():
+        fits = program <= board.flash and arena + STACK_BYTES <= board.ram
+        found[board.name] = {"flash": program, "ram": arena + STACK_BYTES, "linked_with": None, "fits": fits}
     return found
 
 
