@@ -219,6 +219,17 @@ def test_what_a_runtime_cannot_hold_is_refused_before_work(checkpoint, converter
         converter.check(model.spec, opened, program_options(model, target, opened), target)
 
 
+def test_rows_that_no_block_divides_are_refused_or_stay_float(tmp_path) -> None:
+    model, target = open_model(make_checkpoint(tmp_path / "model", intermediate_size=72)), open_target("litert-arm64")
+    rows, blocks = open_recipe("w4"), open_recipe("w4g32")
+    with pytest.raises(RecipeError, match=r"layers\.0\.down\.weight has 72 inputs"):
+        CONVERTER.check(model.spec, rows, program_options(model, target, rows), target)
+    CONVERTER.check(model.spec, blocks, program_options(model, target, blocks), target)
+    rounded = compressed(model, "w4g32", tmp_path / "scratch")
+    found = read_packed(program(CONVERTER, rounded, tmp_path / "out", 8))
+    assert "layers.0.up.weight" in found and "layers.0.down.weight" not in found
+
+
 def test_float16_and_large_programs_are_refused(checkpoint) -> None:
     from dataclasses import replace
 

@@ -40,15 +40,15 @@ class TfliteConverter:
             raise TargetError(f"the LiteRT converter computes in float32, not {options.float_type}")
         refuse_schemes(spec, recipe, target)
         for name, shape in spec.tensors().items():
-            bits, _ = recipe.grid(name) or (16, 0)
+            bits, group = recipe.grid(name) or (16, 0)
             if bits == 4 and options.activations == 32:
                 raise RecipeError(
                     f"LiteRT has no 4-bit weights with float activations, but recipe {recipe.name} makes {name} such",
                     hint="leave out -a32, or use w8",
                 )
-            if bits == 4 and shape[1] % BLOCKS[-1]:
+            if bits == 4 and not group and shape[1] % BLOCKS[-1]:
                 raise RecipeError(
-                    f"LiteRT holds 4-bit rows in blocks of 32, but {name} has {shape[1]} inputs", hint="use w8"
+                    f"LiteRT holds 4-bit rows in blocks of 32, but {name} has {shape[1]} inputs", hint="use w4g32 or w8"
                 )
         refuse_shapes(spec)
         refuse_large(self.plan(spec, recipe, options))

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 MARGIN = 1.1  # the host's arena figure lies up to 4 % below the device's
 _WIDTH = {"float": 4, "int8": 1, "int16": 2}
 _ARITHMETIC: Mapping[int, Arithmetic] = {8: "int8", 16: "int16", 32: "float"}
-_NODES, _NODE_BYTES = 57, 140  # operators of a layer, and what TFLM keeps of each on the host, tensors included
+_NODES, _NODE_BYTES = 57, 200  # operators of a layer, and what TFLM keeps of each on the host, tensors included
 
 
 class TfliteMicro:
