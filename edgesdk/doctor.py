@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _CONTEXT = 64
 _TOLERANCE = 1e-3
+_INT8_TOLERANCE = 0.3  # of logits between -4 and 4, where activations are int8
 _PROMPT = [1, 5, 9, 2]
 
 
@@ -47,7 +48,7 @@ def examine() -> list[Finding]:
             detail = failure.message + (f" ({failure.hint})" if failure.hint else "")
             findings.append(Finding(converter, served, False, detail))
             continue
-        fine = difference < _TOLERANCE
+        fine = difference < (_TOLERANCE if CONVERTERS.get(converter).limits().float_matrices else _INT8_TOLERANCE)
         findings.append(Finding(converter, served, fine, f"largest difference from the reference: {difference:.1e}"))
     return findings
 
@@ -56,6 +57,8 @@ def _difference(converter_name: str) -> float:
     """Largest difference of logits between a converter's program and the reference, on the tiny model."""
     import numpy as np
 
+    from .compress.base import Setting
+    from .compress.recipe import open_recipe
     from .errors import MissingExtraError
     from .progress import SILENT
 
@@ -65,11 +68,15 @@ def _difference(converter_name: str) -> float:
     except ModuleNotFoundError as failure:
         raise MissingExtraError((failure.name or "torch").partition(".")[0], converter_name) from None
 
-    model = tiny_model()
-    options = ProgramOptions(_CONTEXT, "float32", 32)
-    with tempfile.TemporaryDirectory(prefix="edgesdk-doctor-") as folder:
-        program = converter.convert(model, options, Path(folder), SILENT)
-        session = converter.open(Path(folder) / program.main, _CONTEXT)
+    model, limits = tiny_model(), converter.limits()
+    with tempfile.TemporaryDirectory(prefix="edgesdk-doctor-") as name:
+        folder, activations = Path(name), 32
+        if not limits.float_matrices:
+            (folder / "scratch").mkdir()
+            model, _ = open_recipe("w8")(model, Setting(folder / "scratch", SILENT, limits))
+            activations = 8
+        program = converter.convert(model, ProgramOptions(_CONTEXT, "float32", activations), folder, SILENT)
+        session = converter.open(folder / program.main, _CONTEXT)
         reference = ReferenceSession(model, _CONTEXT)
         found = np.concatenate([session.score(_PROMPT), session.decode(3)[None]])
         wanted = np.concatenate([reference.score(_PROMPT), reference.decode(3)[None]])

@@ -81,12 +81,10 @@ class Gptq(RoundToNearest):
         self, model: Model, name: str, hessian: torch.Tensor, setting: Setting, spool: Spool, tally: Tally
     ) -> None:
         weight = dense(model.weights.get(name))
-        bits, group = self.grid(name) or (0, 0)
-        fitted = group or weight.shape[1]
-        if weight.shape[1] % fitted:
-            tally.keep(name, weight.shape[1], group)
+        fitted = self.fitted(name, weight.shape[1], setting.limits, tally)
+        if fitted is None:
             return
-        tensor = solve(weight, hessian, bits, fitted, self, signed_scales=setting.limits.signed_scales)
+        tensor = solve(weight, hessian, *fitted, self, signed_scales=setting.limits.signed_scales)
         error = (tensor.dequantize() - weight).square().sum() / weight.square().sum().clamp(min=1e-30)
         spool.write(name, tensor)
         tally.count(tensor.scheme, float(error))

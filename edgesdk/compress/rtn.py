@@ -100,24 +100,31 @@ class RoundToNearest:
                 tally.count(stored.scheme)
                 continue
             columns = stored.shape[1]
-            fitted = group if group > 0 else columns
-            if columns % fitted:
-                if model.spec.tied and not spec.tied and name == spec.head_name:
-                    raise RecipeError(
-                        f"the head cannot be a {bits}-bit matrix of its own: {columns} inputs are no multiple of "
-                        f"{group}",
-                        hint="leave out -h, and the head stays tied to the embedding",
-                    )
-                if limits.float_matrices:
-                    tally.keep(name, columns, group)
-                    continue
-                bits, fitted = 8, columns
-                tally.note(f"{name} has 8 bits a row: its {columns} inputs are no multiple of {group}")
+            if columns % max(group, 1) and model.spec.tied and not spec.tied and name == spec.head_name:
+                raise RecipeError(
+                    f"the head cannot be a {bits}-bit matrix of its own: {columns} inputs are no multiple of {group}",
+                    hint="leave out -h, and the head stays tied to the embedding",
+                )
+            chosen = self.fitted(name, columns, limits, tally)
+            if chosen is None:
+                continue
+            bits, fitted = chosen
             matrix = dense(stored)
             shared = search_scales(matrix.reshape(1, -1), bits, limits.signed_scales)[0] if group == WHOLE else None
             rounded, error = round_to_nearest(matrix, bits, fitted, signed_scales=limits.signed_scales, scale=shared)
             spool.write(name, rounded)
             tally.count(rounded.scheme, error)
+
+    def fitted(self, name: str, columns: int, limits: Limits, tally: Tally) -> tuple[int, int] | None:
+        """Bits and group for a matrix with so many columns, or None: no group divides them, and it stays in float."""
+        bits, group = self.grid(name) or (0, 0)
+        if columns % max(group, 1) == 0:
+            return bits, group if group > 0 else columns
+        if limits.float_matrices:
+            tally.keep(name, columns, group)
+            return None
+        tally.note(f"{name} has 8 bits a row: its {columns} inputs are no multiple of {group}")
+        return 8, columns
 
 
 class Tally:

@@ -238,13 +238,32 @@ def test_a_model_that_fits_no_board_is_told_by_how_much() -> None:
     assert "--context" in str(caught.value.hint)
 
 
-def test_rows_that_no_group_divides_get_8_bits(tmp_path) -> None:
+def uneven() -> Model:
+    """Sizes that leave tails in every kernel: heads of 10, 66 hidden, 172 inner."""
+    from edgesdk.model.random_weights import RandomWeights
+    from edgesdk.model.spec import Attention, DecoderSpec, Layer, Mlp, Rope
+
+    attention = Attention(6, 3, 10, 0.3, Rope(10000.0))
+    spec = DecoderSpec("llama", 97, 66, 64, (Layer(attention, Mlp(172, "gelu")),) * 2, 1e-5, tied=True)
+    return Model(spec, RandomWeights(spec))
+
+
+@pytest.mark.parametrize("recipe", ["w8", "w4", "w4-e8-h8"])
+def test_tails_of_rows(tmp_path, library, recipe) -> None:
+    _, image = converted(uneven(), recipe, tmp_path)
+    session, runtime = DoubleSession(image), CModel(library, image.read_bytes())
+    for token in IDS:
+        assert bits(session.decode(token)) == bits(runtime.step(token))
+
+
+@pytest.mark.parametrize("recipe", ["w4g32", "w4g32-gptq"])
+def test_rows_that_no_group_divides_get_8_bits(tmp_path, recipe) -> None:
     from edgesdk.model.random_weights import RandomWeights
     from edgesdk.model.spec import Attention, DecoderSpec, Layer, Mlp, Rope
 
     attention = Attention(4, 2, 16, 0.25, Rope(10000.0))
     spec = DecoderSpec("llama", 96, 64, 64, (Layer(attention, Mlp(172, "silu")),), 1e-5, tied=True)
-    compressed, image = converted(Model(spec, RandomWeights(spec)), "w4g32", tmp_path)
+    compressed, image = converted(Model(spec, RandomWeights(spec)), recipe, tmp_path)
     down = compressed.weights.get("layers.0.down.weight")
     assert isinstance(down, QuantizedTensor)
     assert (down.scheme, compressed.weights.get("layers.0.up.weight").scheme) == ("w8", "w4g32")

@@ -222,7 +222,7 @@ def holds(tensor: QuantizedTensor) -> bool:
         return False
     if tensor.bits == 8:
         return tensor.group == tensor.shape[1]
-    return tensor.bits == 4 and tensor.group % 8 == 0
+    return tensor.bits == 4 and tensor.group % 2 == 0
 
 
 def phase_steps(spec: DecoderSpec) -> np.ndarray:

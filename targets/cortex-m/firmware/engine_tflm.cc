@@ -3,6 +3,7 @@
 #include "engine.h"
 
 #include <cstring>
+#include <new>
 
 #include "lm_config.h"
 #include "tensorflow/lite/micro/micro_interpreter.h"
@@ -11,6 +12,8 @@
 namespace {
 
 alignas(16) uint8_t arena[LM_RAM_BYTES];
+alignas(TflmResolver) uint8_t resolver_space[sizeof(TflmResolver)];  // never destroyed, so no exit code is linked
+alignas(tflite::MicroInterpreter) uint8_t interpreter_space[sizeof(tflite::MicroInterpreter)];
 float logits[LM_VOCAB];
 tflite::MicroInterpreter *interpreter;
 uint32_t position, token_now;
@@ -51,13 +54,12 @@ void read_logits() {
 lm_status engine_open(engine_facts *facts) {
     if (lm_crc32(0, model_image, model_image_size) != LM_MODEL_CRC) return LM_BAD_CRC;
     const tflite::Model *model = tflite::GetModel(model_image);
-    static TflmResolver resolver;
-    if (add_operators(resolver) != kTfLiteOk) return LM_BAD_IMAGE;
-    static tflite::MicroInterpreter made(model, resolver, arena, sizeof arena);
-    interpreter = &made;
-    if (made.AllocateTensors() != kTfLiteOk) return LM_NO_MEMORY;
+    TflmResolver *resolver = new (resolver_space) TflmResolver;
+    if (add_operators(*resolver) != kTfLiteOk) return LM_BAD_IMAGE;
+    interpreter = new (interpreter_space) tflite::MicroInterpreter(model, *resolver, arena, sizeof arena);
+    if (interpreter->AllocateTensors() != kTfLiteOk) return LM_NO_MEMORY;
     *facts = {"edgesdk-tflm",           "tflm",           LM_MODEL_CRC,     LM_VOCAB, LM_CONTEXT,
-              static_cast<uint32_t>(made.arena_used_bytes()), tokenizer_table, tokenizer_table_size};
+              static_cast<uint32_t>(interpreter->arena_used_bytes()), tokenizer_table, tokenizer_table_size};
     engine_reset(0);
     return LM_OK;
 }

@@ -11,6 +11,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef enum {
     LM_OK = 0,
     LM_BAD_IMAGE = 1,   /* no image, cut short, or of another version */
@@ -88,4 +92,7 @@ uint32_t lm_sample(lm_sampler *sampler, float *logits, uint32_t vocab);
 /* CRC-32 (IEEE 802.3, as zlib's) of bytes; begin with crc 0. */
 uint32_t lm_crc32(uint32_t crc, const void *data, size_t size);
 
+#ifdef __cplusplus
+}
+#endif
 #endif

@@ -2,6 +2,7 @@
 #include <stdint.h>
 
 extern uint32_t _stack_top, _data_load, _data_start, _data_end, _bss_start, _bss_end;
+extern void (*const _init_start[])(void), (*const _init_end[])(void); /* constructors, where there is C++ */
 int main(void);
 void systick_handler(void);
 
@@ -16,6 +17,7 @@ void reset_handler(void) {
 #endif
     for (uint32_t *to = &_data_start, *from = &_data_load; to < &_data_end;) *to++ = *from++;
     for (uint32_t *to = &_bss_start; to < &_bss_end;) *to++ = 0;
+    for (void (*const *init)(void) = _init_start; init < _init_end; init++) (*init)();
     main();
     halt();
 }
