@@ -18,7 +18,11 @@ import pytest
 
 import edgesdk
 from edgesdk.boards import open_board
+from edgesdk.model import Model
+from edgesdk.model.random_weights import RandomWeights
+from edgesdk.model.spec import Attention, DecoderSpec, Layer, Mlp, Rope
 from edgesdk.runner_lines import prompt_command, sealed, tokens_command
+from edgesdk.session import Session
 from edgesdk_converters.cortex_m.double import DoubleSession
 from edgesdk_converters.cortex_m.footprint import footprint
 from edgesdk_converters.cortex_m.layout import ram
@@ -67,7 +71,7 @@ def said(events: Sequence[dict]) -> list[tuple[int, str]]:
     return [(event["id"], event["logits"]) for event in events if event["event"] == "token"]
 
 
-def expected(session: DoubleSession, prompt: list[int], count: int) -> list[tuple[int, str]]:
+def expected(session: Session, prompt: list[int], count: int) -> list[tuple[int, str]]:
     """Greedy tokens of the double, each with the hash of the logits that chose it."""
     logits, found = session.prefill(prompt), []
     for number in range(count):
@@ -93,6 +97,21 @@ def test_every_core_gives_the_doubles_logits(bundle, board) -> None:
         events = runner.answer(tokens_command(prompt, new_tokens=COUNT))
         assert said(events) == wanted[: len(said(events))]
         assert events[-1]["prompt_tokens"] == 30
+
+
+@pytest.mark.parametrize("board", [M4F, "mps3-an547"])
+@pytest.mark.parametrize("recipe", ["w8", "w4"])
+def test_tails_of_rows(tmp_path, board, recipe) -> None:
+    """Sizes that leave tails in every kernel."""
+    attention = Attention(6, 3, 10, 0.3, Rope(10000.0))
+    spec = DecoderSpec("llama", 97, 66, 64, (Layer(attention, Mlp(172, "silu")),) * 2, 1e-5, tied=True)
+    folder, model = tmp_path / "bundle", Model(spec, RandomWeights(spec))
+    edgesdk.export(model, "cortex-m4f", folder, recipe=recipe, context=64, checks=edgesdk.Checks(skip=True))
+    prompt = np.random.default_rng(5).integers(0, 97, 21).tolist()
+    with running(build(folder / "firmware", board), board) as runner:
+        runner.event()
+        events = runner.answer(tokens_command(prompt, new_tokens=COUNT))
+    assert said(events) == expected(DoubleSession(folder / "model.lm"), prompt, COUNT)
 
 
 def test_portable_kernels_give_the_same_on_the_same_core(plain) -> None:

@@ -17,8 +17,7 @@ BOARDS = ("mps2-an385", "mps2-an386", "mps2-an500", "mps2-an505", "mps3-an547")
 
 def build(project: Path, board: str, *options: str) -> Path:
     """The firmware of one board, built outside the bundle; the compiler's words are in the error when it fails."""
-    name = f"{project.parent.name}-{board}{''.join(options)}".replace("=", "").replace("-D", "-")
-    folder = project.parents[1] / f"build-{name}"
+    folder = project.parents[1] / f"build-{project.parent.name}-{board}-{len(options)}"
     for command in (
         ["cmake", "-S", project, "-B", folder, f"-DBOARD={board}", *options],
         ["cmake", "--build", folder, "--parallel", "2"],

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgesdk.boards import Footprint, boards_with
+from edgesdk.boards import Footprint
 from edgesdk.compress.base import Limits
 from edgesdk.converter import Converter, MemoryPlan, Program, ProgramOptions
 from edgesdk.errors import EdgeError, MissingExtraError, RecipeError, TargetError
 from edgesdk.estimate import refuse_schemes, tensor_bits
-from edgesdk.fit import largest
 from edgesdk.model.spec import is_linear
 from edgesdk.targets import RuntimeRange
 
 from .footprint import LARGEST, footprint
 from .layout import image_bytes, ram, widest_input
+from .sizing import STACK_BYTES, arena_verdicts, refuse_boards, verdicts
 
 if TYPE_CHECKING:
     from edgesdk.compress.recipe import Recipe
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 IMAGE_FILE = "model.lm"
 GOLDEN_FILE = "golden.json"
 TFLM = "tflm"
-STACK_BYTES = 4096
-_LEAST_BITS = 4.5  # a weight of w4g32-e4 with its share of a scale
 _TFLM_RUNTIME = RuntimeRange("tflite-micro", ">=0.dev20260101")
 _GOLDEN_TOKENS = 32
 _LONGEST_ROW = (1 << 31) // (128 * 128)  # products of int8 that a sum of 32 bits holds
@@ -73,23 +70,7 @@ class CortexMConverter:
                 raise TargetError(f"rotary embedding needs an even head size, found {layer.attention.head_dim}")
         if widest_input(spec) > _LONGEST_ROW:
             raise TargetError(f"rows of {widest_input(spec)} inputs do not fit the kernels' 32-bit sums")
-        self._refuse_boards(spec, recipe, options, target)
-
-    def _refuse_boards(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
-        """Stop where the program fits no board of the target: by how much, and what would make it fit."""
-        boards = [board for core in target.cores for board in boards_with(core)]
-        plan = self.plan(spec, recipe, options)
-        flash = plan.program + LARGEST.flash
-        if not boards or any(flash <= board.flash and plan.peak <= board.ram for board in boards):
-            return
-        roomiest = max(boards, key=lambda board: (min(board.flash - flash, board.ram - plan.peak), board.name))
-        needs = f"{kilobytes(flash)} of flash and {kilobytes(plan.peak)} of RAM"
-        has = f"{roomiest.name} has {kilobytes(roomiest.flash)} and {kilobytes(roomiest.ram)}"
-        raise TargetError(
-            f"no board of {target.name} holds this program: it needs {needs} at a context of {options.context}; {has}, "
-            f"so {_missing(flash - roomiest.flash, plan.peak - roomiest.ram)}",
-            hint=_way_out(spec, flash - roomiest.flash, plan, roomiest.ram),
-        )
+        refuse_boards(spec, self.plan(spec, recipe, options), options.context, target)
 
     def plan(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> MemoryPlan:
         if options.delegate == TFLM:
@@ -124,7 +105,7 @@ class CortexMConverter:
         except ModuleNotFoundError:
             raise MissingExtraError("torch", "model") from None
 
-        from .firmware import FOLDER, write_c99_project
+        from .firmware import FOLDER, write_c99_project, write_report
         from .image import write_image
         from .tokenizer_table import tokenizer_table
 
@@ -137,6 +118,15 @@ class CortexMConverter:
             project.mkdir()
             write_c99_project(folder / IMAGE_FILE, needed.total, options.context, model.tokenizer, project)
             stage.advance()
+            boards = verdicts(size, needed.total)
+            sizes = {
+                "weights in flash": size - len(table),
+                "tokenizer in flash": len(table),
+                "KV cache in RAM": needed.kv_cache,
+                "work in RAM": needed.work,
+                "stack": STACK_BYTES,
+            }
+            write_report(project, "c99", model.origin.name, sizes, boards)
             golden = _golden(folder / IMAGE_FILE, model)
             (project / GOLDEN_FILE).write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
             stage.advance()
@@ -145,18 +135,21 @@ class CortexMConverter:
             "image": size,
             "ram": {"kv_cache": needed.kv_cache, "work": needed.work},
             "tokenizer": len(table),
-            "boards": _verdicts(size, needed.total),
+            "boards": boards,
             "firmware": FOLDER,
         }
         return Program(IMAGE_FILE, facts, made_from_it=(FOLDER,))
 
     def _convert_tflm(self, model: Model, options: ProgramOptions, folder: Path, progress: Progress) -> Program:
-        from .firmware import FOLDER, write_tflm_project
+        from .firmware import FOLDER, write_report, write_tflm_project
 
         program = _tflm().convert(model, options, folder, progress)
         (folder / FOLDER).mkdir()
         write_tflm_project(folder / program.main, program.facts, options.context, model, folder / FOLDER)
-        boards = _arena_verdicts(program.facts["arena_bytes"], (folder / program.main).stat().st_size)
+        size, arena = (folder / program.main).stat().st_size, program.facts["arena_bytes"]
+        boards = arena_verdicts(arena, size)
+        sizes = {"model in flash": size, "arena in RAM, with margin": arena, "stack": STACK_BYTES}
+        write_report(folder / FOLDER, TFLM, model.origin.name, sizes, boards)
         facts = {"form": TFLM, **program.facts, "boards": boards, "firmware": FOLDER}
         return replace(program, facts=facts, runtime=_TFLM_RUNTIME, made_from_it=(FOLDER,))
 
@@ -179,26 +172,6 @@ def _tflm() -> Converter:
     return micro.TFLM
 
 
-def _verdicts(image: int, arena: int) -> dict[str, dict[str, Any]]:
-    """Flash and RAM that the firmware needs on every real board, in bytes, and whether it fits."""
-    found: dict[str, dict[str, Any]] = {}
-    for board in boards_with():
-        code = footprint(board.core)
-        flash, memory = image + code.flash, arena + code.ram + STACK_BYTES
-        fits = flash <= board.flash and memory <= board.ram
-        found[board.name] = {"flash": flash, "ram": memory, "linked_with": code.measured, "fits": fits}
-    return found
-
-
-def _arena_verdicts(arena: int, program: int) -> dict[str, dict[str, Any]]:
-    """What is known of boards before TensorFlow Lite Micro is linked: the arena and the program, not the code."""
-    found: dict[str, dict[str, Any]] = {}
-    for board in boards_with():
-        fits = program <= board.flash and arena + STACK_BYTES <= board.ram
-        found[board.name] = {"flash": program, "ram": arena + STACK_BYTES, "linked_with": None, "fits": fits}
-    return found
-
-
 def _golden(image: Path, model: Model) -> dict[str, Any]:
     """Tokens and hashes of logits that every correct firmware gives: greedy, from the prefix or token 0."""
     from .double import DoubleSession
@@ -215,38 +188,6 @@ def _golden(image: Path, model: Model) -> dict[str, Any]:
         hashes.append(f"{zlib.crc32(logits.astype('<f4').tobytes()):08x}")
         tokens.append(int(logits.argmax()))
     return {"prompt": prompt, "tokens": tokens, "logits_crc32": hashes}
-
-
-def _missing(flash: int, memory: int) -> str:
-    parts = [f"{kilobytes(flash)} of flash"] if flash > 0 else []
-    parts += [f"{kilobytes(memory)} of RAM"] if memory > 0 else []
-    return " and ".join(parts) + " are missing"
-
-
-def _way_out(spec: DecoderSpec, flash_missing: int, plan: MemoryPlan, memory: int) -> str:
-    """What would make it fit a board with this much RAM."""
-    found = []
-    if flash_missing > 0:
-        rows = spec.vocab * spec.hidden * (1 if spec.tied else 2)
-        least = int(spec.parameters * _LEAST_BITS / 8)
-        if plan.program - least < flash_missing:
-            found.append(
-                f"a model of at most {(plan.program - flash_missing) * 8 / _LEAST_BITS / 1e6:.1f} M parameters"
-            )
-        else:
-            found.append("a smaller recipe (w4g32-e4)")
-        if rows > 0.4 * spec.parameters:
-            share = f"{rows / spec.parameters:.0%} of the weights"
-            found.append(f"a smaller vocabulary (its {spec.vocab} rows are {share})")
-    if plan.peak > memory:
-        longest = largest(lambda context: ram(spec, context).total <= memory - plan.runtime, spec.context)
-        found.append(f"--context {longest}" if longest else "a model with fewer layers or key-value heads")
-    return "what would make it fit: " + ", and ".join(found)
-
-
-def kilobytes(count: float) -> str:
-    """Bytes as text in units of 1024, as data sheets of microcontrollers count."""
-    return f"{math.ceil(count / 1024):,} KB"
 
 
 CONVERTER = CortexMConverter()

@@ -21,6 +21,11 @@ _PROMPT_TOKENS = 192
 _STACK_BYTES = 4096
 _BYTES_A_LINE = 32
 _WIDTHS = {"FLOAT32": 4, "INT8": 1, "INT16": 2}
+_FORMS = {
+    "c99": "C99 without any library: the runtime in `runtime/`, the model in `model/model_image.c`.",
+    "tflm": "TensorFlow Lite Micro, whose sources you bring (`-DTFLM_DIR`, a tree as create_tflm_tree.py writes it). "
+    "The model is `model/model_image.c`.",
+}
 _METHODS = {"BATCH_MATMUL": "BatchMatMul"}
 
 
@@ -61,7 +66,7 @@ def _write_common(folder: Path, form: str, settings: str) -> Path:
     """Sources, boards and settings; returns the folder for the model's own files."""
     source = microcontroller_dir()
     for part in ("runtime", "firmware"):
-        shutil.copytree(source / part, folder / part)
+        shutil.copytree(source / part, folder / part, ignore=shutil.ignore_patterns("*.j2"))
     for name in ("CMakeLists.txt", "arm-none-eabi.cmake", "link.ld.in"):
         (folder / "firmware" / name).replace(folder / name)
     boards, model = folder / "boards", folder / "model"
@@ -74,6 +79,18 @@ def _write_common(folder: Path, form: str, settings: str) -> Path:
     (model / "form.cmake").write_text(f"set(FORM {form})\n", encoding="ascii", newline="\n")
     (model / "lm_config.h").write_text(settings, encoding="ascii", newline="\n")
     return model
+
+
+def write_report(folder: Path, form: str, model: str, sizes: Mapping[str, int], boards: Mapping[str, Any]) -> None:
+    """The project's README: sizes, boards, how to build it and to talk to it."""
+    import jinja2
+
+    template = (microcontroller_dir() / "firmware" / "README.md.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(keep_trailing_newline=True, undefined=jinja2.StrictUndefined, autoescape=False)
+    text = environment.from_string(template).render(
+        form=form, form_text=_FORMS[form], model=model, sizes=list(sizes.items()), boards=boards
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
 
 
 def _write_array(folder: Path, name: str, data: bytes) -> None:

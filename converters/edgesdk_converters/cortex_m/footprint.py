@@ -24,7 +24,16 @@ _FLAGS = ("-mthumb", "-std=c99", "-O2", "-ffp-contract=off", "-fno-math-errno", 
 _SECTIONS = ("-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", "-nostartfiles", "--specs=nano.specs")
 _IMAGE_BYTES, _RAM_BYTES = 4096, 8192  # of the stand-in model; taken off again
 _CONTEXT, _PIECE = 256, 32
-_LINKER_SYMBOLS = ("_stack_top", "_data_load", "_data_start", "_data_end", "_bss_start", "_bss_end", "_init_start", "_init_end")
+_LINKER_SYMBOLS = (
+    "_stack_top",
+    "_data_load",
+    "_data_start",
+    "_data_end",
+    "_bss_start",
+    "_bss_end",
+    "_init_start",
+    "_init_end",
+)
 
 
 @cache
