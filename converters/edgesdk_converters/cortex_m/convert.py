@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgesdk.boards import Footprint
 from edgesdk.compress.base import Limits
@@ -105,6 +105,7 @@ class CortexMConverter:
         except ModuleNotFoundError:
             raise MissingExtraError("torch", "model") from None
 
+        from .double import DoubleSession
         from .firmware import FOLDER, write_c99_project, write_report
         from .image import write_image
         from .tokenizer_table import tokenizer_table
@@ -127,8 +128,7 @@ class CortexMConverter:
                 "stack": STACK_BYTES,
             }
             write_report(project, "c99", model.origin.name, sizes, boards)
-            golden = _golden(folder / IMAGE_FILE, model)
-            (project / GOLDEN_FILE).write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
+            _write_golden(DoubleSession(folder / IMAGE_FILE), model, project)
             stage.advance()
         facts = {
             "form": "c99",
@@ -150,6 +150,7 @@ class CortexMConverter:
         boards = arena_verdicts(arena, size)
         sizes = {"model in flash": size, "arena in RAM, with margin": arena, "stack": STACK_BYTES}
         write_report(folder / FOLDER, TFLM, model.origin.name, sizes, boards)
+        _write_golden(self.open(folder / program.main, options.context), model, folder / FOLDER)
         facts = {"form": TFLM, **program.facts, "boards": boards, "firmware": FOLDER}
         return replace(program, facts=facts, runtime=_TFLM_RUNTIME, made_from_it=(FOLDER,))
 
@@ -172,11 +173,8 @@ def _tflm() -> Converter:
     return micro.TFLM
 
 
-def _golden(image: Path, model: Model) -> dict[str, Any]:
+def _write_golden(session: Session, model: Model, project: Path) -> None:
     """Tokens and hashes of logits that every correct firmware gives: greedy, from the prefix or token 0."""
-    from .double import DoubleSession
-
-    session = DoubleSession(image)
     prompt = list(model.tokenizer.special.prefix) if model.tokenizer is not None else []
     prompt = prompt or [0]
     tokens: list[int] = []
@@ -187,7 +185,8 @@ def _golden(image: Path, model: Model) -> dict[str, Any]:
             logits = session.decode(tokens[-1])
         hashes.append(f"{zlib.crc32(logits.astype('<f4').tobytes()):08x}")
         tokens.append(int(logits.argmax()))
-    return {"prompt": prompt, "tokens": tokens, "logits_crc32": hashes}
+    golden = {"prompt": prompt, "tokens": tokens, "logits_crc32": hashes}
+    (project / GOLDEN_FILE).write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
 
 
 CONVERTER = CortexMConverter()
