@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from . import estimate
 from .compress.recipe import Recipe, open_recipe
@@ -79,6 +79,37 @@ def lint(
     if opened.tokenizer is not None:
         remarks += _tokenizer(opened.tokenizer, described)
     return sorted(remarks, key=lambda remark: ("error", "warning", "note").index(remark.level))
+
+
+@runtime_checkable
+class ProgramLinter(Protocol):
+    """A converter that can also read finished programs, whoever made them."""
+
+    def violations(self, program: Path) -> Iterable[EdgeError]:
+        """Everything that its runtime would refuse, or compute wrongly.
+
+        Raises:
+            EdgeError: the file cannot be read.
+        """
+
+
+def lint_program(program: str | Path, target: str) -> list[Remark]:
+    """Check a finished program, such as a ``.tflite`` file that another tool wrote, against a target.
+
+    Raises:
+        EdgeError: the program or the target cannot be read, or the target's converter reads no programs.
+    """
+    described, path = open_target(target), Path(program)
+    converter = CONVERTERS.get(described.converter)
+    if not isinstance(converter, ProgramLinter):
+        raise EdgeError(
+            f"target {target} cannot check finished programs: give the model",
+            hint="cortex-m targets check .tflite files",
+        )
+    if not path.is_file():
+        raise EdgeError(f"{path}: no such file")
+    found = [_error("program", violation) for violation in converter.violations(path)]
+    return found or [Remark("note", "program", f"{path.name}: nothing stands in its way")]
 
 
 def warnings_of(model: Model, plan: MemoryPlan, target: Target) -> list[str]:

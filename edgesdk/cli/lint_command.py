@@ -31,19 +31,25 @@ def command(
     delegate: str | None,
     as_json: bool,
 ) -> int:
-    """Check MODEL against a target before any work; exits with 1 when an export would fail."""
-    from ..linting import lint
+    """Check MODEL against a target before any work; exits with 1 when an export would fail.
 
-    remarks = lint(
-        model,
-        target,
-        recipe=recipe,
-        context=context,
-        float_type=float_type,
-        memory_mb=memory_mb,
-        delegate=delegate,
-        progress=TerminalProgress(),
-    )
+    MODEL may also be a finished .tflite file, for a microcontroller.
+    """
+    from ..linting import lint, lint_program
+
+    if model.endswith(".tflite"):
+        remarks = lint_program(model, target)
+    else:
+        remarks = lint(
+            model,
+            target,
+            recipe=recipe,
+            context=context,
+            float_type=float_type,
+            memory_mb=memory_mb,
+            delegate=delegate,
+            progress=TerminalProgress(),
+        )
     if as_json:
         print_json(remarks)
     else:

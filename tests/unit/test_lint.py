@@ -7,7 +7,7 @@ import json
 import pytest
 
 from edgesdk.cli import run
-from edgesdk.errors import ModelError
+from edgesdk.errors import EdgeError, ModelError
 from edgesdk.linting import lint
 from edgesdk.model.opening import open_model
 
@@ -58,3 +58,22 @@ def test_the_command_prints_json_and_exits_by_what_it_found(checkpoint, capsys) 
 def test_a_model_that_cannot_be_read_is_an_error_of_its_own(tmp_path) -> None:
     with pytest.raises(ModelError):
         lint(str(tmp_path), "host")
+
+
+def test_a_program_of_another_kind_is_told_what_a_microcontroller_lacks(checkpoint, tmp_path) -> None:
+    """LiteRT's dynamic range (float activations, int8 weights) has no kernel in TFLite-Micro."""
+    from edgesdk.exporting import Checks, export
+    from edgesdk.linting import lint_program
+
+    export(str(checkpoint), "litert-arm64", tmp_path / "b", recipe="w8", context=32, checks=Checks(skip=True))
+    program = tmp_path / "b" / "model.tflite"
+    remarks = lint_program(program, "cortex-m4f")
+    assert {remark.level for remark in remarks} == {"error"}
+    assert any("FULLY_CONNECTED" in remark.text for remark in remarks)
+    assert all(remark.way_out for remark in remarks)
+    assert run(["lint", str(program), "-t", "cortex-m4f"]) == 1
+    with pytest.raises(EdgeError, match="cannot check finished programs"):
+        lint_program(program, "linux-x86_64")
+    program.write_bytes(program.read_bytes()[:2000])
+    with pytest.raises(EdgeError, match="not a whole TFLite program"):
+        lint_program(program, "cortex-m4f")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,6 +86,14 @@ class CortexMConverter:
             "weights are read in place from flash; activations are int8 with one scale a vector, keys and values int8 "
             "with one scale a token",
         )
+
+    def violations(self, program: Path) -> Iterable[EdgeError]:
+        """What TensorFlow Lite Micro would refuse or compute wrongly in any ``.tflite`` file."""
+        _tflm()
+        from edgesdk_converters.tflite.format import read_file
+        from edgesdk_converters.tflite.lint import violations
+
+        return violations(read_file(program))
 
     def footprint(self, core: str) -> Footprint:
         """Flash and RAM of the firmware on a core, without any model; see :class:`edgesdk.fit.BoardConverter`."""
