@@ -26,6 +26,7 @@ from edgesdk.session import Session
 from edgesdk_converters.cortex_m.double import DoubleSession
 from edgesdk_converters.cortex_m.footprint import footprint
 from edgesdk_converters.cortex_m.layout import ram
+from edgesdk_converters.cortex_m.sizing import STACK_BYTES
 
 from .cortex_m.lab import BOARDS, TOOLS, Runner, build, running, sections
 
@@ -97,6 +98,7 @@ def test_every_core_gives_the_doubles_logits(bundle, board) -> None:
         events = runner.answer(tokens_command(prompt, new_tokens=COUNT))
         assert said(events) == wanted[: len(said(events))]
         assert events[-1]["prompt_tokens"] == 30
+        assert 200 < events[-1]["stack"] < STACK_BYTES * 3 / 4
 
 
 @pytest.mark.parametrize("board", [M4F, "mps3-an547"])

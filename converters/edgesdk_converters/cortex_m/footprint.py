@@ -25,6 +25,7 @@ _SECTIONS = ("-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", "-no
 _IMAGE_BYTES, _RAM_BYTES = 4096, 8192  # of the stand-in model; taken off again
 _CONTEXT, _PIECE = 256, 32
 _LINKER_SYMBOLS = (
+    "_stack_bottom",
     "_stack_top",
     "_data_load",
     "_data_start",

@@ -185,6 +185,7 @@ static void answer(const lm_ids *prompt, uint32_t most, lm_sampler sampler) {
     field("prompt_tokens", prompt->count);
     field("new_tokens", produced);
     text_field("stop", stop, strlen(stop));
+    field("stack", board_stack_used());
     finish();
 }
 

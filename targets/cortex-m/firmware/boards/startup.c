@@ -1,7 +1,9 @@
-/* Reset and vectors of a Cortex-M core. */
-#include <stdint.h>
+/* Reset, vectors and the stack of a Cortex-M core. */
+#include "../board.h"
 
-extern uint32_t _stack_top, _data_load, _data_start, _data_end, _bss_start, _bss_end;
+#define UNUSED 0xC5C5C5C5u /* what a stack that was never reached holds */
+
+extern uint32_t _stack_bottom, _stack_top, _data_load, _data_start, _data_end, _bss_start, _bss_end;
 extern void (*const _init_start[])(void), (*const _init_end[])(void); /* constructors, where there is C++ */
 int main(void);
 void systick_handler(void);
@@ -10,7 +12,16 @@ static void halt(void) {
     for (;;) {}
 }
 
+uint32_t board_stack_used(void) {
+    const uint32_t *reached = &_stack_bottom;
+    while (reached < &_stack_top && *reached == UNUSED) reached++;
+    return (uint32_t)((const uint8_t *)&_stack_top - (const uint8_t *)reached);
+}
+
 void reset_handler(void) {
+    volatile uint32_t *here;
+    __asm volatile("mov %0, sp" : "=r"(here));
+    for (volatile uint32_t *to = &_stack_bottom; to < here; to++) *to = UNUSED;
 #if defined(__ARM_FP) || defined(__ARM_FEATURE_MVE)
     *(volatile uint32_t *)0xE000ED88 |= 0xFu << 20; /* CPACR: floating point and MVE on */
     __asm volatile("dsb\n isb");
