@@ -12,6 +12,6 @@ cmake -S build/tiny-m4f/firmware -B build/tiny-firmware -DBOARD=mps2-an386 > /de
 cmake --build build/tiny-firmware
 port=$(.venv/bin/python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 qemu-system-arm -machine mps2-an386 -kernel build/tiny-firmware/firmware.elf -nodefaults -display none \
-    -icount shift=0,sleep=off -serial "tcp:127.0.0.1:$port,server=on,wait=on" &
+    -icount shift=0,sleep=off -serial "tcp:127.0.0.1:$port,server=on,wait=on" 2> build/qemu.log &
 trap 'kill $!' EXIT
 .venv/bin/python examples/ask_board.py "socket://127.0.0.1:$port" "Once upon a time" --wait 10
