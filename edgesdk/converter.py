@@ -29,6 +29,7 @@ class ProgramOptions:
             measured scales where the runtime has only static ones; 16: int16 on measured scales; 32: float).
         kv_bits: bits of the key-value cache (8), or None for the float type.
         delegate: the hardware path, one of the target's, or None for its default.
+        cores: microcontroller cores that the program is for; () elsewhere.
     """
 
     context: int
@@ -36,6 +37,7 @@ class ProgramOptions:
     activations: int
     kv_bits: int | None = None
     delegate: str | None = None
+    cores: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

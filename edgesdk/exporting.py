@@ -20,7 +20,7 @@ from .compress.recipe import Recipe, open_recipe
 from .converter import CONVERTERS, MemoryPlan, Program, ProgramOptions
 from .errors import EdgeError, MissingExtraError, QualityError
 from .files import folder_beside, replacing_folder
-from .linting import warnings_of
+from .linting import refuse_tokenizer, warnings_of
 from .model.opening import open_model
 from .options import DEFAULT_RECIPE, program_options
 from .progress import SILENT, Progress
@@ -117,6 +117,8 @@ def export(
     options = program_options(opened, described, recipe, context, float_type, delegate)
     spec = recipe.spec(opened.spec)
     converter.check(spec, recipe, options, described)
+    if opened.tokenizer is not None:
+        refuse_tokenizer(opened.tokenizer, described)
     plan = converter.plan(spec, recipe, options)
     estimate.refuse_unfit(spec, plan, options, described, memory_mb)
     warnings = warnings_of(opened, plan, described)

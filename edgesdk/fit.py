@@ -17,11 +17,18 @@ from .targets import Target, open_target, target_names
 
 if TYPE_CHECKING:
     from .converter import ProgramOptions
-    from .model import Model, Tokenizer
+    from .model import DecoderSpec, Model, Tokenizer
 
 
 class BoardConverter(Converter, Protocol):
     """A converter whose programs run on boards without an operating system."""
+
+    def check_form(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
+        """Refuse what its runtime cannot run or hold on any board.
+
+        Raises:
+            EdgeError: what cannot be held, and what can.
+        """
 
     def footprint(self, core: str) -> Footprint:
         """What its runtime takes on a core, without any model."""
@@ -76,7 +83,9 @@ def fit(
     context: int | None = None,
     progress: Progress = SILENT,
 ) -> list[Fit]:
-    """Every board with a verdict for a model, the smallest board first; arguments as in :func:`edgesdk.export`.
+    """Every board with a verdict for a model in its target's default form (C99), the smallest board first.
+
+    Arguments as in :func:`edgesdk.export`.
 
     Raises:
         EdgeError: the model, the recipe or the context cannot be used at all.
@@ -87,8 +96,9 @@ def fit(
     with progress.stage("Sizing the model for every board", None):
         for board in boards_with():
             target = _target_of(board)
-            converter = cast("BoardConverter", CONVERTERS.get(target.converter))
+            converter = board_converter(target)
             options = program_options(opened, target, recipe, context)
+            converter.check_form(recipe.spec(opened.spec), recipe, options, target)
             found.append(_fit(opened, recipe, options, converter, board))
     return found
 
@@ -118,6 +128,11 @@ def _fit(model: Model, recipe: Recipe, options: ProgramOptions, converter: Board
         largest(runs, spec.context),
         footprint.measured,
     )
+
+
+def board_converter(target: Target) -> BoardConverter:
+    """The converter of a target for microcontrollers."""
+    return cast("BoardConverter", CONVERTERS.get(target.converter))
 
 
 def largest(holds: _Test, most: int) -> int:

@@ -78,6 +78,10 @@ def lint(
     remarks += _delivery(plan, described)
     if opened.tokenizer is not None:
         remarks += _tokenizer(opened.tokenizer, described)
+        try:
+            refuse_tokenizer(opened.tokenizer, described)
+        except EdgeError as failure:
+            remarks.append(_error("tokenizer", failure))
     return sorted(remarks, key=lambda remark: ("error", "warning", "note").index(remark.level))
 
 
@@ -110,6 +114,18 @@ def lint_program(program: str | Path, target: str) -> list[Remark]:
         raise EdgeError(f"{path}: no such file")
     found = [_error("program", violation) for violation in converter.violations(path)]
     return found or [Remark("note", "program", f"{path.name}: nothing stands in its way")]
+
+
+def refuse_tokenizer(tokenizer: Tokenizer, target: Target) -> None:
+    """Stop before any work when a microcontroller cannot run a tokenizer.
+
+    Raises:
+        EdgeError: what it cannot do.
+    """
+    if target.cores:
+        from .fit import board_converter
+
+        board_converter(target).tokenizer_bytes(tokenizer)
 
 
 def warnings_of(model: Model, plan: MemoryPlan, target: Target) -> list[str]:

@@ -34,7 +34,10 @@ def program_options(
         raise TargetError(unknown(f"delegate of {target.name}", delegate, target.delegates))
     trained = model.spec.context
     if context is not None and context > trained:
-        raise ModelError(f"a context of {context} tokens is longer than the {trained} that the model was trained for")
+        raise ModelError(
+            f"a context of {context} tokens is longer than the {trained} that the model was trained for",
+            hint=f"--context {trained} is the most",
+        )
     if context is not None and context < 1:
         raise EdgeError(f"the context must be at least 1 token, found {context}")
     return ProgramOptions(
@@ -43,4 +46,5 @@ def program_options(
         recipe.activations or target.activations,
         recipe.kv_bits,
         delegate or next(iter(target.delegates), None),
+        target.cores,
     )

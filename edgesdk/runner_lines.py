@@ -20,7 +20,10 @@ def sealed(text: str) -> bytes:
     """
     if "\n" in text or "\r" in text:
         raise EdgeError("a command of the runner protocol is one line", hint="write line ends in a prompt as \\n")
-    data = text.encode()
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        raise EdgeError("the prompt is not valid Unicode") from None
     return data + b"*%08x\n" % zlib.crc32(data)
 
 

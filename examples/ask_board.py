@@ -26,17 +26,20 @@ def main() -> int:
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--slide", action="store_true", help="a full context slides instead of ending the answer")
     parser.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="for the port to appear")
     options = parser.parse_args()
     try:
         with connected(options.port, options.wait) as line:
-            line.write(
-                prompt_command(
+            line.write(  # what a cut line left behind ends here
+                b"\n"
+                + prompt_command(
                     options.prompt,
                     new_tokens=options.tokens,
                     temperature=options.temperature,
                     top_p=options.top_p,
                     seed=options.seed,
+                    slide=options.slide,
                 )
             )
             return show(line)
@@ -59,8 +62,12 @@ def connected(port: str, seconds: float) -> serial.SerialBase:
 
 def show(line: serial.SerialBase) -> int:
     """Print the answer as it comes; 1 when the board reports an error or says nothing for a minute."""
+    first = True
     while received := line.readline():
         event = opened(received)
+        if first and event["event"] == "error" and event["code"] == "line":
+            first = False
+            continue
         if event["event"] == "token":
             print(event["text"], end="", flush=True)
         elif event["event"] == "error":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -65,7 +65,8 @@ def command(
 ) -> None:
     """Compress MODEL, convert it for a target, verify it, and write a bundle.
 
-    MODEL is a Hugging Face folder, a .gguf file, a name from the catalogue (edgesdk models), or a hub id org/name.
+    MODEL is a Hugging Face folder, a .gguf or llama2.c .bin file, a name from the catalogue (edgesdk models), or a hub
+    id org/name.
     """
     from ..exporting import Checks, export
 
@@ -106,14 +107,16 @@ def print_summary(manifest: Manifest) -> None:
         ("target", f"{manifest.target.name}: {program.runtime} {program.runtime_versions}"),
         (
             "recipe",
-            f"{manifest.recipe.name}, int8 activations" if manifest.recipe.activations == 8 else manifest.recipe.name,
+            f"{manifest.recipe.name}, int8 activations"
+            if manifest.recipe.activations == 8 and manifest.recipe.passes
+            else manifest.recipe.name,
         ),
         ("size", f"{megabytes(size)} in {len(manifest.files)} files"),
         ("context", f"{manifest.context} tokens"),
         ("memory", f"about {megabytes(peak)} at full context, {megabytes(memory.kv_cache)} of it KV cache (estimate)"),
     ]
     if boards := program.facts.get("boards"):
-        rows.append(("boards", ", ".join(name if fit["fits"] else f"not {name}" for name, fit in boards.items())))
+        rows += _boards(boards, program.facts.get("arena_bytes"))
     if (found := quality.divergence) is not None:
         rows.append(
             (
@@ -139,3 +142,16 @@ def print_summary(manifest: Manifest) -> None:
         )
     rows += [("note", note) for note in manifest.notes]
     print_table(("", ""), rows)
+
+
+def _boards(boards: dict[str, dict[str, Any]], arena: int | None) -> list[tuple[str, str]]:
+    """Flash, RAM and the boards of a microcontroller's program."""
+    from ..estimate import megabytes
+
+    flash, ram = (max(board[key] for board in boards.values()) for key in ("flash", "ram"))
+    known = "" if arena is None else " without TensorFlow Lite Micro's code; the arena is measured, with 10 % margin"
+    words = {True: "{}", False: "not {}", None: "{} (if its code fits too)"}
+    return [
+        ("device", f"flash {megabytes(flash)}, RAM {megabytes(ram)}{known}"),
+        ("boards", ", ".join(words[board["fits"]].format(name) for name, board in boards.items())),
+    ]

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 @click.option("--context", type=click.IntRange(min=1), help="Context in tokens.  [default: 2048 or the model's]")
 @json_option
 def command(model: str, recipe: str, context: int | None, as_json: bool) -> int:
-    """Say which microcontroller boards hold MODEL, and with how much context; exits with 1 when none does."""
+    """Say which microcontroller boards hold MODEL, in C99 form, and with how much context.
+
+    Exits with 1 when none does.
+    """
     from ..fit import fit
 
     found = fit(model, recipe=recipe, context=context, progress=TerminalProgress())

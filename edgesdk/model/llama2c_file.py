@@ -107,7 +107,7 @@ def llama2c_tokenizer(checkpoint: Path, vocab: int) -> Tokenizer:
     Raises:
         ModelError: there is none, or it is damaged.
     """
-    for name in ("tokenizer.bin", f"tok{vocab}.bin"):
+    for name in (f"tok{vocab}.bin", "tokenizer.bin"):
         path = checkpoint.parent / name
         if path.is_file():
             return _tokenizer(path, vocab)
@@ -131,6 +131,10 @@ def _tokenizer(path: Path, vocab: int) -> Tokenizer:
             at += 8 + length
     except (struct.error, UnicodeDecodeError) as failure:
         raise ModelError(f"{path}: no llama2.c tokenizer of {vocab} pieces ({failure})") from None
+    if at != len(data):
+        raise ModelError(
+            f"{path}: holds more than the {vocab} pieces of the checkpoint", hint="it belongs to another model"
+        )
     tokens[:3] = ["<unk>", "<s>", "</s>"]
     types = [_CONTROL] * 3 + [_BYTE if piece.startswith("<0x") else _NORMAL for piece in tokens[3:]]
     return tokenizer_from_gguf(

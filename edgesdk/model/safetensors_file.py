@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import ModelError
+from ..errors import MissingExtraError, ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,11 @@ class SafetensorsFolder:
         Raises:
             ModelError: no safetensors, a missing or truncated shard, or a pickle checkpoint.
         """
+        try:
+            import safetensors  # noqa: F401
+        except ModuleNotFoundError:
+            raise MissingExtraError("safetensors", "model") from None
+
         self.where = str(folder)
         self.files = _shards(folder)
         self._shapes: dict[str, tuple[int, ...]] = {}

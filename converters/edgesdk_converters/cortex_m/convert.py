@@ -18,8 +18,8 @@ from edgesdk.model.spec import is_linear
 from edgesdk.targets import RuntimeRange
 
 from .footprint import LARGEST, footprint
-from .layout import image_bytes, ram, widest_input
-from .sizing import STACK_BYTES, arena_verdicts, refuse_boards, verdicts
+from .layout import STACK_BYTES, image_bytes, ram, widest_input
+from .sizing import arena_verdicts, refuse_boards, refuse_verdicts, verdicts
 
 if TYPE_CHECKING:
     from edgesdk.compress.recipe import Recipe
@@ -48,9 +48,20 @@ class CortexMConverter:
         return Limits(grouped_bytes=False, zero_points=False, float_matrices=False)
 
     def check(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
+        self.check_form(spec, recipe, options, target)
+        if options.delegate != TFLM:
+            refuse_boards(spec, self.plan(spec, recipe, options), options.context, target)
+
+    def check_form(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
+        """Refuse what the runtime cannot run or hold, on any board; see :class:`edgesdk.fit.BoardConverter`."""
         if options.delegate == TFLM:
             _tflm().check(spec, recipe, options, target)
             return
+        if options.float_type != "float32":
+            raise TargetError(
+                f"the C99 runtime computes in float32 beside its integers, not in {options.float_type}",
+                hint="leave out --float",
+            )
         refuse_schemes(spec, recipe, target)
         if options.activations != 8:
             raise RecipeError(
@@ -70,7 +81,6 @@ class CortexMConverter:
                 raise TargetError(f"rotary embedding needs an even head size, found {layer.attention.head_dim}")
         if widest_input(spec) > _LONGEST_ROW:
             raise TargetError(f"rows of {widest_input(spec)} inputs do not fit the kernels' 32-bit sums")
-        refuse_boards(spec, self.plan(spec, recipe, options), options.context, target)
 
     def plan(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> MemoryPlan:
         if options.delegate == TFLM:
@@ -125,9 +135,10 @@ class CortexMConverter:
             stage.advance()
             project = folder / FOLDER
             project.mkdir()
-            write_c99_project(folder / IMAGE_FILE, needed.total, options.context, model.tokenizer, project)
+            write_c99_project(folder / IMAGE_FILE, needed.total, options.context, model, project)
             stage.advance()
-            boards = verdicts(size, needed.total)
+            boards = verdicts(size, needed.total, options.cores)
+            refuse_verdicts(boards, options.cores)
             sizes = {
                 "weights in flash": size - len(table),
                 "tokenizer in flash": len(table),
@@ -135,7 +146,7 @@ class CortexMConverter:
                 "work in RAM": needed.work,
                 "stack": STACK_BYTES,
             }
-            write_report(project, "c99", model.origin.name, sizes, boards)
+            write_report(project, "c99", model.origin.name, options.context, sizes, boards)
             _write_golden(DoubleSession(folder / IMAGE_FILE), model, project)
             stage.advance()
         facts = {
@@ -155,9 +166,17 @@ class CortexMConverter:
         (folder / FOLDER).mkdir()
         write_tflm_project(folder / program.main, program.facts, options.context, model, folder / FOLDER)
         size, arena = (folder / program.main).stat().st_size, program.facts["arena_bytes"]
-        boards = arena_verdicts(arena, size)
-        sizes = {"model in flash": size, "arena in RAM, with margin": arena, "stack": STACK_BYTES}
-        write_report(folder / FOLDER, TFLM, model.origin.name, sizes, boards)
+        tokenizer = self.tokenizer_bytes(model.tokenizer) if model.tokenizer is not None else 0
+        boards = arena_verdicts(size + tokenizer, arena + 4 * model.spec.vocab, options.cores)
+        refuse_verdicts(boards, options.cores)
+        sizes = {
+            "model in flash": size,
+            "tokenizer in flash": tokenizer,
+            "arena in RAM, with margin": arena,
+            "logits in RAM": 4 * model.spec.vocab,
+            "stack": STACK_BYTES,
+        }
+        write_report(folder / FOLDER, TFLM, model.origin.name, options.context, sizes, boards)
         _write_golden(self.open(folder / program.main, options.context), model, folder / FOLDER)
         facts = {"form": TFLM, **program.facts, "boards": boards, "firmware": FOLDER}
         return replace(program, facts=facts, runtime=_TFLM_RUNTIME, made_from_it=(FOLDER,))

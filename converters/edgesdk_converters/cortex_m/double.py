@@ -17,7 +17,8 @@ from edgesdk.errors import EdgeError
 from edgesdk.session import refuse_tokens
 
 from .arithmetic import F, Floats, activate, cos_sin, exp, lanes_sum, norm, quantize, round_up_bfloat16, tanh
-from .image_file import ImageFile, LayerRecord, MatrixRecord
+from .image import Matrix
+from .image_file import ImageFile, LayerRecord
 
 _EXACT_FLOAT32 = (1 << 24) // (127 * 128)  # longest int8 dot product that float32 holds exactly
 
@@ -25,7 +26,7 @@ _EXACT_FLOAT32 = (1 << 24) // (127 * 128)  # longest int8 dot product that float
 class _Product:
     """A matrix of the image, ready to multiply."""
 
-    def __init__(self, image: ImageFile, record: MatrixRecord) -> None:
+    def __init__(self, image: ImageFile, record: Matrix) -> None:
         values, self._scales = image.matrix(record)
         self._groups = record.columns // record.group
         self._bias = image.floats(record.bias, record.rows) if record.bias else None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesdk.boards import Board, board_names, cores, microcontroller_dir, open_board
 
+from .layout import STACK_BYTES
 from .tokenizer_table import tokenizer_table
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 FOLDER = "firmware"
 _LINE_BYTES = 384  # of a command; a prompt is shorter
 _PROMPT_TOKENS = 192
-_STACK_BYTES = 4096
 _BYTES_A_LINE = 32
 _WIDTHS = {"FLOAT32": 4, "INT8": 1, "INT16": 2}
 _FORMS = {
@@ -26,21 +26,22 @@ _FORMS = {
     "tflm": "TensorFlow Lite Micro, whose sources you bring (`-DTFLM_DIR`, a tree as create_tflm_tree.py writes it). "
     "The model is `model/model_image.c`.",
 }
+_OTHER_ENGINE = {"c99": "engine_tflm.cc", "tflm": "engine_c99.c"}
 _METHODS = {"BATCH_MATMUL": "BatchMatMul"}
 
 
-def write_c99_project(image: Path, ram_bytes: int, context: int, tokenizer: Tokenizer | None, folder: Path) -> None:
+def write_c99_project(image: Path, ram_bytes: int, context: int, model: Model, folder: Path) -> None:
     """Write the CMake project for an image of the C99 runtime.
 
     Args:
         image: the image; it goes in as a C array.
         ram_bytes: what it needs.
         context: tokens that it holds.
-        tokenizer: the model's, already in the image.
+        model: what is in the image.
         folder: an existing folder, which becomes the project.
     """
-    model = _write_common(folder, "c99", config_header(ram_bytes, context, longest_piece(tokenizer)))
-    _write_array(model, "model_image", image.read_bytes())
+    settings = config_header(ram_bytes, len(model.spec.layers), context, longest_piece(model.tokenizer))
+    _write_array(_write_common(folder, "c99", settings), "model_image", image.read_bytes())
 
 
 def write_tflm_project(program: Path, facts: Mapping[str, Any], context: int, model: Model, folder: Path) -> None:
@@ -54,7 +55,7 @@ def write_tflm_project(program: Path, facts: Mapping[str, Any], context: int, mo
         folder: an existing folder, which becomes the project.
     """
     data = program.read_bytes()
-    settings = config_header(facts["arena_bytes"], context, longest_piece(model.tokenizer))
+    settings = config_header(facts["arena_bytes"], 0, context, longest_piece(model.tokenizer))
     files = _write_common(folder, "tflm", settings)
     (files / "tflm_model.h").write_text(tflm_header(data, facts, context), encoding="ascii", newline="\n")
     _write_array(files, "model_image", data)
@@ -66,7 +67,7 @@ def _write_common(folder: Path, form: str, settings: str) -> Path:
     """Sources, boards and settings; returns the folder for the model's own files."""
     source = microcontroller_dir()
     for part in ("runtime", "firmware"):
-        shutil.copytree(source / part, folder / part, ignore=shutil.ignore_patterns("*.j2"))
+        shutil.copytree(source / part, folder / part, ignore=shutil.ignore_patterns("*.j2", _OTHER_ENGINE[form]))
     for name in ("CMakeLists.txt", "arm-none-eabi.cmake", "link.ld.in"):
         (folder / "firmware" / name).replace(folder / name)
     boards, model = folder / "boards", folder / "model"
@@ -81,14 +82,21 @@ def _write_common(folder: Path, form: str, settings: str) -> Path:
     return model
 
 
-def write_report(folder: Path, form: str, model: str, sizes: Mapping[str, int], boards: Mapping[str, Any]) -> None:
+def write_report(
+    folder: Path, form: str, model: str, context: int, sizes: Mapping[str, int], boards: Mapping[str, Any]
+) -> None:
     """The project's README: sizes, boards, how to build it and to talk to it."""
     import jinja2
 
     template = (microcontroller_dir() / "firmware" / "README.md.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(keep_trailing_newline=True, undefined=jinja2.StrictUndefined, autoescape=False)
     text = environment.from_string(template).render(
-        form=form, form_text=_FORMS[form], model=model, sizes=list(sizes.items()), boards=boards
+        form=form,
+        form_text=_FORMS[form],
+        model=model,
+        sizes=list(sizes.items()),
+        boards=boards,
+        prompt_tokens=min(context, _PROMPT_TOKENS),
     )
     (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
 
@@ -161,12 +169,12 @@ def _method(operator: str) -> str:
 
 
 def longest_piece(tokenizer: Tokenizer | None) -> int:
-    """Bytes that are enough for the text of one token: its own, a character held back, and replacement characters."""
+    """Bytes that are enough for the text of one token, as ``lm_tokenizer_most_bytes`` counts them."""
     pieces = tokenizer.backend.get_vocab(with_added_tokens=True) if tokenizer is not None else {}
-    return max((len(piece.encode()) for piece in pieces), default=0) + 16
+    return 3 * (max((len(piece.encode()) for piece in pieces), default=0) + 4)
 
 
-def config_header(ram_bytes: int, context: int, piece_bytes: int) -> str:
+def config_header(ram_bytes: int, layers: int, context: int, piece_bytes: int) -> str:
     """``lm_config.h``: the sizes that a firmware needs at compile time."""
     return "\n".join(
         (
@@ -177,7 +185,8 @@ def config_header(ram_bytes: int, context: int, piece_bytes: int) -> str:
             "#include <stddef.h>",
             "#include <stdint.h>",
             "",
-            f"#define LM_RAM_BYTES {ram_bytes}",
+            "/* On a 32-bit core; records of a cache are larger where pointers are. */",
+            f"#define LM_RAM_BYTES ({ram_bytes} + 4 * (sizeof(void *) - 4) * {layers})",
             f"#define LM_CONTEXT {context}",
             f"#define LM_PROMPT_TOKENS {min(context, _PROMPT_TOKENS)}",
             f"#define LM_LINE_BYTES {_LINE_BYTES}",
@@ -209,14 +218,22 @@ def board_file(board: Board) -> str:
             f"set(CORE_FLAGS {' '.join(cores()[board.core])})",
             f"set(PORT {emulator.port})",
             f"set(PORT_DEFINITIONS {definitions})",
-            f"set(FLASH_ORIGIN 0x{emulator.flash_origin:08X})",
-            f"set(FLASH_LENGTH {board.flash})",
-            f"set(RAM_ORIGIN 0x{emulator.ram_origin:08X})",
-            f"set(RAM_LENGTH {board.ram})",
-            f"set(STACK_BYTES {_STACK_BYTES})",
+            *(f"set({name} {value})" for name, value in linker_values(board).items()),
             "",
         )
     )
+
+
+def linker_values(board: Board) -> dict[str, str]:
+    """What the linker script asks of an emulated board."""
+    assert board.emulator is not None
+    return {
+        "FLASH_ORIGIN": f"0x{board.emulator.flash_origin:08X}",
+        "FLASH_LENGTH": str(board.flash),
+        "RAM_ORIGIN": f"0x{board.emulator.ram_origin:08X}",
+        "RAM_LENGTH": str(board.ram),
+        "STACK_BYTES": str(STACK_BYTES),
+    }
 
 
 def c_array(name: str, data: bytes) -> Iterator[str]:

@@ -19,7 +19,6 @@ from .layout import HEADER, LAYER, LINEAR, MATRIX
 
 _DAMAGED = "the bundle is damaged: copy or export it again"
 _NORMS = ("attn_norm", "q_norm", "k_norm", "post_attn_norm", "mlp_norm", "post_mlp_norm")
-MatrixRecord = Matrix
 Number = TypeVar("Number", bound=np.generic)
 
 
@@ -37,7 +36,7 @@ class LayerRecord:
     scale: np.float32
     softcap: np.float32
     norms: Mapping[str, tuple[int, int]]
-    matrices: Mapping[str, MatrixRecord]
+    matrices: Mapping[str, Matrix]
 
     def slot(self, position: int) -> int:
         """Where a position goes in the cache: behind the sinks, a ring overwrites its oldest entry."""
@@ -110,7 +109,7 @@ class ImageFile:
         centred = self._flags & LAYER_NORM and size == self.hidden
         return self.floats(offset, size), self.floats(offset + 4 * size, size) if centred else None
 
-    def matrix(self, record: MatrixRecord) -> tuple[NDArray[np.int8], Floats]:
+    def matrix(self, record: Matrix) -> tuple[NDArray[np.int8], Floats]:
         """Integers [rows, columns] and scales [rows, groups]."""
         count, groups = record.rows * record.columns, record.columns // record.group
         if record.bits == 8:
@@ -128,7 +127,7 @@ class ImageFile:
     def embedding(self) -> _Embedding:
         return _Embedding(*self.matrix(self._embed), self._embedding_scale)
 
-    def matrices(self) -> dict[str, MatrixRecord]:
+    def matrices(self) -> dict[str, Matrix]:
         """Every matrix by its canonical name."""
         found = {"embed.weight": self._embed, "head.weight": self.head}
         for index, layer in enumerate(self.layers):
@@ -157,7 +156,7 @@ class ImageFile:
             matrices,
         )
 
-    def _record(self, at: int) -> MatrixRecord:
+    def _record(self, at: int) -> Matrix:
         return Matrix(*MATRIX.unpack_from(self._data, at))
 
     def _view(self, offset: int, kind: type[Number], count: int) -> NDArray[Number]:

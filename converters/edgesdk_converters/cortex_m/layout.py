@@ -16,6 +16,7 @@ MATRIX = struct.Struct("<8I")
 LAYER = struct.Struct("<8I2f6I")
 HEADER = struct.Struct("<21I3f")
 LINEAR = ("q", "k", "v", "o", "gate", "up", "down")
+STACK_BYTES = 4096  # that a firmware sets aside
 _CACHE_RECORD = 16  # sizeof(lm_cache) where pointers have 32 bits
 
 

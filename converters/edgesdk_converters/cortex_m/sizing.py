@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgesdk.boards import boards_with
+from edgesdk.boards import boards_with, open_board
 from edgesdk.errors import TargetError
 from edgesdk.fit import largest
 
 from .footprint import LARGEST, footprint
-from .layout import ram
+from .layout import STACK_BYTES, ram
 
 if TYPE_CHECKING:
+    from edgesdk.boards import Board
     from edgesdk.converter import MemoryPlan
     from edgesdk.model import DecoderSpec
     from edgesdk.targets import Target
 
-STACK_BYTES = 4096
 _LEAST_BITS = 4.5  # a weight of w4g32-e4 with its share of a scale
 
 
-def verdicts(image: int, arena: int) -> dict[str, dict[str, Any]]:
-    """Flash and RAM that the firmware needs on every real board, in bytes, and whether it fits."""
+def verdicts(image: int, arena: int, cores: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Bytes of flash and RAM that the firmware needs on every board of these cores (none: all), and whether it fits."""
     found: dict[str, dict[str, Any]] = {}
-    for board in boards_with():
+    for board in _boards(cores):
         code = footprint(board.core)
         flash, memory = image + code.flash, arena + code.ram + STACK_BYTES
         fits = flash <= board.flash and memory <= board.ram
@@ -32,13 +33,42 @@ def verdicts(image: int, arena: int) -> dict[str, dict[str, Any]]:
     return found
 
 
-def arena_verdicts(arena: int, program: int) -> dict[str, dict[str, Any]]:
-    """What is known of boards before TensorFlow Lite Micro is linked: the arena and the program, not the code."""
+def arena_verdicts(program: int, arena: int, cores: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The same before TensorFlow Lite Micro is linked: whether it fits is not known (None) where all but its code does.
+
+    ``program`` is everything in flash, ``arena`` everything in RAM, without TensorFlow Lite Micro's own.
+    """
     found: dict[str, dict[str, Any]] = {}
-    for board in boards_with():
-        fits = program <= board.flash and arena + STACK_BYTES <= board.ram
-        found[board.name] = {"flash": program, "ram": arena + STACK_BYTES, "linked_with": None, "fits": fits}
+    for board in _boards(cores):
+        memory = arena + LARGEST.ram + STACK_BYTES
+        fits = None if program <= board.flash and memory <= board.ram else False
+        found[board.name] = {"flash": program, "ram": memory, "linked_with": None, "fits": fits}
     return found
+
+
+def refuse_verdicts(found: Mapping[str, Mapping[str, Any]], cores: Sequence[str]) -> None:
+    """Stop when a finished program fits none of the boards that it is for, with the exact sizes.
+
+    Raises:
+        TargetError: what the roomiest board lacks.
+    """
+    if not cores or any(entry["fits"] is not False for entry in found.values()):
+        return
+    boards = [open_board(name) for name in found]
+    if not boards:
+        return
+    best = max(boards, key=lambda each: min(each.flash - found[each.name]["flash"], each.ram - found[each.name]["ram"]))
+    flash, memory = found[best.name]["flash"], found[best.name]["ram"]
+    raise TargetError(
+        f"no board of these cores holds this program: it needs {kilobytes(flash)} of flash and {kilobytes(memory)} of "
+        f"RAM; {best.name} has {kilobytes(best.flash)} and {kilobytes(best.ram)}, so "
+        f"{_missing(flash - best.flash, memory - best.ram)}",
+        hint="use a smaller recipe, --context or vocabulary (edgesdk fit shows every board)",
+    )
+
+
+def _boards(cores: Sequence[str]) -> list[Board]:
+    return [board for board in boards_with() if not cores or board.core in cores]
 
 
 def refuse_boards(spec: DecoderSpec, plan: MemoryPlan, context: int, target: Target) -> None:

@@ -162,7 +162,7 @@ def _packed(fields: Sequence[int], arrays: Sequence[Sequence[int]]) -> bytes:
 def _refuse(what: str, hint: str | None = None) -> NoReturn:
     raise TargetError(
         f"the tokenizer of a microcontroller cannot hold {what}",
-        hint=hint or "use a model with a plain Llama 2, GPT-2, SmolLM2 or Llama 3 tokenizer, or tokenize on the host",
+        hint=hint or "use a model with a plain Llama 2, GPT-2, SmolLM2 or Llama 3 tokenizer",
     )
 
 

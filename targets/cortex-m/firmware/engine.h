@@ -30,7 +30,7 @@ uint32_t *engine_scratch(size_t *words);
 /* Forget all tokens. Returns 0 when a full context should slide and this model cannot. */
 int engine_reset(int slide);
 
-/* As lm_begin, lm_advance and lm_logits. */
+/* As lm_begin, lm_advance and lm_logits; engine_advance returns -1 when the runtime fails. */
 lm_status engine_begin(uint32_t token, int want_logits);
 int engine_advance(void);
 float *engine_logits(void);

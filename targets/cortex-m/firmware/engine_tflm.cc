@@ -97,7 +97,7 @@ int engine_advance(void) {
     working = false;
     interpreter->input(LM_TOKEN_INPUT)->data.i32[0] = static_cast<int32_t>(token_now);
     interpreter->input(LM_POSITION_INPUT)->data.i32[0] = static_cast<int32_t>(position);
-    if (interpreter->Invoke() != kTfLiteOk) return 0;
+    if (interpreter->Invoke() != kTfLiteOk) return -1;
     keep_rows();
     if (logits_wanted) read_logits();
     position++;

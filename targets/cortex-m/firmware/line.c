@@ -77,7 +77,7 @@ static int whole(char *line, size_t *length) {
 line_state line_poll(char *line, size_t capacity, size_t *length) {
     static size_t used;
     for (int byte; (byte = board_get()) >= 0;) {
-        if (byte == '\r') continue;
+        if (byte == '\r' || byte == 3) continue; /* a Ctrl-C that came when the answer was done */
         if (byte != '\n') {
             if (used < capacity - 1) line[used] = (char)byte;
             used += used < capacity;

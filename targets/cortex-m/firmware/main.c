@@ -5,6 +5,7 @@
  *   ids MAX TEMPERATURE TOP_P SEED SLIDE 1,2,3        answer tokens
  *   the byte 3 (Ctrl-C)                               stop the answer
  *
+ * Wait for `done` before the next command: what comes in during an answer is dropped.
  * Ticks are the board's clock; only the board knows whether they are time (hello says ticks_per_second and emulated).
  */
 #include <string.h>
@@ -62,10 +63,11 @@ static void error(const char *code, const char *message) {
     finish();
 }
 
-static const char *const STATUS[] = {"ok", "image", "crc", "memory", "token", "context"};
+static const char *const STATUS[] = {"ok", "image", "crc", "memory", "token", "context", "runtime"};
 static const char *const MEANING[] = {
     "", "no image of a model, or one of another version", "the image in flash is corrupted: flash it again",
-    "the image needs more RAM than this firmware has", "a token is outside the vocabulary", "the context is full"};
+    "the image needs more RAM than this firmware has", "a token is outside the vocabulary", "the context is full",
+    "the runtime failed in the middle of a token"};
 
 static void failed(lm_status status) { error(STATUS[status], MEANING[status]); }
 
@@ -79,19 +81,21 @@ static void hello(void) {
     field("vocab", facts.vocab);
     field("context", facts.context);
     field("ram", facts.ram);
+    field("line", sizeof line - 1);
+    field("prompt_tokens", LM_PROMPT_TOKENS);
     field("ticks_per_second", board_ticks_per_second());
     field("emulated", BOARD_EMULATED);
     finish();
 }
 
-/* One decimal number and the space after it; sets `*bad` when there is none. */
-static uint32_t number(char **text, int *bad) {
-    uint32_t value = 0;
+/* One decimal number up to `most`, and what separates it from the next; sets `*bad` when there is no such number. */
+static uint32_t number(char **text, uint32_t most, char separator, int *bad) {
+    uint64_t value = 0;
     char *start = *text;
-    while (**text >= '0' && **text <= '9') value = value * 10 + (uint32_t)(*(*text)++ - '0');
-    if (*text == start) *bad = 1;
-    if (**text == ' ') (*text)++;
-    return value;
+    while (**text >= '0' && **text <= '9' && value <= most) value = value * 10 + (uint64_t)(*(*text)++ - '0');
+    if (*text == start || value > most || (**text && **text != separator)) *bad = 1;
+    if (**text == separator) (*text)++;
+    return (uint32_t)value;
 }
 
 /* Undo \n and \\ in place; returns the new length. */
@@ -118,8 +122,7 @@ static int listed(char *text, lm_ids *found) {
     *found = (lm_ids){ids, LM_PROMPT_TOKENS, 0, NULL, 0};
     while (!bad && *text) {
         if (found->count == found->capacity) return LM_TOKENIZER_IDS_FULL;
-        ids[found->count++] = number(&text, &bad);
-        if (*text == ',') text++;
+        ids[found->count++] = number(&text, UINT32_MAX, ',', &bad);
     }
     return bad ? LM_TOKENIZER_BAD_TEXT : LM_TOKENIZER_OK;
 }
@@ -128,10 +131,13 @@ static int listed(char *text, lm_ids *found) {
 static int step(uint32_t token, int want_logits, lm_status *status) {
     *status = engine_begin(token, want_logits);
     if (*status != LM_OK) return 1;
-    while (engine_advance()) {
+    int more;
+    do {
+        more = engine_advance();
         board_alive();
         if (board_get() == 3) return 0;
-    }
+    } while (more > 0);
+    if (more < 0) *status = LM_FAILED;
     return 1;
 }
 
@@ -143,14 +149,15 @@ static void answer(const lm_ids *prompt, uint32_t most, lm_sampler sampler) {
     uint32_t produced = 0;
     int going = 1;
     uint64_t start = board_ticks();
-    for (size_t i = 0; going && status == LM_OK && i < prompt->count; i++)
-        going = step(prompt->ids[i], i + 1 == prompt->count, &status);
+    size_t read = 0;
+    for (; going && status == LM_OK && read < prompt->count; read++)
+        going = step(prompt->ids[read], read + 1 == prompt->count, &status);
     if (status != LM_OK) {
         failed(status);
         return;
     }
     event("prefill");
-    field("tokens", prompt->count);
+    field("tokens", read);
     field("ticks", board_ticks() - start);
     finish();
     if (has_tokenizer) lm_decoder_start(&tokenizer, &decoder);
@@ -175,16 +182,18 @@ static void answer(const lm_ids *prompt, uint32_t most, lm_sampler sampler) {
         field("sample_ticks", sampling);
         field("ticks", board_ticks() - start);
         finish();
-        if (status == LM_FULL) {
-            stop = "context";
-            break;
-        }
+        if (status == LM_FULL) stop = "context";
+        if (status != LM_OK) break;
     }
     if (!going) stop = "user";
+    if (status == LM_FAILED) stop = "runtime";
+    size_t left = 0;
+    if (has_tokenizer) lm_decoder_end(&tokenizer, &decoder, piece, sizeof piece, &left);
     event("done");
     field("prompt_tokens", prompt->count);
     field("new_tokens", produced);
     text_field("stop", stop, strlen(stop));
+    text_field("text", piece, left); /* of a character that never became whole */
     field("stack", board_stack_used());
     finish();
 }
@@ -193,12 +202,13 @@ static void run(char *text, int as_text) {
     static const char *const WHY[] = {"", "the tokenizer's table is damaged", "the prompt is not valid",
                                       "the prompt has too many tokens", "the prompt has too long a word", ""};
     int bad = 0;
-    const uint32_t most = number(&text, &bad), temperature = number(&text, &bad), top_p = number(&text, &bad);
-    lm_sampler sampler = {(float)temperature / 1000.0f, (float)top_p / 1000.0f, number(&text, &bad)};
-    const uint32_t slide = number(&text, &bad);
+    const uint32_t most = number(&text, UINT32_MAX, ' ', &bad), temperature = number(&text, 100000, ' ', &bad);
+    const uint32_t top_p = number(&text, 1000, ' ', &bad), seed = number(&text, UINT32_MAX, ' ', &bad);
+    const uint32_t slide = number(&text, 1, ' ', &bad);
+    const lm_sampler sampler = {(float)temperature / 1000.0f, (float)top_p / 1000.0f, seed};
     lm_ids prompt;
     if (bad) {
-        error("command", "expected MAX TEMPERATURE TOP_P SEED SLIDE and a prompt");
+        error("command", "expected MAX TEMPERATURE (to 100000) TOP_P (to 1000) SEED SLIDE (0, 1) and a prompt");
         return;
     }
     if (as_text && !has_tokenizer) {

@@ -30,7 +30,8 @@ static size_t needed_bytes(const struct lm_header *header, const struct lm_layer
 
 size_t lm_ram_bytes(const void *image) {
     const struct lm_header *header = image;
-    return header->magic == LM_MAGIC && header->version == LM_VERSION ? header->ram : 0;
+    if (header->magic != LM_MAGIC || header->version != LM_VERSION) return 0;
+    return needed_bytes(header, (const struct lm_layer *)(const void *)((const uint8_t *)image + header->layers));
 }
 
 static void *take(uint8_t **free, size_t bytes) {
@@ -42,15 +43,15 @@ static void *take(uint8_t **free, size_t bytes) {
 lm_status lm_open(lm_model *model, const void *image, size_t size, void *ram, size_t ram_size) {
     const struct lm_header *header = image;
     const size_t checked = offsetof(struct lm_header, vocab);
-    if (size < sizeof *header || header->magic != LM_MAGIC || header->version != LM_VERSION || header->size > size
+    memset(model, 0, sizeof *model);
+    if (((uintptr_t)image & 3) || size < sizeof *header || header->magic != LM_MAGIC || header->version != LM_VERSION || header->size > size
         || header->size < sizeof *header)
         return LM_BAD_IMAGE;
     if (lm_crc32(0, (const uint8_t *)image + checked, header->size - checked) != header->crc) return LM_BAD_CRC;
-    memset(model, 0, sizeof *model);
+    if (lm_ram_bytes(image) > ram_size || ((uintptr_t)ram & 7)) return LM_NO_MEMORY;
     model->image = image;
     model->header = header;
     model->layers = at(model, header->layers);
-    if (needed_bytes(header, model->layers) > ram_size || ((uintptr_t)ram & 7)) return LM_NO_MEMORY;
     uint8_t *free = ram;
     model->caches = take(&free, header->layer_count * sizeof(lm_cache));
     model->x = take(&free, header->hidden * sizeof(float));
@@ -350,6 +351,7 @@ static void predict(lm_model *model) {
 
 lm_status lm_begin(lm_model *model, uint32_t token, int want_logits) {
     const struct lm_header *header = model->header;
+    if (!header) return LM_BAD_IMAGE; /* lm_open refused it */
     if (token >= header->vocab) return LM_BAD_TOKEN;
     if (model->position >= header->context && !(model->slides && header->may_slide)) return LM_FULL;
     model->stage = 0;

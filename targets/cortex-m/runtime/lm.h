@@ -21,7 +21,8 @@ typedef enum {
     LM_BAD_CRC = 2,     /* the image was changed since it was written */
     LM_NO_MEMORY = 3,   /* less RAM than the image asks for */
     LM_BAD_TOKEN = 4,   /* a token outside the vocabulary */
-    LM_FULL = 5         /* the context is full and does not slide */
+    LM_FULL = 5,        /* the context is full and does not slide */
+    LM_FAILED = 6       /* the runtime failed (TensorFlow Lite Micro; the C99 runtime never does) */
 } lm_status;
 
 struct lm_header;
@@ -58,10 +59,10 @@ typedef struct {
     int slides; /* set it after lm_open: a full context then keeps its first tokens and the latest (arXiv 2309.17453) */
 } lm_model;
 
-/* Check the image and lay out RAM (8-byte aligned, at least lm_ram_bytes(image)). */
+/* Check the image (16-byte aligned) and lay out RAM (8-byte aligned, at least lm_ram_bytes(image)). */
 lm_status lm_open(lm_model *model, const void *image, size_t size, void *ram, size_t ram_size);
 
-/* Bytes of RAM that an image needs; 0 when it is no image. */
+/* Bytes of RAM that an image needs on this computer; 0 when it is no image. */
 size_t lm_ram_bytes(const void *image);
 
 /* Forget all tokens. */

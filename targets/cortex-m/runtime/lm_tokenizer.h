@@ -10,6 +10,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* What a call returns. */
 enum lm_tokenizer_status {
     LM_TOKENIZER_OK = 0,
@@ -85,4 +89,7 @@ int lm_decoder_token(
 /* The end of a text: a character that never became whole, as U+FFFD. Returns as lm_decoder_token. */
 int lm_decoder_end(const lm_tokenizer *tokenizer, lm_decoder *decoder, char *out, size_t capacity, size_t *length);
 
+#ifdef __cplusplus
+}
+#endif
 #endif
