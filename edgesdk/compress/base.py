@@ -35,14 +35,14 @@ class Limits:
         signed_scales: scales may be negative.
         grouped_bytes: 8-bit rows may have several scales.
         zero_points: a grid may be asymmetric.
-        nibbles: integers may have 4 bits.
+        grouped_nibbles: 4-bit rows may have several scales.
         float_matrices: a matrix may stay in float; without them, one that no group divides gets 8 bits a row.
     """
 
     signed_scales: bool = True
     grouped_bytes: bool = True
     zero_points: bool = True
-    nibbles: bool = True
+    grouped_nibbles: bool = True
     float_matrices: bool = True
 
     def hold(self, tensor: QuantizedTensor) -> bool:
@@ -51,7 +51,7 @@ class Limits:
             (self.signed_scales or bool((tensor.scales > 0).all()))
             and (self.grouped_bytes or tensor.bits < 8 or tensor.group == tensor.shape[1])
             and (self.zero_points or tensor.zero_points is None)
-            and (self.nibbles or tensor.bits == 8)
+            and (self.grouped_nibbles or tensor.bits > 4 or tensor.group == tensor.shape[1])
         )
 
 

@@ -34,6 +34,8 @@ FORMS = [
     ("tflm", "w8-a16-kv8"),
     ("tflm", "w8t"),
     ("tflm", "w8t-a16"),
+    ("tflm", "w4"),
+    ("tflm", "w4-a16-kv8"),
 ]
 
 

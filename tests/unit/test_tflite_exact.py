@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ from edgesdk.errors import EdgeError, MissingExtraError, RecipeError, TargetErro
 from edgesdk.model import Model
 from edgesdk.model.opening import open_model
 from edgesdk.model.reference import ReferenceSession
+from edgesdk.model.spec import is_linear
 from edgesdk.model.tensors import QuantizedTensor
 from edgesdk.options import program_options
 from edgesdk.progress import SILENT, Progress
@@ -33,6 +37,9 @@ from edgesdk_converters.tflite.numerics import Numerics, Range
 from edgesdk_converters.tflite.readback import read_packed
 
 from ..conftest import make_checkpoint
+
+if TYPE_CHECKING:
+    from edgesdk.model.weights import Stored, Weights
 
 CONTEXT = 64
 IDS = [5, 80, 200, 3, 255, 17]
@@ -49,6 +56,27 @@ class Spoken(Calibration):
 
     def tokens(self, model: Model, progress: Progress) -> torch.Tensor:
         return (torch.arange(CONTEXT) * 37 % model.spec.vocab).view(1, -1)
+
+
+class Widened:
+    """The same integers, said to have 8 bits."""
+
+    def __init__(self, base: Weights) -> None:
+        self._base = base
+
+    def get(self, name: str) -> Stored:
+        found = self._base.get(name)
+        return replace(found, bits=8) if isinstance(found, QuantizedTensor) else found
+
+
+class Replaced:
+    """Weights with another embedding."""
+
+    def __init__(self, base: Weights, table: QuantizedTensor) -> None:
+        self._base, self._table = base, table
+
+    def get(self, name: str) -> Stored:
+        return self._table if name == "embed.weight" else self._base.get(name)
 
 
 def compressed(model: Model, recipe: str, scratch: Path, converter=CONVERTER) -> Model:
@@ -77,6 +105,8 @@ def program(converter, model: Model, folder: Path, activations: int, kv_bits: in
         (TFLM, "w8", 16, 8),
         (TFLM, "w8t", 16, None),
         (TFLM, "w8-e16", 8, None),
+        (TFLM, "w4", 8, None),
+        (TFLM, "w4-a16", 16, 8),
     ],
     ids=lambda value: getattr(value, "name", str(value)),
 )
@@ -138,10 +168,11 @@ def test_dynamic_activations_stay_close(checkpoint, tmp_path, recipe) -> None:
     assert 1e-5 < np.abs(found - wanted).max() < 0.15 * np.abs(wanted).max()
 
 
-def test_bytes_repeat(checkpoint, tmp_path) -> None:
+@pytest.mark.parametrize("recipe", ["w8", "w4"])
+def test_bytes_repeat(checkpoint, tmp_path, recipe) -> None:
     made = []
     for number in range(2):
-        model = compressed(open_model(checkpoint), "w8", tmp_path / f"scratch{number}", TFLM)
+        model = compressed(open_model(checkpoint), recipe, tmp_path / f"scratch{number}", TFLM)
         made.append(program(TFLM, model, tmp_path / f"out{number}", 8).read_bytes())
     assert made[0] == made[1]
 
@@ -162,6 +193,32 @@ def test_logits_of_integer_programs_in_tflm_equal_the_golden_ones(tmp_path) -> N
     if os.environ.get("EDGESDK_WRITE_GOLDEN"):
         GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
     assert found == json.loads(GOLDEN.read_text())
+
+
+@pytest.mark.parametrize(("activations", "kv_bits"), [(8, None), (16, 8)])
+@pytest.mark.parametrize("width", [64, 76])
+def test_decoded_weights_compute_what_the_same_integers_in_8_bits_do(tmp_path, activations, kv_bits, width) -> None:
+    """76 inputs: rows that begin inside the 16 values which the kernel reads at a time."""
+    checkpoint = make_checkpoint(tmp_path / "model", intermediate_size=width)
+    model = compressed(open_model(checkpoint), "w4", tmp_path / "scratch", TFLM)
+    wide = model.with_weights(Widened(model.weights))
+    sizes, rows = [], []
+    for name, each in (("packed", model), ("wide", wide)):
+        path = program(TFLM, each, tmp_path / name, activations, kv_bits)
+        sizes.append(path.stat().st_size)
+        rows.append(TFLM.open(path, CONTEXT).score(IDS * 4))
+        assert ("TFLM_DECODE" in {*read_file(path).codes}) == (name == "packed")
+    assert np.array_equal(*rows) and rows[0].std() > 0
+    saved = sum(math.prod(shape) for name, shape in model.spec.tensors().items() if is_linear(name)) // 2
+    assert 0 < sizes[1] - sizes[0] < saved
+
+
+def test_a_checkpoints_4_bit_table_is_looked_up_in_8_bits(tmp_path) -> None:
+    model = compressed(tiny_model(), "w8", tmp_path / "scratch", TFLM)
+    table = model.weights.get("embed.weight")
+    narrow = QuantizedTensor(table.values.clamp(-8, 7), table.scales, 4, table.group)
+    found = read_packed(program(TFLM, model.with_weights(Replaced(model.weights, narrow)), tmp_path / "out", 8))
+    assert torch.equal(found["embed.weight"].values, narrow.values)
 
 
 def test_facts_say_what_a_firmware_needs(tmp_path) -> None:
@@ -206,7 +263,9 @@ def test_a_session_refuses_what_does_not_fit_and_keeps_its_cache(tmp_path, conve
 @pytest.mark.parametrize(
     ("converter", "recipe", "message"),
     [
-        (TFLM, "w4g32", "hold 8-bit weights, but recipe w4g32 makes"),
+        (TFLM, "w4g32", "one scale a row, but recipe w4g32 makes .* in groups of 32"),
+        (TFLM, "w4-e4", "makes embed.weight 4-bit in groups of 32"),
+        (TFLM, "w4-a32", "no kernel for int8 weights with float activations"),
         (TFLM, "w8-a32", "no kernel for int8 weights with float activations"),
         (CONVERTER, "w8-kv8", "keeps the key-value cache in float"),
         (CONVERTER, "w8-a16", "has no int16 activations"),
@@ -231,8 +290,6 @@ def test_rows_that_no_block_divides_are_refused_or_stay_float(tmp_path) -> None:
 
 
 def test_float16_and_large_programs_are_refused(checkpoint) -> None:
-    from dataclasses import replace
-
     spec, target, recipe = open_model(checkpoint).spec, open_target("litert-arm64"), open_recipe("none")
     for converter in (CONVERTER, TFLM):
         with pytest.raises(TargetError, match="computes in float32, not float16"):

@@ -19,6 +19,7 @@ from edgesdk.model.reference import ReferenceSession
 from edgesdk.progress import SILENT
 from edgesdk_converters.tflite import calibrate
 from edgesdk_converters.tflite.convert import CONVERTER
+from edgesdk_converters.tflite.decode import ancillary
 from edgesdk_converters.tflite.decoder import DecoderGraph
 from edgesdk_converters.tflite.format import read_file
 from edgesdk_converters.tflite.graph import Graph, Grid
@@ -63,6 +64,7 @@ def test_what_we_write_is_clean(rounded, tmp_path) -> None:
         ("f", tiny_model(), 32, None),
         ("a8", rounded, 8, None),
         ("kv8", rounded, 16, 8),
+        ("w4", open_recipe("w4")(tiny_model(), Setting(tmp_path, SILENT, TFLM.limits()))[0], 8, None),
     ):
         (tmp_path / name).mkdir()
         program = TFLM.convert(model, ProgramOptions(CONTEXT, "float32", activations, kv), tmp_path / name, SILENT)
@@ -134,6 +136,46 @@ def test_int16_activations_with_a_scale_for_each_row(tmp_path) -> None:
     weight = graph.constant("weight", ROWS, Grid(np.array([1.0, 2.0, 3.0], np.float32)))
     path = graph_file(tmp_path / "short.tflite", graph, Ops(graph).fully_connected(x, weight, "y", one))
     refused(path, "3 scales with int16 activations: the host runs it, CMSIS-NN on the device refuses", "w8t")
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "message"),
+    [
+        (None, 0, None),
+        (0, 9, r"header that TFLM knows: \[9, 1\]"),
+        (1, 2, r"header that TFLM knows: \[0, 2\]"),
+        (5, 0xF0, "indices of 0 bits"),
+        (5, 0xF7, "6 bytes of indices for 12 values of 7 bits"),
+        (6, 16, "one table with the step 16"),
+        (-1, None, r"index 15 lies past the 15 bytes"),
+    ],
+)
+def test_lookup_tables_that_tflm_would_read_past(tmp_path, at, value, message) -> None:
+    header = ancillary()
+    if value is None:
+        header = header[:at]
+    elif at is not None:
+        header[at] = value
+    graph = Graph()
+    ops, one = Ops(graph), Grid(np.array([0.01], np.float32))
+    x = graph.input("x", [1, 4], "INT8", one)
+    ops._table = graph.constant("decode.table", header)
+    weight = ops.decode(np.arange(-8, 4, dtype=np.int8).reshape(3, 4), "weight", Grid(np.ones(3, np.float32)))
+    path = graph_file(tmp_path / "decode.tflite", graph, ops.fully_connected(x, weight, "y", one))
+    if message is None:
+        require_clean(read_file(path))
+    else:
+        refused(path, message, "export")
+
+
+def test_decoded_constants_that_are_read_late(tmp_path) -> None:
+    graph = Graph()
+    ops, one = Ops(graph), Grid(np.array([0.01], np.float32))
+    x = graph.input("x", [1, 3], "INT8", one)
+    weight = ops.decode(np.arange(-4, 5, dtype=np.int8).reshape(3, 3), "weight", one)
+    once = ops.fully_connected(x, weight, "once", one)
+    path = graph_file(tmp_path / "late.tflite", graph, ops.fully_connected(once, weight, "twice", one))
+    refused(path, "operator 0 .* not read by the next operator alone", "before every reader")
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ _FORMS = {
     "The model is `model/model_image.c`.",
 }
 _OTHER_ENGINE = {"c99": "engine_tflm.cc", "tflm": "engine_c99.c"}
-_METHODS = {"BATCH_MATMUL": "BatchMatMul"}
+_METHODS = {"BATCH_MATMUL": "BatchMatMul", "TFLM_DECODE": "Decode"}
 
 
 def write_c99_project(image: Path, ram_bytes: int, context: int, model: Model, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def read_file(path: Path) -> Contents:
         model = schema.ModelT.InitFromPackedBuf(content)
         names = {number: name for name, number in vars(schema.BuiltinOperator).items() if name.isupper()}
         kinds = {number: name for name, number in vars(schema.TensorType).items() if name.isupper()}
-        codes = tuple(names[max(code.builtinCode, code.deprecatedBuiltinCode)] for code in model.operatorCodes)
+        codes = tuple(_named(code, names) for code in model.operatorCodes)
         found = Contents(path.name, content, model, codes, kinds)
         _check(found)
     except Exception as failure:  # a wrong offset ends in any of struct.error, ValueError, IndexError, KeyError ...
@@ -97,6 +98,12 @@ def read_bytes(path: Path) -> bytes:
     if content[4:8] != IDENTIFIER:
         raise BundleError(f"{path}: not a TFLite program", hint=_DAMAGED)
     return content
+
+
+def _named(code: Any, names: Mapping[int, str]) -> str:
+    """An operator's name; a custom one's own."""
+    found = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+    return found if found != "CUSTOM" or code.customCode is None else code.customCode.decode()
 
 
 def _check(found: Contents) -> None:

@@ -18,6 +18,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgesdk.errors import TargetError
 
+from .decode import OPERATOR as DECODE
+
 ALIGNMENT = 16
 IDENTIFIER = b"TFL3"
 _VERSION = 3
@@ -28,6 +30,7 @@ KINDS = {
     "INT32": np.int32,
     "INT16": np.int16,
     "INT8": np.int8,
+    "UINT8": np.uint8,
     "BOOL": np.bool_,
     "FLOAT16": np.float16,
 }
@@ -187,7 +190,9 @@ class Graph:
 
 def _code(name: str) -> Any:
     made = schema.OperatorCodeT()
-    made.builtinCode = getattr(schema.BuiltinOperator, name)
+    if name == DECODE:
+        made.customCode = name.encode()
+    made.builtinCode = getattr(schema.BuiltinOperator, "CUSTOM" if name == DECODE else name)
     made.deprecatedBuiltinCode = min(made.builtinCode, 127)  # codes above a byte are only in the new field
     made.version = 1
     return made

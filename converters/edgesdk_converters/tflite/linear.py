@@ -4,7 +4,8 @@ Weights keep the pass's integers and scales: an int8 matrix has its scales as th
 is looked up in a table declared with the scale 1, and the row multiplied by its own scale from a second table: TFLM's
 EMBEDDING_LOOKUP knows one scale only. A tied head is a second tensor over the same buffer, with the scales of the rows.
 
-4-bit matrices are for LiteRT alone, and always in blocks: of 4-bit rows with one scale each its builtin kernel
+TFLM decodes a 4-bit matrix to int8 just before its product (:mod:`.decode`): the file has its rows and their scales.
+LiteRT takes 4-bit matrices always in blocks: of 4-bit rows with one scale each its builtin kernel
 computes garbage, where XNNPACK does not take over. Its DEQUANTIZE makes zeros of blocks: with float activations such a
 matrix is stored in float, dequantized exactly.
 
@@ -52,7 +53,7 @@ class Linears:
         if not isinstance(table, QuantizedTensor):
             self._tied = o.floats("embed.weight", dense(table).numpy())
             return o.lookup(tok, self._tied, "embed")
-        if table.bits == 4:
+        if table.bits == 4 and not self._numerics.static:
             self._tied = self._nibbles("embed.weight", table)
             return o.lookup(tok, self._tied, "embed")
         scales = table.scales.numpy()
@@ -154,7 +155,7 @@ class Linears:
         return self._o.graph.nibbles(name, stored.values.numpy(), Grid(scales, block=block))
 
     def _integers(self, name: str, stored: QuantizedTensor, *, one: bool = False) -> Value:
-        if stored.bits == 4:
+        if stored.bits == 4 and not self._numerics.static:
             tied = self._tied if name == "embed.weight" else None
             return tied or self._nibbles(name, stored)
         grid = (
@@ -164,4 +165,6 @@ class Linears:
             if self._tied.grid is not None and np.array_equal(self._tied.grid.scales, grid.scales):
                 return self._tied
             return self._o.graph.alias(self._tied, "head.weight", grid)
+        if stored.bits == 4:
+            return self._o.decode(stored.values.numpy(), name, grid)
         return self._o.graph.constant(name, stored.values.numpy(), grid)

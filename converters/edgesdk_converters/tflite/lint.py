@@ -12,6 +12,8 @@ import numpy as np
 
 from edgesdk.errors import TargetError
 
+from .decode import OPERATOR as DECODE
+from .decode import faults
 from .format import Contents, scales_of, zero_of
 from .numerics import Range
 from .operators import DECIDES, INSTEAD, OTHERS, TYPES
@@ -35,6 +37,7 @@ def violations(file: Contents) -> Iterator[TargetError]:
     """Everything that is wrong with a file for TFLM."""
     yield from _outside(file)
     yield from _unaligned(file)
+    yield from _read_late(file)
     for number, operator in enumerate(file.graph.operators):
         code = file.code(operator)
         where = f"{file.name}: operator {number} ({code})"
@@ -99,6 +102,20 @@ def _unaligned(file: Contents) -> Iterator[TargetError]:
             )
 
 
+def _read_late(file: Contents) -> Iterator[TargetError]:
+    """What DECODE writes lasts for one operator: in alternate memory, the next DECODE writes over it."""
+    operators = file.graph.operators
+    for number, operator in enumerate(operators):
+        if file.code(operator) != DECODE:
+            continue
+        readers = [at for at, each in enumerate(operators) if set(each.inputs) & set(operator.outputs)]
+        if any(at != number + 1 for at in readers) or set(operator.outputs) & set(file.graph.outputs):
+            yield TargetError(
+                f"{file.name}: operator {number} ({DECODE}): what it writes is not read by the next operator alone",
+                hint="a DECODE of its own just before every reader",
+            )
+
+
 def _unknown(where: str, code: str) -> Iterator[TargetError]:
     if code not in TYPES and code not in OTHERS:
         instead = INSTEAD.get(code)
@@ -155,7 +172,18 @@ def _fully_connected(file: Contents, where: str, inputs: list[Any], _: list[Any]
         )
 
 
+def _decode(file: Contents, where: str, inputs: list[Any], outputs: list[Any]) -> Iterator[TargetError]:
+    if len(inputs) != 2 * len(outputs) or None in inputs:
+        yield TargetError(f"{where}: {len(inputs)} inputs for {len(outputs)} outputs", hint="two for each output")
+        return
+    for number, output in enumerate(outputs):
+        data, header = (file.data(each) for each in inputs[2 * number : 2 * number + 2])
+        for fault in faults(data, header, output.shape, max(1, len(scales_of(output)))):
+            yield TargetError(f"{where}: {output.name.decode()}: {fault}", hint="export again with edgesdk")
+
+
 _RULES = {
+    DECODE: _decode,
     "EMBEDDING_LOOKUP": _lookup,
     "DEQUANTIZE": _dequantize,
     "QUANTIZE": _quantize,

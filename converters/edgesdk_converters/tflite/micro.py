@@ -5,6 +5,10 @@ inner values of the MLP are int16, since they have outliers. Perplexity of stori
 256, float 3.4075): int8 3.44 (3.49 with an int8 MLP), int16 3.41, int16 with an int8 cache 3.43; graphs in integers
 throughout, as the stock tools make them, have 3.51 (int8) and 3.44 (int16).
 
+4-bit rows (w4) are decoded to int8 before each product: int8 3.91, int16 with an int8 cache 3.86, and a file of 261,504
+bytes for 371,056. Decoded in the arena, stories260K needs 177,728 bytes on the host (int8, context 256); alternate
+decompression memory leaves 176,160 and wants 11,008 for itself, since most of the arena is free while a product runs.
+
 int16 with an int8 cache needs the smallest arena: TFLM keeps 8 bytes for each row of an int8 matrix that has scales for
 its rows.
 """
@@ -40,16 +44,17 @@ if TYPE_CHECKING:
 MARGIN = 1.1  # the host's arena figure lies up to 4 % below the device's
 _WIDTH = {"float": 4, "int8": 1, "int16": 2}
 _ARITHMETIC: Mapping[int, Arithmetic] = {8: "int8", 16: "int16", 32: "float"}
+_DECODE_BYTES = 250  # of a DECODE operator and its tensors
 _NODES, _NODE_BYTES = 57, 200  # operators of a layer, and what TFLM keeps of each on the host, tensors included
 
 
 class TfliteMicro:
-    """Programs for TFLite-Micro: float32, or int8 weights with int8 or int16 activations."""
+    """Programs for TFLite-Micro: float32, or weights of 8 or 4 bits with int8 or int16 activations."""
 
     name = "tflm"
 
     def limits(self, delegate: str | None = None) -> Limits:
-        return Limits(signed_scales=False, grouped_bytes=False, zero_points=False, nibbles=False)
+        return Limits(signed_scales=False, grouped_bytes=False, zero_points=False, grouped_nibbles=False)
 
     def check(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
         if options.float_type != "float32":
@@ -57,10 +62,12 @@ class TfliteMicro:
         refuse_schemes(spec, recipe, target)
         packed = [name for name in spec.tensors() if (grid := recipe.grid(name)) and grid[0] < 16]
         for name in packed:
-            if (recipe.grid(name) or (0, 0))[0] != 8:
+            bits, group = recipe.grid(name) or (0, 0)
+            if bits == 4 and group:
                 raise RecipeError(
-                    f"TFLite-Micro's kernels hold 8-bit weights, but recipe {recipe.name} makes {name} 4-bit",
-                    hint="use w8, w8-a16-kv8 or w8t-a16",
+                    f"TFLite-Micro's products take one scale a row, but recipe {recipe.name} makes {name} 4-bit in "
+                    f"groups of {group}",
+                    hint="use w4 (embedding and head in 8 bits), or w8",
                 )
         if options.activations == 32 and any(map(is_linear, packed)):
             raise RecipeError(
@@ -85,8 +92,12 @@ class TfliteMicro:
         copies = max(layer.attention.kv_size for layer in spec.layers) * options.context * width
         rows = sum(shape[0] for name, shape in spec.tensors().items() if len(shape) == 2)
         kept = _NODES * _NODE_BYTES * len(spec.layers) + (8 * rows if linear == "int8" else 0)
+        shapes = [shape for name, shape in spec.tensors().items() if (recipe.grid(name) or (16, 0))[0] == 4]
+        copies = max(copies, *map(math.prod, shapes)) if shapes else copies  # a decoded matrix, and no cache's copy
+        kept += _DECODE_BYTES * len(shapes)
+        scales = 10 * sum(shape[0] for shape in shapes)
         tables = 2052 * len(spec.layers) if attention == "int16" else 0
-        return MemoryPlan(program_bytes(spec, recipe, options), 0, caches, copies + kept + tables, 0)
+        return MemoryPlan(program_bytes(spec, recipe, options) + scales, 0, caches, copies + kept + tables, 0)
 
     def remarks(self, spec: DecoderSpec, options: ProgramOptions) -> Sequence[str]:
         return ("a prompt is read token by token: TFLite-Micro runs one graph",)

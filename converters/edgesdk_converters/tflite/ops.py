@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from .decode import OPERATOR as DECODE
+from .decode import ancillary, packed
 from .graph import Graph, Grid, Value
 
 
@@ -17,6 +19,7 @@ class Ops:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
+        self._table: Value | None = None
 
     def floats(self, name: str, values: Any) -> Value:
         """A float constant of rank 1 or more."""
@@ -96,6 +99,13 @@ class Ops:
         return self._result(
             "FULLY_CONNECTED", [x, weight, None], name, shape, x.kind, grid, schema.FullyConnectedOptionsT()
         )
+
+    def decode(self, values: np.ndarray, name: str, grid: Grid) -> Value:
+        """Integers of 4 bits, in the file as such, decoded to int8; only the next operator may read them."""
+        data = self.graph.constant(f"{name}.indices", packed(values))
+        if self._table is None:
+            self._table = self.graph.constant("decode.table", ancillary())
+        return self._result(DECODE, [data, self._table], name, values.shape, "INT8", grid)
 
     def batch_matmul(self, a: Value, b: Value, name: str, grid: Grid | None = None) -> Value:
         """``a @ b^T`` for every index of the first axis: a is [n, rows, in], b [n, out, in]."""

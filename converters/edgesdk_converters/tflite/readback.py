@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from edgesdk.model.tensors import QuantizedTensor
 
-from .format import read_file, scales_of
+from .decode import OPERATOR as DECODE
+from .decode import decoded
+from .format import Contents, read_file, scales_of
 from .linear import SCALES
 
 
@@ -24,7 +28,15 @@ def read_packed(path: Path) -> dict[str, QuantizedTensor]:
     file = read_file(path)
     named = {tensor.name.decode(): tensor for tensor in file.graph.tensors}
     found = {}
-    for name, tensor in named.items():
+    for operator in file.graph.operators:
+        if file.code(operator) == DECODE:
+            tensor, scales = file.graph.tensors[operator.outputs[0]], _scales(file, named, operator.outputs[0])
+            indices, header = (file.data(file.graph.tensors[index]) for index in operator.inputs)
+            assert indices is not None and header is not None
+            values = decoded(indices, header, tensor.shape, len(scales_of(tensor)))
+            found[tensor.name.decode()] = QuantizedTensor(torch.from_numpy(values), scales, 4, int(tensor.shape[1]))
+    for index, tensor in enumerate(file.graph.tensors):
+        name = tensor.name.decode()
         data = file.data(tensor)
         if data is None or file.kind(tensor) not in ("INT8", "INT4") or not name.endswith(".weight"):
             continue
@@ -35,16 +47,21 @@ def read_packed(path: Path) -> dict[str, QuantizedTensor]:
             blocks = torch.from_numpy(halves.view(np.float16).astype(np.float32).reshape(rows, -1))
             found[name] = QuantizedTensor(_lanes(data, rows), blocks, 4, tensor.quantization.details.blockSize)
             continue
-        scales = scales_of(tensor)
-        if name + SCALES in named:  # the integers are declared with the scale 1
-            assert scales.tolist() == [1.0]
-            stored = file.data(named[name + SCALES])
-            assert stored is not None
-            scales = stored.view(np.float32)
-        wide = np.broadcast_to(scales.astype(np.float32), rows).copy().reshape(rows, 1)
         values = data.view(np.int8).reshape(rows, columns).copy()
-        found[name] = QuantizedTensor(torch.from_numpy(values), torch.from_numpy(wide), 8, columns)
+        found[name] = QuantizedTensor(torch.from_numpy(values), _scales(file, named, index), 8, columns)
     return found
+
+
+def _scales(file: Contents, named: Mapping[str, Any], index: int) -> torch.Tensor:
+    """The scale of each row of a tensor: [rows, 1]."""
+    tensor = file.graph.tensors[index]
+    rows, scales, apart = int(tensor.shape[0]), scales_of(tensor), tensor.name.decode() + SCALES
+    if apart in named:  # the integers are declared with the scale 1
+        assert scales.tolist() == [1.0]
+        stored = file.data(named[apart])
+        assert stored is not None
+        scales = stored.view(np.float32)
+    return torch.from_numpy(np.broadcast_to(scales.astype(np.float32), rows).copy().reshape(rows, 1))
 
 
 def _lanes(packed: np.ndarray, rows: int) -> torch.Tensor:
