@@ -14,7 +14,6 @@ from edgesdk.boards import microcontroller_dir
 
 FLAGS = ["-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic", "-ffp-contract=off", "-fno-strict-aliasing"]
 BAD_IMAGE, BAD_CRC, NO_MEMORY, BAD_TOKEN, FULL = 1, 2, 3, 4, 5
-_HOST_EXTRA = 4096  # pointers have 64 bits here, so records in RAM are larger than on a board
 
 
 class Sampler(ctypes.Structure):
@@ -57,8 +56,8 @@ class CModel:
         self._image = (ctypes.c_uint64 * (len(image) // 8 + 1))()
         ctypes.memmove(self._image, image, len(image))
         self.ram_bytes = library.lm_ram_bytes(self._image)
-        room = self.ram_bytes + _HOST_EXTRA
-        self._ram, self._model = (ctypes.c_uint64 * (room // 8))(), _Model()
+        room = self.ram_bytes
+        self._ram, self._model = (ctypes.c_uint64 * (room // 8 + 1))(), _Model()
         self.status = library.lm_open(
             ctypes.byref(self._model), self._image, ctypes.c_size_t(len(image)), self._ram, ctypes.c_size_t(room)
         )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import json
+import shutil
 import struct
+import subprocess
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +19,7 @@ from edgesdk.compress.base import Setting
 from edgesdk.compress.recipe import open_recipe
 from edgesdk.converter import CONVERTERS, ProgramOptions
 from edgesdk.errors import BundleError, RecipeError, TargetError
-from edgesdk.exporting import export
+from edgesdk.exporting import Checks, export
 from edgesdk.model import Model
 from edgesdk.model.opening import open_model
 from edgesdk.model.reference import ReferenceSession
@@ -28,7 +31,7 @@ from edgesdk_converters.cortex_m import arithmetic, layout
 from edgesdk_converters.cortex_m.double import DoubleSession
 from edgesdk_converters.cortex_m.image_file import ImageFile
 
-from .c_runtime import BAD_CRC, BAD_IMAGE, BAD_TOKEN, FULL, CModel, Sampler, build
+from .c_runtime import BAD_CRC, BAD_IMAGE, BAD_TOKEN, FLAGS, FULL, CModel, Sampler, build
 from .family_rows import CONTEXT, ROWS, save_checkpoint
 
 CONVERTER = CONVERTERS.get("cortex_m")
@@ -106,7 +109,8 @@ def test_the_image_holds_the_integers_and_scales_of_the_model(family, tmp_path, 
 
 def test_ram_is_what_the_image_says(family, tmp_path, library) -> None:
     image = converted(family, "w8", tmp_path)[1].read_bytes()
-    assert CModel(library, image).ram_bytes == layout.ram(family.spec, CONTEXT).total
+    wider = 4 * (ctypes.sizeof(ctypes.c_void_p) - 4) * len(family.spec.layers)  # four pointers for each cache
+    assert CModel(library, image).ram_bytes == layout.ram(family.spec, CONTEXT).total + wider
 
 
 def test_a_full_context_stops_or_slides(family, tmp_path, library) -> None:
@@ -215,6 +219,7 @@ def test_sampling(library) -> None:
     [
         ("none", 32, RecipeError, "leaves embed.weight in float"),
         ("w8-a16", 32, RecipeError, "int8 activations, not with the 16 bits"),
+        ("w8-a32", 32, RecipeError, "int8 activations, not with the 32 bits"),
         ("w8-e16", 32, RecipeError, "leaves embed.weight in float"),
     ],
 )
@@ -222,6 +227,45 @@ def test_recipes_that_the_runtime_cannot_hold(checkpoint, tmp_path, recipe, cont
     with pytest.raises(error, match=message):
         export(str(checkpoint), "cortex-m4f", tmp_path / "b", recipe=recipe, context=context)
     assert not (tmp_path / "b").exists()
+
+
+def test_the_bundles_own_snippet_runs(tmp_path) -> None:
+    """What firmware/README.md shows a user compiles as it stands, and gives the golden tokens."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler (cc)")
+    model = uneven()
+    export(model, "cortex-m4f", tmp_path / "b", recipe="w8", context=16, checks=Checks(skip=True))
+    project = tmp_path / "b" / "firmware"
+    golden = json.loads((project / "golden.json").read_text())
+    snippet = (project / "README.md").read_text().partition("In your own program:\n\n")[2]
+    lines = [line[4:] for line in snippet.partition("\n\nThe tokenizer")[0].splitlines()]
+    split = next(number for number, line in enumerate(lines) if line.startswith("lm_sampler"))
+    step = "\n".join(lines[split:]).replace("{0.8f, 0.95f, 1}", "{0.0f, 1.0f, 1}")
+    source = "\n".join(lines[:split]) + (
+        "\n#include <stdio.h>\nstatic void feed_watchdog(void) {}\nint main(void) {\n"
+        f'uint32_t token = {golden["prompt"][0]};\n{step}\nprintf("%u", (unsigned)token);\nreturn (int)status;\n}}\n'
+    )
+    (tmp_path / "main.c").write_text(source)
+    files = [tmp_path / "main.c", project / "model" / "model_image.c", *sorted((project / "runtime").glob("*.c"))]
+    includes = [f"-I{project / 'model'}", f"-I{project / 'runtime'}"]
+    command = [compiler, *FLAGS, *includes, *map(str, files), "-lm", "-o", str(tmp_path / "main")]
+    subprocess.run(command, check=True)
+    done = subprocess.run([tmp_path / "main"], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == golden["tokens"][0]
+
+
+def test_a_finished_program_that_fits_no_board_is_refused(tmp_path) -> None:
+    """The tokenizer's table is only known to the export: the last check is exact."""
+    from edgesdk_converters.cortex_m.sizing import arena_verdicts, refuse_verdicts, verdicts
+
+    with pytest.raises(TargetError, match="of flash are missing"):
+        refuse_verdicts(verdicts(3_000_000, 1000, ["cortex-m4f"]), ["cortex-m4f"])
+    with pytest.raises(TargetError, match="of RAM are missing"):
+        refuse_verdicts(arena_verdicts(1000, 600_000, ["cortex-m4f"]), ["cortex-m4f"])
+    fine = arena_verdicts(1000, 1000, ["cortex-m4f"])
+    refuse_verdicts(fine, ["cortex-m4f"])
+    assert {entry["fits"] for entry in fine.values()} == {None}
 
 
 def test_a_model_that_fits_no_board_is_told_by_how_much() -> None:

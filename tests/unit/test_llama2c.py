@@ -77,8 +77,12 @@ def test_refused_when_damaged(tmp_path: Path) -> None:
         open_model(path)
     path.write_bytes(whole)
     table = tmp_path / "tokenizer.bin"
-    table.write_bytes(table.read_bytes()[:-1])
+    intact = table.read_bytes()
+    table.write_bytes(intact[:-1])
     with pytest.raises(ModelError, match="past the end"):
+        open_model(path)
+    table.write_bytes(intact + bytes(9))
+    with pytest.raises(ModelError, match="holds more than the 262 pieces"):
         open_model(path)
     table.unlink()
     with pytest.raises(ModelError, match="no tokenizer beside it"):
