@@ -116,14 +116,18 @@ class RoundToNearest:
             tally.count(rounded.scheme, error)
 
     def fitted(self, name: str, columns: int, limits: Limits, tally: Tally) -> tuple[int, int] | None:
-        """Bits and group for a matrix with so many columns, or None: no group divides them, and it stays in float."""
+        """Bits and group for a matrix with so many columns, or None: no group divides them, and it stays in float.
+
+        Rows of 4 bits come in pairs, so they need an even number of columns.
+        """
         bits, group = self.grid(name) or (0, 0)
-        if columns % max(group, 1) == 0:
+        divisor = group if group > 0 else 2 if bits == 4 else 1
+        if columns % divisor == 0:
             return bits, group if group > 0 else columns
         if limits.float_matrices:
-            tally.keep(name, columns, group)
+            tally.keep(name, columns, divisor)
             return None
-        tally.note(f"{name} has 8 bits a row: its {columns} inputs are no multiple of {group}")
+        tally.note(f"{name} has 8 bits a row: its {columns} inputs are no multiple of {divisor}")
         return 8, columns
 
 

@@ -300,15 +300,15 @@ def test_tails_of_rows(tmp_path, library, recipe) -> None:
         assert bits(session.decode(token)) == bits(runtime.step(token))
 
 
-@pytest.mark.parametrize("recipe", ["w4g32", "w4g32-gptq"])
-def test_rows_that_no_group_divides_get_8_bits(tmp_path, recipe) -> None:
+@pytest.mark.parametrize(("recipe", "inner"), [("w4g32", 172), ("w4g32-gptq", 172), ("w4", 171)])
+def test_rows_that_no_group_divides_get_8_bits(tmp_path, recipe, inner) -> None:
     from edgesdk.model.random_weights import RandomWeights
     from edgesdk.model.spec import Attention, DecoderSpec, Layer, Mlp, Rope
 
     attention = Attention(4, 2, 16, 0.25, Rope(10000.0))
-    spec = DecoderSpec("llama", 96, 64, 64, (Layer(attention, Mlp(172, "silu")),), 1e-5, tied=True)
+    spec = DecoderSpec("llama", 96, 64, 64, (Layer(attention, Mlp(inner, "silu")),), 1e-5, tied=True)
     compressed, image = converted(Model(spec, RandomWeights(spec)), recipe, tmp_path)
     down = compressed.weights.get("layers.0.down.weight")
     assert isinstance(down, QuantizedTensor)
-    assert (down.scheme, compressed.weights.get("layers.0.up.weight").scheme) == ("w8", "w4g32")
+    assert (down.scheme, compressed.weights.get("layers.0.up.weight").scheme) == ("w8", recipe.partition("-")[0])
     assert ImageFile(image).matrices()["layers.0.down.weight"].bits == 8
