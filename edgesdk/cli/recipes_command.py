@@ -24,7 +24,12 @@ def command(name: str | None, as_json: bool) -> None:
             )
         return
     recipe = open_recipe(name)
-    described = {"name": recipe.name, "activations": recipe.activations, "passes": recipe.describe()}
+    described = {
+        "name": recipe.name,
+        "activations": recipe.activations,
+        "kv_bits": recipe.kv_bits,
+        "passes": recipe.describe(),
+    }
     if as_json:
         print_json(described)
         return
@@ -33,3 +38,8 @@ def command(name: str | None, as_json: bool) -> None:
         click.echo(f"{number}. {step['use']}: {options}")
     if not recipe.passes:
         click.echo("no passes: weights stay as they are")
+    click.echo(f"activations: {_bits(recipe.activations)}; key-value cache: {_bits(recipe.kv_bits)}")
+
+
+def _bits(bits: int | None) -> str:
+    return "what the target prefers" if bits is None else "float" if bits == 32 else f"int{bits}"

@@ -49,6 +49,7 @@ BUILTIN = {
     "w4g64": "4-bit weights in groups of 64, 8-bit embedding: faster, a little less exact",
     "w8": "8-bit weights with one scale a row: nearly lossless",
     "w8-a16-kv8": "the same with int16 activations and an int8 cache: for microcontrollers",
+    "w8t-a16": "8-bit weights with one scale a matrix, int16 activations: for microcontrollers with plain kernels",
     "none": "weights as they are",
 }
 _NAME = re.compile(
