@@ -47,6 +47,16 @@ class Session(Protocol):
         """Forget the last ``count`` tokens."""
 
 
+def refuse_rewind(session: Session, count: int) -> None:
+    """Stop when more tokens shall be forgotten than there are.
+
+    Raises:
+        EdgeError: with both counts.
+    """
+    if not 0 <= count <= session.position:
+        raise EdgeError(f"cannot rewind {count} of {session.position} tokens")
+
+
 def refuse_tokens(session: Session, ids: Sequence[int]) -> None:
     """Stop before tokens reach a runtime that cannot take them.
 

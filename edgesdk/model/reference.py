@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ModelError
+from ..session import refuse_rewind
 from .rope import rotary_tables
 from .spec import Activation, Attention, Layer, Mlp, Norm, Rope
 from .weights import dense
@@ -271,8 +272,7 @@ class ReferenceSession:
         self._capacity = 0
 
     def rewind(self, count: int) -> None:
-        if not 0 <= count <= self.position:
-            raise ModelError(f"cannot rewind {count} of {self.position} tokens")
+        refuse_rewind(self, count)
         self.position -= count
 
     def prefill(self, ids: Sequence[int]) -> np.ndarray:

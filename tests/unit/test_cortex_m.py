@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import shutil
 import struct
 import subprocess
 import zlib
@@ -31,7 +30,7 @@ from edgesdk_converters.cortex_m import arithmetic, layout
 from edgesdk_converters.cortex_m.double import DoubleSession
 from edgesdk_converters.cortex_m.image_file import ImageFile
 
-from .c_runtime import BAD_CRC, BAD_IMAGE, BAD_TOKEN, FLAGS, FULL, CModel, Sampler, build
+from .c_runtime import BAD_CRC, BAD_IMAGE, BAD_TOKEN, FLAGS, FULL, CModel, Sampler, build, c_compiler
 from .family_rows import CONTEXT, ROWS, save_checkpoint
 
 CONVERTER = CONVERTERS.get("cortex_m")
@@ -231,9 +230,6 @@ def test_recipes_that_the_runtime_cannot_hold(checkpoint, tmp_path, recipe, cont
 
 def test_the_bundles_own_snippet_runs(tmp_path) -> None:
     """What firmware/README.md shows a user compiles as it stands, and gives the golden tokens."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler (cc)")
     model = uneven()
     export(model, "cortex-m4f", tmp_path / "b", recipe="w8", context=16, checks=Checks(skip=True))
     project = tmp_path / "b" / "firmware"
@@ -249,7 +245,7 @@ def test_the_bundles_own_snippet_runs(tmp_path) -> None:
     (tmp_path / "main.c").write_text(source)
     files = [tmp_path / "main.c", project / "model" / "model_image.c", *sorted((project / "runtime").glob("*.c"))]
     includes = [f"-I{project / 'model'}", f"-I{project / 'runtime'}"]
-    command = [compiler, *FLAGS, *includes, *map(str, files), "-lm", "-o", str(tmp_path / "main")]
+    command = [c_compiler(), *FLAGS, *includes, *map(str, files), "-lm", "-o", str(tmp_path / "main")]
     subprocess.run(command, check=True)
     done = subprocess.run([tmp_path / "main"], capture_output=True, text=True, check=True)
     assert int(done.stdout) == golden["tokens"][0]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgesdk.errors import EdgeError
-from edgesdk.session import refuse_tokens
+from edgesdk.session import refuse_rewind, refuse_tokens
 
 from .arithmetic import F, Floats, activate, cos_sin, exp, lanes_sum, norm, quantize, round_up_bfloat16, tanh
 from .image import Matrix
@@ -157,8 +157,7 @@ class DoubleSession:
         self._tokens = []
 
     def rewind(self, count: int) -> None:
-        if not 0 <= count <= self.position:
-            raise EdgeError(f"cannot rewind {count} of {self.position} tokens")
+        refuse_rewind(self, count)
         kept = self._tokens[: self.position - count]
         if self.position <= self._least_rewind:
             self._tokens = kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgesdk.boards import boards_with, open_board
@@ -54,17 +54,11 @@ def refuse_verdicts(found: Mapping[str, Mapping[str, Any]], cores: Sequence[str]
     """
     if not cores or any(entry["fits"] is not False for entry in found.values()):
         return
-    boards = [open_board(name) for name in found]
-    if not boards:
-        return
-    best = max(boards, key=lambda each: min(each.flash - found[each.name]["flash"], each.ram - found[each.name]["ram"]))
-    flash, memory = found[best.name]["flash"], found[best.name]["ram"]
-    raise TargetError(
-        f"no board of these cores holds this program: it needs {kilobytes(flash)} of flash and {kilobytes(memory)} of "
-        f"RAM; {best.name} has {kilobytes(best.flash)} and {kilobytes(best.ram)}, so "
-        f"{_missing(flash - best.flash, memory - best.ram)}",
-        hint="use a smaller recipe, --context or vocabulary (edgesdk fit shows every board)",
-    )
+    needs = [(open_board(name), entry["flash"], entry["ram"]) for name, entry in found.items()]
+    if needs:
+        raise _refusal(
+            "these cores", "", *_nearest(needs), "use a smaller recipe, --context or vocabulary (edgesdk fit)"
+        )
 
 
 def _boards(cores: Sequence[str]) -> list[Board]:
@@ -73,17 +67,26 @@ def _boards(cores: Sequence[str]) -> list[Board]:
 
 def refuse_boards(spec: DecoderSpec, plan: MemoryPlan, context: int, target: Target) -> None:
     """Stop where the program fits no board of the target: by how much, and what would make it fit."""
-    boards = [board for core in target.cores for board in boards_with(core)]
     flash = plan.program + LARGEST.flash
-    if not boards or any(flash <= board.flash and plan.peak <= board.ram for board in boards):
+    needs = [(board, flash, plan.peak) for core in target.cores for board in boards_with(core)]
+    if not needs or any(flash <= board.flash and plan.peak <= board.ram for board, _, _ in needs):
         return
-    roomiest = max(boards, key=lambda board: (min(board.flash - flash, board.ram - plan.peak), board.name))
-    needs = f"{kilobytes(flash)} of flash and {kilobytes(plan.peak)} of RAM"
-    has = f"{roomiest.name} has {kilobytes(roomiest.flash)} and {kilobytes(roomiest.ram)}"
-    raise TargetError(
-        f"no board of {target.name} holds this program: it needs {needs} at a context of {context}; {has}, "
-        f"so {_missing(flash - roomiest.flash, plan.peak - roomiest.ram)}",
-        hint=_way_out(spec, flash - roomiest.flash, plan, roomiest.ram),
+    board, *_ = _nearest(needs)
+    hint = _way_out(spec, flash - board.flash, plan, board.ram)
+    raise _refusal(target.name, f" at a context of {context}", board, flash, plan.peak, hint)
+
+
+def _nearest(needs: Iterable[tuple[Board, int, int]]) -> tuple[Board, int, int]:
+    """Of boards with the flash and RAM that a program needs there, the one that lacks least."""
+    return max(needs, key=lambda need: (min(need[0].flash - need[1], need[0].ram - need[2]), need[0].name))
+
+
+def _refusal(cores: str, context: str, board: Board, flash: int, memory: int, hint: str) -> TargetError:
+    return TargetError(
+        f"no board of {cores} holds this program: it needs {kilobytes(flash)} of flash and {kilobytes(memory)} of RAM"
+        f"{context}; {board.name} has {kilobytes(board.flash)} and {kilobytes(board.ram)}, so "
+        f"{_missing(flash - board.flash, memory - board.ram)}",
+        hint=hint,
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from edgesdk.errors import BundleError, EdgeError
-from edgesdk.session import refuse_tokens
+from edgesdk.session import refuse_rewind, refuse_tokens
 
 from .format import check_file
 from .native import native_log
@@ -56,8 +56,7 @@ class ExecuTorchSession:
         self._ids.clear()
 
     def rewind(self, count: int) -> None:
-        if not 0 <= count <= self.position:
-            raise EdgeError(f"cannot rewind {count} of {self.position} tokens")
+        refuse_rewind(self, count)
         del self._ids[self.position - count :]
 
     def prefill(self, ids: Sequence[int]) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from edgesdk.errors import BundleError, EdgeError
-from edgesdk.session import refuse_tokens
+from edgesdk.session import refuse_rewind, refuse_tokens
 
 from .names import LOGITS_START, past_names, present_names
 
@@ -55,8 +55,7 @@ class OnnxSession:
         self.position = 0
 
     def rewind(self, count: int) -> None:
-        if not 0 <= count <= self.position:
-            raise EdgeError(f"cannot rewind {count} of {self.position} tokens")
+        refuse_rewind(self, count)
         self.position -= count
 
     def prefill(self, ids: Sequence[int]) -> np.ndarray:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from edgesdk.errors import EdgeError
-from edgesdk.session import refuse_tokens
+from edgesdk.session import refuse_rewind, refuse_tokens
 
 from .format import Contents, scales_of, zero_of
 
@@ -16,7 +16,7 @@ _TYPES = {"FLOAT32": np.float32, "INT8": np.int8, "INT16": np.int16}
 _ROOM = 1 << 24  # for all but the caches; memory that is not touched costs the host nothing
 
 
-class _DecodeSession:
+class _DecodeSession(ABC):
     """What both runtimes share; see :class:`edgesdk.session.Session` for the contract."""
 
     context: int
@@ -29,8 +29,7 @@ class _DecodeSession:
         self.position = 0
 
     def rewind(self, count: int) -> None:
-        if not 0 <= count <= self.position:
-            raise EdgeError(f"cannot rewind {count} of {self.position} tokens")
+        refuse_rewind(self, count)
         self.position -= count
 
     def prefill(self, ids: Sequence[int]) -> np.ndarray:
@@ -48,8 +47,9 @@ class _DecodeSession:
             self.position += 1
         return rows
 
+    @abstractmethod
     def _step(self, token: int) -> np.ndarray:
-        raise NotImplementedError
+        """Logits after one more token, [vocab]; the new rows go into the caches."""
 
 
 class LiteRtSession(_DecodeSession):
