@@ -24,7 +24,7 @@ from edgesdk.model.spec import Attention, DecoderSpec, Layer, Mlp, Rope
 from edgesdk.runner_lines import prompt_command, sealed, tokens_command
 from edgesdk.session import Session
 from edgesdk_converters.cortex_m.double import DoubleSession
-from edgesdk_converters.cortex_m.footprint import footprint
+from edgesdk_converters.cortex_m.footprint import LARGEST, footprint
 from edgesdk_converters.cortex_m.layout import ram
 from edgesdk_converters.cortex_m.sizing import STACK_BYTES
 
@@ -137,6 +137,7 @@ def test_instructions_and_sizes(tiny, plain) -> None:
         counts[board] = runner.instructions(int(np.median(ticks)))
         found, core = sections(elf), footprint(open_board(board).core)
         image = (plain / "model.lm").stat().st_size
+        assert core.flash <= LARGEST.flash and core.ram <= LARGEST.ram
         assert abs(found[".text"] + found.get(".data", 0) - image - core.flash) <= 16
         assert abs(found[".bss"] - ram(edgesdk.open_model(str(tiny)).spec, CONTEXT).total - core.ram) <= 16
     assert counts["mps3-an547"] < counts[M4F] / 2

@@ -92,21 +92,27 @@ def fit(
     """
     recipe = open_recipe(recipe) if isinstance(recipe, str) else recipe
     opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
-    found = []
+    found: list[Fit] = []
+    tokenizers: dict[str, int] = {}  # sizes by converter
     with progress.stage("Sizing the model for every board", None):
         for board in boards_with():
             target = _target_of(board)
             converter = board_converter(target)
             options = program_options(opened, target, recipe, context)
             converter.check_form(recipe.spec(opened.spec), recipe, options, target)
-            found.append(_fit(opened, recipe, options, converter, board))
+            if target.converter not in tokenizers:
+                tokenizer = opened.tokenizer
+                tokenizers[target.converter] = 0 if tokenizer is None else converter.tokenizer_bytes(tokenizer)
+            found.append(_fit(opened, recipe, options, converter, board, tokenizers[target.converter]))
     return found
 
 
-def _fit(model: Model, recipe: Recipe, options: ProgramOptions, converter: BoardConverter, board: Board) -> Fit:
+def _fit(
+    model: Model, recipe: Recipe, options: ProgramOptions, converter: BoardConverter, board: Board, tokenizer: int
+) -> Fit:
+    """A model on one board; ``tokenizer`` is what its table takes in flash."""
     spec = recipe.spec(model.spec)
     footprint = converter.footprint(board.core)
-    tokenizer = converter.tokenizer_bytes(model.tokenizer) if model.tokenizer is not None else 0
 
     def runs(context: int) -> bool:
         plan = converter.plan(spec, recipe, replace(options, context=context))
