@@ -7,8 +7,8 @@ the axis and take a channel for each scale of the output: with the step 0 all of
 Source: kernels/decode_state_lut.cc and compression/{decode,lut}.py of tflite-micro, August and October 2026.
 
 Our integers have at most 4 bits, so that one table, -8 to 7 in the order of their two's complement, serves them all.
-Huffman took little off a w4 file for many more instructions, and nothing off w8 once the operator's own code counted, so
-it is not written; pruning needs zeros, which no recipe makes. The lint does not look inside the tables of these two.
+Huffman took little off a w4 file for many more instructions, and nothing off w8 once the operator's own code counts,
+so it is not written; pruning needs zeros, which no recipe makes. The lint does not look inside the tables of these two.
 """
 
 from __future__ import annotations
