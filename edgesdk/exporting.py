@@ -16,13 +16,13 @@ from . import bundle as bundles
 from . import estimate
 from .bundle import manifest as records
 from .compress.base import Setting
-from .compress.recipe import Recipe, open_recipe
+from .compress.recipe import Recipe, choose_recipe, open_recipe
 from .converter import CONVERTERS, MemoryPlan, Program, ProgramOptions
 from .errors import EdgeError, MissingExtraError, QualityError
 from .files import folder_beside, replacing_folder
 from .linting import refuse_tokenizer, warnings_of
 from .model.opening import open_model
-from .options import DEFAULT_RECIPE, program_options
+from .options import program_options
 from .progress import SILENT, Progress
 from .schema import dump
 from .targets import FloatType, Target, open_target
@@ -81,7 +81,7 @@ def export(
     target: str,
     out: str | Path,
     *,
-    recipe: str | Recipe = DEFAULT_RECIPE,
+    recipe: str | Recipe | None = None,
     context: int | None = None,
     float_type: FloatType | None = None,
     memory_mb: int | None = None,
@@ -95,7 +95,7 @@ def export(
         model: what :func:`edgesdk.open_model` takes, or a model.
         target: a name of :func:`edgesdk.target_names`.
         out: the bundle: a folder, or one file when the name ends in ``.zip``. Replaced only when all went well.
-        recipe: a decodable name, a TOML file, or a recipe.
+        recipe: a decodable name, a TOML file, or a recipe; default: ``w4g32``, or a compressed checkpoint's own.
         context: capacity of the key-value cache in tokens; default 2048, or the model's own if smaller.
         float_type: ``float32`` or ``float16``; default: the target's.
         memory_mb: memory of the concrete device, when it differs from the target's.
@@ -110,22 +110,23 @@ def export(
     """
     checks, out = checks or Checks(), Path(out).resolve()
     described = open_target(target)
-    recipe = open_recipe(recipe) if isinstance(recipe, str) else recipe
+    wanted = open_recipe(recipe) if isinstance(recipe, str) else recipe
     converter = CONVERTERS.get(described.converter)
     _require_torch(described.converter)
     opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
-    options = program_options(opened, described, recipe, context, float_type, delegate)
-    spec = recipe.spec(opened.spec)
-    converter.check(spec, recipe, options, described)
+    chosen = choose_recipe(opened, wanted)
+    options = program_options(opened, described, chosen, context, float_type, delegate)
+    spec = chosen.spec(opened.spec)
+    converter.check(spec, chosen, options, described)
     if opened.tokenizer is not None:
         refuse_tokenizer(opened.tokenizer, described)
-    plan = converter.plan(spec, recipe, options)
+    plan = converter.plan(spec, chosen, options)
     estimate.refuse_unfit(spec, plan, options, described, memory_mb)
     warnings = warnings_of(opened, plan, described)
     for warning in warnings:
         progress.note(warning)
     with _staging(out) as (folder, scratch):
-        compressed, reports = recipe(opened, Setting(scratch, progress, converter.limits(options.delegate)))
+        compressed, reports = chosen(opened, Setting(scratch, progress, converter.limits(options.delegate)))
         program = converter.convert(compressed, options, folder, progress)
         notes = [*warnings, *(note for report in reports for note in report.notes)]
         _write_texts(opened, folder)
@@ -140,7 +141,7 @@ def export(
             _enforce(checks, measured)
         elif program.not_run is not None:
             progress.note(program.not_run)
-        record = _manifest(opened, described, recipe, options, plan, program, reports, measured, reason, tuple(notes))
+        record = _manifest(opened, described, chosen, options, plan, program, reports, measured, reason, tuple(notes))
         sealed = bundles.seal(folder, record)
         if out.suffix == ".zip":
             bundles.pack(folder, out)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from .boards import Board, Footprint, boards_with
-from .compress.recipe import Recipe, open_recipe
+from .compress.recipe import Recipe, choose_recipe, open_recipe
 from .converter import CONVERTERS, Converter
 from .errors import TargetError
 from .model.opening import open_model
-from .options import DEFAULT_RECIPE, program_options
+from .options import program_options
 from .progress import SILENT, Progress
 from .targets import Target, open_target, target_names
 
@@ -79,7 +79,7 @@ class Fit:
 def fit(
     model: str | Path | Model,
     *,
-    recipe: str | Recipe = DEFAULT_RECIPE,
+    recipe: str | Recipe | None = None,
     context: int | None = None,
     progress: Progress = SILENT,
 ) -> list[Fit]:
@@ -90,20 +90,21 @@ def fit(
     Raises:
         EdgeError: the model, the recipe or the context cannot be used at all.
     """
-    recipe = open_recipe(recipe) if isinstance(recipe, str) else recipe
+    wanted = open_recipe(recipe) if isinstance(recipe, str) else recipe
     opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
+    chosen = choose_recipe(opened, wanted)
     found: list[Fit] = []
     tokenizers: dict[str, int] = {}  # sizes by converter
     with progress.stage("Sizing the model for every board", None):
         for board in boards_with():
             target = _target_of(board)
             converter = board_converter(target)
-            options = program_options(opened, target, recipe, context)
-            converter.check_form(recipe.spec(opened.spec), recipe, options, target)
+            options = program_options(opened, target, chosen, context)
+            converter.check_form(chosen.spec(opened.spec), chosen, options, target)
             if target.converter not in tokenizers:
                 tokenizer = opened.tokenizer
                 tokenizers[target.converter] = 0 if tokenizer is None else converter.tokenizer_bytes(tokenizer)
-            found.append(_fit(opened, recipe, options, converter, board, tokenizers[target.converter]))
+            found.append(_fit(opened, chosen, options, converter, board, tokenizers[target.converter]))
     return found
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from . import estimate
-from .compress.recipe import Recipe, open_recipe
+from .compress.recipe import Recipe, choose_recipe, open_recipe
 from .converter import CONVERTERS
 from .errors import EdgeError
 from .model.opening import open_model
-from .options import DEFAULT_RECIPE, program_options
+from .options import program_options
 from .progress import SILENT, Progress
 from .targets import FloatType, Target, open_target
 
@@ -43,7 +43,7 @@ def lint(
     model: str | Path | Model,
     target: str,
     *,
-    recipe: str | Recipe = DEFAULT_RECIPE,
+    recipe: str | Recipe | None = None,
     context: int | None = None,
     float_type: FloatType | None = None,
     memory_mb: int | None = None,
@@ -56,19 +56,20 @@ def lint(
         EdgeError: the model, the target or the recipe itself cannot be read.
     """
     described = open_target(target)
-    recipe = open_recipe(recipe) if isinstance(recipe, str) else recipe
+    wanted = open_recipe(recipe) if isinstance(recipe, str) else recipe
     converter = CONVERTERS.get(described.converter)
     opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
+    chosen = choose_recipe(opened, wanted)
     try:
-        options = program_options(opened, described, recipe, context, float_type, delegate)
+        options = program_options(opened, described, chosen, context, float_type, delegate)
     except EdgeError as failure:
         return [_error("program", failure)]
-    spec, remarks = recipe.spec(opened.spec), []
+    spec, remarks = chosen.spec(opened.spec), []
     try:
-        converter.check(spec, recipe, options, described)
+        converter.check(spec, chosen, options, described)
     except EdgeError as failure:
         remarks.append(_error("program", failure))
-    plan = converter.plan(spec, recipe, options)
+    plan = converter.plan(spec, chosen, options)
     try:
         estimate.refuse_unfit(spec, plan, options, described, memory_mb)
     except EdgeError as failure:

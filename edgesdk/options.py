@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from .model import Model
     from .targets import FloatType, Target
 
-DEFAULT_RECIPE = "w4g32"
 DEFAULT_CONTEXT = 2048
 
 

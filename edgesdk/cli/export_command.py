@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     "--out", "-o", required=True, type=click.Path(path_type=Path), help="Bundle to write: a folder, or a .zip."
 )
 @click.option(
-    "--recipe", "-r", default="w4g32", show_default=True, help="Compression (edgesdk recipes), or a .toml file."
+    "--recipe",
+    "-r",
+    help="Compression (edgesdk recipes), or a .toml file.  [default: w4g32, or the checkpoint's own]",
 )
 @click.option(
     "--context",
@@ -51,7 +53,7 @@ def command(
     model: str,
     target: str,
     out: Path,
-    recipe: str,
+    recipe: str | None,
     context: int | None,
     float_type: FloatType | None,
     memory_mb: int | None,

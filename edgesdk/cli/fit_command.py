@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @click.command("fit")
 @click.argument("model")
-@click.option("--recipe", "-r", default="w4g32", show_default=True, help="Compression (edgesdk recipes).")
+@click.option("--recipe", "-r", help="Compression (edgesdk recipes).  [default: w4g32, or the checkpoint's own]")
 @click.option("--context", type=click.IntRange(min=1), help="Context in tokens.  [default: 2048 or the model's]")
 @json_option
-def command(model: str, recipe: str, context: int | None, as_json: bool) -> int:
+def command(model: str, recipe: str | None, context: int | None, as_json: bool) -> int:
     """Say which microcontroller boards hold MODEL, in C99 form, and with how much context.
 
     Exits with 1 when none does.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @click.command("lint")
 @click.argument("model")
 @click.option("--target", "-t", required=True, help="Device class (edgesdk targets).")
-@click.option("--recipe", "-r", default="w4g32", show_default=True, help="Compression (edgesdk recipes).")
+@click.option("--recipe", "-r", help="Compression (edgesdk recipes).  [default: w4g32, or the checkpoint's own]")
 @click.option("--context", type=click.IntRange(min=1), help="Capacity of the KV cache in tokens.")
 @click.option("--float", "float_type", type=click.Choice(["float32", "float16"]), help="Float type.")
 @click.option("--memory", "memory_mb", type=click.IntRange(min=1), help="Memory of your device in MB.")
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def command(
     model: str,
     target: str,
-    recipe: str,
+    recipe: str | None,
     context: int | None,
     float_type: FloatType | None,
     memory_mb: int | None,

@@ -37,6 +37,7 @@ class Limits:
         zero_points: a grid may be asymmetric.
         grouped_nibbles: 4-bit rows may have several scales.
         float_matrices: a matrix may stay in float; without them, one that no group divides gets 8 bits a row.
+        fine_scales: scales of groups may need more than bfloat16.
     """
 
     signed_scales: bool = True
@@ -44,15 +45,28 @@ class Limits:
     zero_points: bool = True
     grouped_nibbles: bool = True
     float_matrices: bool = True
+    fine_scales: bool = True
 
     def hold(self, tensor: QuantizedTensor) -> bool:
         """Whether the kernels hold these integers and scales as they are."""
-        return (
-            (self.signed_scales or bool((tensor.scales > 0).all()))
-            and (self.grouped_bytes or tensor.bits < 8 or tensor.group == tensor.shape[1])
-            and (self.zero_points or tensor.zero_points is None)
-            and (self.grouped_nibbles or tensor.bits > 4 or tensor.group == tensor.shape[1])
-        )
+        return self.obstacle(tensor) is None
+
+    def obstacle(self, tensor: QuantizedTensor) -> str | None:
+        """What of these integers and scales the kernels cannot hold, in words, or None."""
+        grouped = tensor.group != tensor.shape[1]
+        if not self.signed_scales and not bool((tensor.scales > 0).all()):
+            return "negative scales"
+        if not self.zero_points and tensor.zero_points is not None:
+            return "zero points (an asymmetric grid)"
+        if grouped and not (self.grouped_bytes if tensor.bits == 8 else self.grouped_nibbles):
+            return f"{tensor.bits}-bit rows with several scales"
+        if grouped and not self.fine_scales and not _in_bfloat16(tensor):
+            return "scales that need more bits than bfloat16 has"
+        return None
+
+
+def _in_bfloat16(tensor: QuantizedTensor) -> bool:
+    return bool((tensor.scales.bfloat16().float() == tensor.scales).all())
 
 
 class WithinLimits:
@@ -133,5 +147,9 @@ class Pass(Protocol):
 PASSES: Registry[type[Pass]] = Registry(
     "pass",
     "edgesdk.passes",
-    {"gptq": "edgesdk.compress.gptq:Gptq", "rtn": "edgesdk.compress.rtn:RoundToNearest"},
+    {
+        "gptq": "edgesdk.compress.gptq:Gptq",
+        "rtn": "edgesdk.compress.rtn:RoundToNearest",
+        "stored": "edgesdk.compress.stored:AsStored",
+    },
 )

@@ -37,10 +37,12 @@ from ..schema import dump, load
 from .base import PASSES, WHOLE, Pass, PassReport, Setting, WithinLimits
 from .gptq import Gptq
 from .rtn import RoundToNearest
+from .stored import AsStored
 
 if TYPE_CHECKING:
     from ..model import DecoderSpec, Model
 
+DEFAULT = "w4g32"
 #: Recipes that ``edgesdk recipes`` lists; every decodable name works.
 BUILTIN = {
     "w4g32": "4-bit weights in groups of 32, 8-bit embedding: the default",
@@ -138,6 +140,19 @@ def open_recipe(name: str) -> Recipe:
         head_bits=int(match["h"] or embedding),
     )
     return Recipe(name, (step,), _optional(match["a"]), _optional(match["kv"]))
+
+
+def choose_recipe(model: Model, recipe: Recipe | None) -> Recipe:
+    """The user's recipe; without one, a compressed checkpoint's own, or the default.
+
+    ``none`` (``none-a32``, ``none-kv8``) also keeps a compressed checkpoint's weights. Any other recipe rounds what is
+    not on its grid already.
+    """
+    done = model.compression
+    if done is None:
+        return recipe or open_recipe(DEFAULT)
+    chosen = recipe or Recipe(done.name, (), done.activations, done.kv_bits)
+    return chosen if chosen.passes else replace(chosen, passes=(AsStored(dict(done.grids)),))
 
 
 def _optional(digits: str | None) -> int | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .spec import DecoderSpec
 from .tokenizer import Tokenizer
@@ -36,20 +37,43 @@ class Origin:
 
 
 @dataclass(frozen=True)
+class Compression:
+    """What was done to a checkpoint's weights before they came here; its integers are carried, not rounded again.
+
+    Attributes:
+        name: of the recipe, or of the method of another tool (``gptq``, ``awq`` ...).
+        grids: bits and group (0: a row) of every canonical tensor that is on a grid.
+        activations: bits of the activations that it was made for, or None: the target's choice.
+        kv_bits: bits of the key-value cache that it was made for, or None for float.
+        passes: every pass with its options, as plain data.
+        reports: what each pass reported, as plain data.
+    """
+
+    name: str
+    grids: Mapping[str, tuple[int, int]]
+    activations: int | None = None
+    kv_bits: int | None = None
+    passes: tuple[dict[str, Any], ...] = ()
+    reports: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
 class Model:
     """A trained small language model: its architecture as data, its weights, its tokenizer.
 
-    ``tokenizer`` is None only for models made without one (random ones, in tests and ``edgesdk doctor``).
+    ``tokenizer`` is None only for models made without one (random ones, in tests and ``edgesdk doctor``);
+    ``compression`` is what a checkpoint says that was compressed before.
     """
 
     spec: DecoderSpec
     weights: Weights
     tokenizer: Tokenizer | None = None
     origin: Origin = field(default_factory=lambda: Origin("unnamed"))
+    compression: Compression | None = None
 
     def with_weights(self, weights: Weights) -> Model:
         """The same model with other weights."""
         return replace(self, weights=weights)
 
 
-__all__ = ["DecoderSpec", "Model", "Origin", "Tokenizer", "Weights"]
+__all__ = ["Compression", "DecoderSpec", "Model", "Origin", "Tokenizer", "Weights"]

@@ -11,7 +11,7 @@ from edgesdk.model.tensors import QuantizedTensor, pack_nibbles, unpack_nibbles
 from .subgraph import PackedFilter
 
 #: What XNNPACK cannot hold of the portable grid.
-LIMITS = Limits(signed_scales=False, grouped_bytes=False, zero_points=False)
+LIMITS = Limits(signed_scales=False, grouped_bytes=False, zero_points=False, fine_scales=False)
 GROUPS = (32, 64, 128)
 
 

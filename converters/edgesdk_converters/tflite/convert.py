@@ -31,7 +31,7 @@ class TfliteConverter:
     name = "tflite"
 
     def limits(self, delegate: str | None = None) -> Limits:
-        return Limits(signed_scales=False, grouped_bytes=False, zero_points=False)
+        return Limits(signed_scales=False, grouped_bytes=False, zero_points=False, fine_scales=False)
 
     def check(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
         if options.kv_bits is not None:
