@@ -6,23 +6,26 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .compress.base import stored_width
 from .errors import RecipeError, TargetError
 
 if TYPE_CHECKING:
+    from .compress.base import Limits
     from .compress.recipe import Recipe
     from .converter import MemoryPlan, ProgramOptions
     from .model import DecoderSpec
     from .targets import Target
 
 FLOAT_BITS = {"float32": 32, "float16": 16}
+HELD_WIDTHS = (4, 8)  # every target that holds one of them also stores fewer bits in it
 _HOST_LIBRARIES = 450_000_000  # resident size of torch and ONNX Runtime once imported, measured
 _FIT = "use a smaller --context, a smaller recipe (edgesdk recipes), or name the device's memory with --memory"
 
 
 def tensor_bits(
-    spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, *, float_matrices: bool = True
+    spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, limits: Limits
 ) -> dict[str, tuple[int, int, int]]:
-    """Elements, bits and group of every weight after the recipe (group 0: plain float).
+    """Elements, stored bits and group of every weight after the recipe (group 0: plain float).
 
     Rows that no group divides stay in float, or get 8 bits where the kernels have no float matrices.
     """
@@ -33,7 +36,9 @@ def tensor_bits(
         if grid and grid[0] < 16 and group <= 0:  # a row, or the whole matrix
             group = shape[-1]
         if group and shape[-1] % group:
-            bits, group = (FLOAT_BITS[options.float_type], 0) if float_matrices else (8, shape[-1])
+            bits, group = (FLOAT_BITS[options.float_type], 0) if limits.float_matrices else (8, shape[-1])
+        if group:
+            bits = stored_width(bits, limits.widths)
         found[name] = (math.prod(shape), bits, group)
     return found
 
@@ -46,7 +51,7 @@ def refuse_schemes(spec: DecoderSpec, recipe: Recipe, target: Target) -> None:
     """
     for name in spec.tensors():
         grid = recipe.grid(name)
-        scheme = f"w{grid[0]}" if grid and grid[0] < 16 else "float"
+        scheme = f"w{stored_width(grid[0], HELD_WIDTHS)}" if grid and grid[0] < 16 else "float"
         if scheme not in target.schemes:
             raise RecipeError(
                 f"target {target.name} holds {', '.join(sorted(target.schemes))} weights, but recipe {recipe.name} "

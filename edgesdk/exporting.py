@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from .options import program_options
 from .progress import SILENT, Progress
 from .schema import dump
 from .targets import FloatType, Target, open_target
+from .texts import write_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,7 +129,7 @@ def export(
         compressed, reports = chosen(opened, Setting(scratch, progress, converter.limits(options.delegate)))
         program = converter.convert(compressed, options, folder, progress)
         notes = [*warnings, *(note for report in reports for note in report.notes)]
-        _write_texts(opened, folder)
+        write_texts(opened, folder)
         if (larger := _not_smaller(opened, folder, program)) is not None:
             notes.append(larger)
             progress.note(larger)
@@ -171,20 +171,6 @@ def _require_torch(extra: str) -> None:
         import torch  # noqa: F401
     except ModuleNotFoundError:
         raise MissingExtraError("torch", extra) from None
-
-
-def _write_texts(model: Model, folder: Path) -> None:
-    """Tokenizer, chat template and licences."""
-    tokenizer = model.tokenizer
-    if tokenizer is not None:
-        (folder / "tokenizer.json").write_text(tokenizer.definition, encoding="utf-8", newline="\n")
-        config = tokenizer.config_text()
-        (folder / "tokenizer_config.json").write_text(config, encoding="utf-8", newline="\n")
-        if tokenizer.chat_template is not None:
-            (folder / "chat_template.jinja").write_text(tokenizer.chat_template, encoding="utf-8", newline="\n")
-    for licence in model.origin.licence_files:
-        (folder / "licences").mkdir(exist_ok=True)
-        shutil.copyfile(licence, folder / "licences" / licence.name)
 
 
 def _not_smaller(model: Model, folder: Path, program: Program) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from ..model.tensors import QuantizedTensor
@@ -12,6 +12,8 @@ from .calibration import Calibration
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import torch
 
     from ..model import DecoderSpec, Model
     from ..model.weights import Stored, Weights
@@ -38,6 +40,7 @@ class Limits:
         grouped_nibbles: 4-bit rows may have several scales.
         float_matrices: a matrix may stay in float; without them, one that no group divides gets 8 bits a row.
         fine_scales: scales of groups may need more than bfloat16.
+        widths: bits that integers are stored in, in rising order; those of fewer bits are stored in the next of them.
     """
 
     signed_scales: bool = True
@@ -46,6 +49,12 @@ class Limits:
     grouped_nibbles: bool = True
     float_matrices: bool = True
     fine_scales: bool = True
+    widths: tuple[int, ...] = (4, 8)
+
+    def widen(self, tensor: QuantizedTensor) -> QuantizedTensor:
+        """The same integers, scales and zero points, in a width that is stored."""
+        bits = stored_width(tensor.bits, self.widths)
+        return tensor if bits == tensor.bits else replace(tensor, bits=bits)
 
     def hold(self, tensor: QuantizedTensor) -> bool:
         """Whether the kernels hold these integers and scales as they are."""
@@ -65,21 +74,30 @@ class Limits:
         return None
 
 
+#: What every target that holds integers of four bits in groups carries as it is.
+PORTABLE = Limits(signed_scales=False, grouped_bytes=False, zero_points=False, fine_scales=False, widths=(2, 3, 4, 8))
+
+
+def stored_width(bits: int, widths: tuple[int, ...]) -> int:
+    """The smallest of ``widths`` (rising) that holds integers of ``bits`` bits."""
+    return next(width for width in widths if width >= bits)
+
+
 def _in_bfloat16(tensor: QuantizedTensor) -> bool:
     return bool((tensor.scales.bfloat16().float() == tensor.scales).all())
 
 
 class WithinLimits:
-    """Weights as the kernels hold them: a checkpoint's own integers that they cannot hold become exact floats."""
+    """Weights as the kernels hold them: integers in stored widths; those that they cannot hold become exact floats."""
 
     def __init__(self, base: Weights, limits: Limits) -> None:
         self._base, self._limits = base, limits
 
     def get(self, name: str) -> Stored:
         stored = self._base.get(name)
-        if isinstance(stored, QuantizedTensor) and not self._limits.hold(stored):
-            return stored.dequantize()
-        return stored
+        if not isinstance(stored, QuantizedTensor):
+            return stored
+        return self._limits.widen(stored) if self._limits.hold(stored) else stored.dequantize()
 
 
 @dataclass(frozen=True)
@@ -87,16 +105,40 @@ class Setting:
     """What passes are given beside the model.
 
     Attributes:
-        scratch: an existing folder for intermediate weights; it must live as long as the result is used.
+        scratch: an existing folder for intermediate weights; it must live as long as the result is used. What an
+            interrupted run of the same pass left there is used.
         progress: told of every tensor.
         limits: what the target's kernels cannot hold.
         calibration: text for passes that look at activations.
+        original: the model before the first pass, or None where there was none.
     """
 
     scratch: Path
     progress: Progress
     limits: Limits = Limits()
     calibration: Calibration = field(default_factory=Calibration)
+    original: Model | None = None
+
+    def tokens(self, model: Model) -> torch.Tensor:
+        """Calibration tokens, int64 [sequences, length]; made once for all passes of a recipe.
+
+        Raises:
+            EdgeError: the calibration text cannot be used.
+        """
+        import torch
+
+        from ..files import replacing
+
+        kept = self.scratch.parent / "calibration.pt"
+        if self.original is None:  # a pass by itself
+            return self.calibration.tokens(model, self.progress)
+        if kept.is_file():
+            ids: torch.Tensor = torch.load(kept, weights_only=True)
+            return ids
+        ids = self.calibration.tokens(self.original, self.progress)
+        with replacing(kept) as partial:
+            torch.save(ids, partial)
+        return ids
 
 
 @dataclass(frozen=True)

@@ -52,20 +52,20 @@ class Gptq(RoundToNearest):
 
     def __call__(self, model: Model, setting: Setting) -> PassResult:
         spec = self.spec(model.spec)
-        spool, tally = Spool(setting.scratch / "gptq.bin", model.weights), Tally()
+        tally = Tally(Spool(setting.scratch / "gptq.bin", model.weights))
         others = [name for name in spec.tensors() if self.grid(name) and not is_linear(name)]
-        self.round(model, others, setting, spool, tally)
+        self.round(model, others, setting, tally)
         if self.bits < 16:
-            self._solve_layers(model, setting, spool, tally)
-        return PassResult(replace(model, spec=spec, weights=spool), tally.report("gptq"))
+            self._solve_layers(model, setting, tally)
+        return PassResult(replace(model, spec=spec, weights=tally.spool), tally.report("gptq"))
 
-    def _solve_layers(self, model: Model, setting: Setting, spool: Spool, tally: Tally) -> None:
+    def _solve_layers(self, model: Model, setting: Setting, tally: Tally) -> None:
         """Layer by layer; each sees the states that the rounded layers before it give."""
         from ..model.reference import ReferenceModel
 
-        ids = setting.calibration.tokens(model, setting.progress)
+        ids = setting.tokens(model)
         original = ReferenceModel(model, resident=False)
-        rounded = ReferenceModel(model.with_weights(spool), resident=False)
+        rounded = ReferenceModel(model.with_weights(tally.spool), resident=False)
         states = original.embed([ids[at : at + _BATCH] for at in range(0, len(ids), _BATCH)])
         for index in track(setting.progress, "Rounding layers (GPTQ)", range(len(model.spec.layers))):
             hessians = _Hessians()
@@ -74,20 +74,17 @@ class Gptq(RoundToNearest):
             original.through(layer, states)
             for name in model.spec.layer_tensors(index):
                 if is_linear(name):
-                    self._solve(model, name, hessians.of(name), setting, spool, tally)
+                    self._solve(model, name, hessians.of(name), setting, tally)
             states = rounded.through(rounded.layer(index), states)
 
-    def _solve(
-        self, model: Model, name: str, hessian: torch.Tensor, setting: Setting, spool: Spool, tally: Tally
-    ) -> None:
+    def _solve(self, model: Model, name: str, hessian: torch.Tensor, setting: Setting, tally: Tally) -> None:
         weight = dense(model.weights.get(name))
         fitted = self.fitted(name, weight.shape[1], setting.limits, tally)
         if fitted is None:
             return
         tensor = solve(weight, hessian, *fitted, self, signed_scales=setting.limits.signed_scales)
         error = (tensor.dequantize() - weight).square().sum() / weight.square().sum().clamp(min=1e-30)
-        spool.write(name, tensor)
-        tally.count(tensor.scheme, float(error))
+        tally.write(name, tensor, float(error))
 
 
 class _Hessians:

@@ -3,7 +3,7 @@
 A name is decodable: ``w4g32-e8`` rounds linear weights to 4 bits in groups of 32, and the embedding (and head) to 8.
 
     none                    weights as they are
-    w{bits}[g{group}]       bits of linear weights (4 or 8); without a group, one scale a row
+    w{bits}[g{group}]       bits of linear weights (2, 3, 4 or 8); without a group, one scale a row
     w8t                     8 bits with one scale for each whole matrix, embedding and head included
       -gptq                 rounded by GPTQ on calibration text instead of each weight by itself
       -e{bits}              bits of the embedding (4, 8 or 16; default 8)
@@ -55,7 +55,7 @@ BUILTIN = {
     "none": "weights as they are",
 }
 _NAME = re.compile(
-    r"(?:w(?P<bits>4|8)(?:g(?P<group>32|64|128))?(?P<gptq>-gptq)?|(?P<whole>w8t))"
+    r"(?:w(?P<bits>2|3|4|8)(?:g(?P<group>32|64|128))?(?P<gptq>-gptq)?|(?P<whole>w8t))"
     r"(?:-e(?P<e>4|8|16))?(?:-h(?P<h>4|8|16))?(?:-a(?P<a>8|16|32))?(?:-kv(?P<kv>8))?"
 )
 _NONE = re.compile(r"none(?:-a(?P<a>32))?(?:-kv(?P<kv>8))?")
@@ -81,10 +81,11 @@ class Recipe:
     def __call__(self, model: Model, setting: Setting) -> tuple[Model, tuple[PassReport, ...]]:
         """Apply the passes one after the other; see :class:`~edgesdk.compress.base.Pass`."""
         reports = []
+        original = setting.original or model
         for index, step in enumerate(self.passes):
             folder = setting.scratch / f"pass{index}"
-            folder.mkdir()
-            result = step(model, replace(setting, scratch=folder))
+            folder.mkdir(exist_ok=True)
+            result = step(model, replace(setting, scratch=folder, original=original))
             model = result.model
             reports.append(result.report)
         return model.with_weights(WithinLimits(model.weights, setting.limits)), tuple(reports)

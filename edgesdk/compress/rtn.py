@@ -15,8 +15,9 @@ Source: Gholami et al., A Survey of Quantization Methods, arXiv 2103.13630, sect
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from ..errors import RecipeError
@@ -25,7 +26,7 @@ from ..model.tensors import FLOAT16_TINY, QuantizedTensor, portable_scales
 from ..model.weights import dense
 from ..progress import track
 from .base import WHOLE, PassReport, PassResult, Setting, one_scale
-from .spool import Spool
+from .spool import Entry, Spool
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from ..model import DecoderSpec, Model
     from .base import Limits
 
-BITS = (4, 8)
+BITS = (2, 3, 4, 8)
+TABLE_BITS = (4, 8)
 GROUPS = (WHOLE, 0, 32, 64, 128)
 _CHUNK = 1 << 17  # elements searched at a time: a few arrays of them stay in a core's cache
 
@@ -43,27 +45,33 @@ class RoundToNearest:
     """Options of the pass.
 
     Attributes:
-        bits: of every linear weight: 4 or 8, or 16 to leave them as they are.
+        bits: of every linear weight: 2, 3, 4 or 8, or 16 to leave them as they are.
         group: inputs that share a scale: 32, 64 or 128; 0 for one scale a row; -1 for one scale a matrix, embedding and
             head included (8 bits only).
         embedding_bits: of the embedding: 4, 8 or 16.
         head_bits: of the head: 4, 8 or 16. With 4 or 8, one that is tied to an embedding of other bits becomes a matrix
             of its own.
+        exceptions: bits of the linear weights that a pattern matches (``layers.*.v``, ``layers.29.down``; the last one
+            that matches counts): 8 means one scale a row, fewer mean ``group``.
     """
 
     bits: int = 4
     group: int = 32
     embedding_bits: int = 8
     head_bits: int = 8
+    exceptions: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for key in ("bits", "embedding_bits", "head_bits"):
-            if getattr(self, key) not in (*BITS, 16):
-                raise RecipeError(f"rtn: '{key}' must be 4, 8 or 16, found {getattr(self, key)!r}")
+        for key, allowed in (("bits", BITS), ("embedding_bits", TABLE_BITS), ("head_bits", TABLE_BITS)):
+            if getattr(self, key) not in (*allowed, 16):
+                raise RecipeError(f"rtn: '{key}' must be {_either(*allowed, 16)}, found {getattr(self, key)!r}")
+        for pattern, bits in self.exceptions.items():
+            if bits not in (*BITS, 16):
+                raise RecipeError(f"rtn: bits of '{pattern}' must be {_either(*BITS, 16)}, found {bits!r}")
         if self.group not in GROUPS:
             raise RecipeError(f"rtn: 'group' must be -1, 0, 32, 64 or 128, found {self.group!r}")
-        if self.group == WHOLE and 4 in (self.bits, self.embedding_bits, self.head_bits):
-            raise RecipeError("rtn: one scale for a whole matrix (group -1) needs 8 bits, and 4 were asked for")
+        if self.group == WHOLE and min(self.bits, self.embedding_bits, self.head_bits, *self.exceptions.values()) < 8:
+            raise RecipeError("rtn: one scale for a whole matrix (group -1) needs 8 bits, and fewer were asked for")
 
     def grid(self, name: str) -> tuple[int, int] | None:
         """Bits and group of a canonical tensor, or None when it stays as it is."""
@@ -72,32 +80,40 @@ class RoundToNearest:
         elif name == "head.weight":
             bits = self.head_bits
         elif is_linear(name):
-            return None if self.bits == 16 else (self.bits, self.group)
+            return self._linear_grid(name.removesuffix(".weight"))
         else:
             return None
         if bits == 16:
             return None
         return (4, self.group or 32) if bits == 4 else (8, WHOLE if self.group == WHOLE else 0)
 
+    def _linear_grid(self, name: str) -> tuple[int, int] | None:
+        matching = [bits for pattern, bits in self.exceptions.items() if fnmatchcase(name, pattern)]
+        bits = matching[-1] if matching else self.bits
+        if bits == 16:
+            return None
+        return bits, 0 if matching and bits == 8 and self.group > 0 else self.group
+
     def spec(self, spec: DecoderSpec) -> DecoderSpec:
         return replace(spec, tied=spec.tied and self.head_bits in (self.embedding_bits, 16))
 
     def __call__(self, model: Model, setting: Setting) -> PassResult:
         spec = self.spec(model.spec)
-        spool, tally = Spool(setting.scratch / "rtn.bin", model.weights), Tally()
+        tally = Tally(Spool(setting.scratch / "rtn.bin", model.weights))
         names = [name for name in spec.tensors() if self.grid(name)]
-        self.round(model, names, setting, spool, tally)
-        return PassResult(replace(model, spec=spec, weights=spool), tally.report("rtn"))
+        self.round(model, names, setting, tally)
+        return PassResult(replace(model, spec=spec, weights=tally.spool), tally.report("rtn"))
 
-    def round(self, model: Model, names: Sequence[str], setting: Setting, spool: Spool, tally: Tally) -> None:
+    def round(self, model: Model, names: Sequence[str], setting: Setting, tally: Tally) -> None:
         """Round the named tensors of the model after the pass, and write them to the spool."""
         spec, limits = self.spec(model.spec), setting.limits
         for name in track(setting.progress, "Rounding weights", names):
+            if tally.resumed(name):
+                continue
             stored = model.weights.get(model.spec.head_name if name == spec.head_name else name)
             bits, group = self.grid(name) or (0, 0)
             if isinstance(stored, QuantizedTensor) and stored.bits == bits and _serves(stored, group, limits):
-                spool.write(name, stored)  # the checkpoint's own integers: nothing is rounded twice
-                tally.count(stored.scheme)
+                tally.write(name, stored)  # the checkpoint's own integers: nothing is rounded twice
                 continue
             columns = stored.shape[1]
             if columns % max(group, 1) and model.spec.tied and not spec.tied and name == spec.head_name:
@@ -112,8 +128,7 @@ class RoundToNearest:
             matrix = dense(stored)
             shared = search_scales(matrix.reshape(1, -1), bits, limits.signed_scales)[0] if group == WHOLE else None
             rounded, error = round_to_nearest(matrix, bits, fitted, signed_scales=limits.signed_scales, scale=shared)
-            spool.write(name, rounded)
-            tally.count(rounded.scheme, error)
+            tally.write(name, rounded, error)
 
     def fitted(self, name: str, columns: int, limits: Limits, tally: Tally) -> tuple[int, int] | None:
         """Bits and group for a matrix with so many columns, or None: no group divides them, and it stays in float.
@@ -121,7 +136,7 @@ class RoundToNearest:
         Rows of 4 bits come in pairs, so they need an even number of columns.
         """
         bits, group = self.grid(name) or (0, 0)
-        divisor = group if group > 0 else 2 if bits == 4 else 1
+        divisor = group if group > 0 else 2 if bits < 8 else 1
         if columns % divisor == 0:
             return bits, group if group > 0 else columns
         if limits.float_matrices:
@@ -132,18 +147,24 @@ class RoundToNearest:
 
 
 class Tally:
-    """What a pass did to each tensor, for its report."""
+    """What a pass wrote to its spool, for its report; tensors of an earlier, interrupted run count too."""
 
-    def __init__(self) -> None:
+    def __init__(self, spool: Spool) -> None:
+        self.spool = spool
         self._schemes: Counter[str] = Counter()
         self._errors: list[float] = []
         self._notes: list[str] = []
 
-    def count(self, scheme: str, error: float | None = None) -> None:
-        """A tensor now has a scheme; ``error`` is |error|^2 / |weight|^2 when it was rounded."""
-        self._schemes[scheme] += 1
-        if error is not None:
-            self._errors.append(error)
+    def resumed(self, name: str) -> bool:
+        """Whether an earlier run wrote this tensor; it is counted then."""
+        entry = self.spool.entry(name)
+        if entry is not None:
+            self._count(entry)
+        return entry is not None
+
+    def write(self, name: str, tensor: QuantizedTensor, error: float | None = None) -> None:
+        """Write a tensor; ``error`` is |error|^2 / |weight|^2 when it was rounded."""
+        self._count(self.spool.write(name, tensor, error))
 
     def keep(self, name: str, columns: int, group: int) -> None:
         """A tensor stays as it is, since no group divides its rows."""
@@ -156,6 +177,11 @@ class Tally:
     def report(self, name: str) -> PassReport:
         mean = sum(self._errors) / len(self._errors) if self._errors else None
         return PassReport(name, bool(self._schemes), dict(self._schemes), mean, tuple(self._notes))
+
+    def _count(self, entry: Entry) -> None:
+        self._schemes[entry.scheme] += 1
+        if entry.error is not None:
+            self._errors.append(entry.error)
 
 
 def round_to_nearest(
@@ -214,6 +240,10 @@ def _serves(stored: QuantizedTensor, group: int, limits: Limits) -> bool:
 
 def _round(groups: torch.Tensor, scale: torch.Tensor, bits: int) -> torch.Tensor:
     return (groups / scale).round_().clamp_(-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+
+
+def _either(*choices: int) -> str:
+    return f"{', '.join(map(str, choices[:-1]))} or {choices[-1]}"
 
 
 def _row_chunks(rows: int, columns: int) -> Iterator[tuple[int, int]]:

@@ -1,13 +1,18 @@
-"""Weights written by a pass: one scratch file, read back a tensor at a time, so memory stays that of one tensor."""
+"""Weights written by a pass: one scratch file, read back a tensor at a time, so memory stays that of one tensor.
+
+A journal beside it names every tensor that is whole, so a pass that was killed goes on where it stopped.
+"""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from ..model.tensors import QuantizedTensor, pack_nibbles, unpack_nibbles
+from ..model.tensors import QuantizedTensor, pack_bits, packed_columns, unpack_bits
 from ..model.weights import Weights
 
 if TYPE_CHECKING:
@@ -16,60 +21,106 @@ if TYPE_CHECKING:
     from ..model.weights import Stored
 
 
-class Spool:
-    """Quantized tensors on top of other weights; what was not written comes from the base."""
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a spool.
 
-    def __init__(self, path: Path, base: Weights) -> None:
-        self._path, self._base = path, base
-        self._index: dict[str, tuple[int, QuantizedLayout]] = {}
-        self._end = 0
+    Attributes:
+        name: canonical.
+        start: first byte in the file.
+        end: the byte after its last one.
+        shape: of the tensor.
+        bits: of its integers, or 0 for float32.
+        group: elements that share a scale.
+        asymmetric: it has zero points.
+        scheme: what people call it (``w4g32``, ``float``).
+        error: |error|^2 / |weight|^2 of its rounding, or None when nothing was rounded.
+    """
 
-    def write(self, name: str, tensor: QuantizedTensor) -> None:
-        """Append one tensor."""
-        with self._path.open("ab") as file:
-            self._index[name] = (self._end, QuantizedLayout.of(tensor))
-            values = pack_nibbles(tensor.values) if tensor.bits == 4 else tensor.values
-            for part in (values, tensor.scales, tensor.zero_points):
-                if part is not None:
-                    _write(file, part)
-            self._end = file.tell()
+    name: str
+    start: int
+    end: int
+    shape: tuple[int, ...]
+    bits: int = 0
+    group: int = 0
+    asymmetric: bool = False
+    scheme: str = "float"
+    error: float | None = None
 
-    def get(self, name: str) -> Stored:
-        found = self._index.get(name)
-        if found is None:
-            return self._base.get(name)
-        offset, layout = found
-        with self._path.open("rb") as file:
-            file.seek(offset)
-            return layout.read(file)
-
-
-class QuantizedLayout:
-    """The shape of one spooled tensor."""
-
-    def __init__(self, rows: int, columns: int, bits: int, group: int, asymmetric: bool) -> None:
-        self.rows, self.columns, self.bits, self.group, self.asymmetric = rows, columns, bits, group, asymmetric
-
-    @classmethod
-    def of(cls, tensor: QuantizedTensor) -> QuantizedLayout:
-        rows, columns = tensor.shape
-        return cls(rows, columns, tensor.bits, tensor.group, tensor.zero_points is not None)
-
-    def read(self, file: BinaryIO) -> QuantizedTensor:
-        packed = self.bits == 4
-        values = _read(file, np.uint8 if packed else np.int8, (self.rows, self.columns // (2 if packed else 1)))
-        groups = (self.rows, self.columns // self.group)
+    def read(self, file: BinaryIO) -> Stored:
+        file.seek(self.start)
+        if not self.bits:
+            return _read(file, np.float32, self.shape)
+        rows, columns = self.shape
+        packed = _read(file, np.uint8, (rows, packed_columns(columns, self.bits)))
+        groups = (rows, columns // self.group)
         scales = _read(file, np.float32, groups)
         zeros = _read(file, np.int8, groups) if self.asymmetric else None
-        return QuantizedTensor(unpack_nibbles(values) if packed else values, scales, self.bits, self.group, zeros)
+        return QuantizedTensor(unpack_bits(packed, self.bits, columns), scales, self.bits, self.group, zeros)
+
+
+class Spool:
+    """Tensors on top of other weights; what was not written comes from the base."""
+
+    def __init__(self, path: Path, base: Weights) -> None:
+        """Open a spool, or go on with one that was cut short."""
+        self._path, self._journal, self._base = path, path.with_suffix(".jsonl"), base
+        self._entries: dict[str, Entry] = {}
+        self._end = 0
+        if self._journal.is_file():
+            self._recover()
+
+    def entry(self, name: str) -> Entry | None:
+        """What is known of a tensor that was written, or None."""
+        return self._entries.get(name)
+
+    def write(self, name: str, tensor: Stored, error: float | None = None) -> Entry:
+        """Append one tensor; a later one of the same name replaces it."""
+        with self._path.open("ab") as file:
+            start = file.tell()
+            if isinstance(tensor, QuantizedTensor):
+                for part in (pack_bits(tensor.values, tensor.bits), tensor.scales, tensor.zero_points):
+                    if part is not None:
+                        _write(file, part)
+                grid = (tensor.bits, tensor.group, tensor.zero_points is not None, tensor.scheme)
+            else:
+                _write(file, tensor.float())
+                grid = (0, 0, False, "float")
+            self._end = file.tell()
+        entry = Entry(name, start, self._end, tuple(tensor.shape), *grid, error)
+        with self._journal.open("a", encoding="utf-8") as journal:
+            journal.write(json.dumps(asdict(entry)) + "\n")
+        self._entries[name] = entry
+        return entry
+
+    def get(self, name: str) -> Stored:
+        entry = self._entries.get(name)
+        if entry is None:
+            return self._base.get(name)
+        with self._path.open("rb") as file:
+            return entry.read(file)
+
+    def _recover(self) -> None:
+        """Keep what the journal has whole lines for, and cut off what came after."""
+        text = self._journal.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        for line in whole.splitlines():
+            values = json.loads(line)
+            entry = Entry(**{**values, "shape": tuple(values["shape"])})
+            self._entries[entry.name] = entry
+            self._end = entry.end
+        if whole != text:
+            self._journal.write_text(whole, encoding="utf-8")
+        with self._path.open("r+b") as file:
+            file.truncate(self._end)
 
 
 def _write(file: BinaryIO, tensor: torch.Tensor) -> None:
     file.write(tensor.contiguous().numpy().data)
 
 
-def _read(file: BinaryIO, dtype: type[np.generic], shape: tuple[int, int]) -> torch.Tensor:
+def _read(file: BinaryIO, dtype: type[np.generic], shape: tuple[int, ...]) -> torch.Tensor:
     import torch
 
-    count = shape[0] * shape[1]
+    count = int(np.prod(shape))
     return torch.from_numpy(np.fromfile(file, dtype=dtype, count=count).reshape(shape))

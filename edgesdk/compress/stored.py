@@ -41,7 +41,7 @@ class AsStored:
             tensor = model.weights.get(name)
             if not isinstance(tensor, QuantizedTensor):
                 continue
-            if (obstacle := setting.limits.obstacle(tensor)) is not None:
+            if (obstacle := setting.limits.obstacle(setting.limits.widen(tensor))) is not None:
                 raise RecipeError(
                     f"{name} is {tensor.scheme} in this checkpoint, and the target's kernels cannot hold {obstacle}",
                     hint="compress the original for this target (edgesdk compress --target), choose an ONNX Runtime "

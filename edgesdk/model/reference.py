@@ -183,11 +183,15 @@ class ReferenceModel:
             for number, x in enumerate(states):
                 tables = self._positions(layer.layer.attention, start, x.shape[1])
                 states[number] = layer(x, tables, cache, start)
-        norm = dense(self.model.weights.get("final_norm.weight"), self.dtype)
-        if self.spec.norm == "layer":
-            bias = dense(self.model.weights.get("final_norm.bias"), self.dtype)
-            return [F.layer_norm(x, norm.shape, norm, bias, self.spec.norm_eps) for x in states]
-        return [rms_norm(x, norm, self.spec.norm_eps) for x in states]
+        return self._final_norm(states)
+
+    @torch.inference_mode()
+    def finish(self, states: Sequence[Tensor], after: int) -> list[Tensor]:
+        """Final hidden states of states that left layer ``after`` at position 0 on, through the layers that follow."""
+        found = list(states)
+        for layer in self.layers(after + 1):
+            found = self.through(layer, found)
+        return self._final_norm(found)
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
@@ -208,9 +212,9 @@ class ReferenceModel:
         self._kept.clear()
         self._head = None
 
-    def layers(self) -> Iterator[DecoderLayer]:
-        """The layers in order, each built when it is reached."""
-        for index in range(len(self.spec.layers)):
+    def layers(self, first: int = 0) -> Iterator[DecoderLayer]:
+        """The layers in order from one on, each built when it is reached."""
+        for index in range(first, len(self.spec.layers)):
             key = f"layers.{index}"
             kept = self._kept.get(key)
             layer = kept if isinstance(kept, DecoderLayer) else self.layer(index)
@@ -226,6 +230,13 @@ class ReferenceModel:
             for name in self.spec.layer_tensors(index)
         }
         return DecoderLayer(self.spec.layers[index], self.spec.norm, self.spec.norm_eps, tensors)
+
+    def _final_norm(self, states: Sequence[Tensor]) -> list[Tensor]:
+        norm = dense(self.model.weights.get("final_norm.weight"), self.dtype)
+        if self.spec.norm == "layer":
+            bias = dense(self.model.weights.get("final_norm.bias"), self.dtype)
+            return [F.layer_norm(x, norm.shape, norm, bias, self.spec.norm_eps) for x in states]
+        return [rms_norm(x, norm, self.spec.norm_eps) for x in states]
 
     def _matrix(self, name: str) -> Tensor:
         kept = self._kept.get(name)

@@ -20,7 +20,7 @@ class QuantizedTensor:
     Attributes:
         values: int8, [out, in]; signed, in ``[-2**(bits-1), 2**(bits-1) - 1]``.
         scales: float32, [out, in / group]; negative scales are allowed.
-        bits: bits of one value (2, 4 or 8).
+        bits: bits of one value (2, 3, 4 or 8).
         group: input elements that share a scale; the whole row for one scale a channel.
         zero_points: int8 like ``scales`` in shape, or None for a symmetric grid.
     """
@@ -101,6 +101,47 @@ def unpack_nibbles(packed: torch.Tensor) -> torch.Tensor:
 
     pairs = torch.stack((packed & 15, packed >> 4), dim=-1)
     return pairs.flatten(-2).view(torch.int8) - 8
+
+
+def packed_columns(columns: int, bits: int) -> int:
+    """Bytes of a row of :func:`pack_bits`."""
+    values, size = _UNITS[bits]
+    return -(-columns // values) * size
+
+
+def pack_bits(values: torch.Tensor, bits: int) -> torch.Tensor:
+    """Pack signed values [rows, columns] into uint8 [rows, packed_columns], the first of them in the low bits.
+
+    Values are stored plus ``2**(bits - 1)``. Eight 3-bit values share three bytes, as one little-endian number; a row
+    that does not fill its last byte is padded.
+    """
+    import torch
+
+    if bits == 8:
+        return values.view(torch.uint8)
+    count, size = _UNITS[bits]
+    shifted = (values + (1 << (bits - 1))).to(torch.int32)
+    shifted = torch.nn.functional.pad(shifted, (0, -values.shape[1] % count)).view(len(values), -1, count)
+    word = (shifted << (bits * torch.arange(count, dtype=torch.int32))).sum(-1, keepdim=True, dtype=torch.int32)
+    found = (word >> (8 * torch.arange(size, dtype=torch.int32))) & 255
+    return found.to(torch.uint8).flatten(1)
+
+
+def unpack_bits(packed: torch.Tensor, bits: int, columns: int) -> torch.Tensor:
+    """Undo :func:`pack_bits`: int8 [rows, columns]."""
+    import torch
+
+    if bits == 8:
+        return packed.view(torch.int8)
+    count, size = _UNITS[bits]
+    parts = packed.view(len(packed), -1, size).to(torch.int32) << (8 * torch.arange(size, dtype=torch.int32))
+    word = parts.sum(-1, keepdim=True, dtype=torch.int32)
+    values = (word >> (bits * torch.arange(count, dtype=torch.int32))) & ((1 << bits) - 1)
+    return (values.to(torch.int8) - (1 << (bits - 1))).flatten(1)[:, :columns].contiguous()
+
+
+#: Bits to the values that share a unit, and its bytes.
+_UNITS = {2: (4, 1), 3: (8, 3), 4: (2, 1), 8: (1, 1)}
 
 
 def _largest_portable() -> float:

@@ -107,8 +107,8 @@ class Tokenizer:
         """
         return self.encode(self.render(messages))
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """The conversation as the chat template writes it, with the opening of the assistant's turn."""
+    def render(self, messages: Sequence[Message], *, answering: bool = True) -> str:
+        """The conversation as the chat template writes it, with the opening of the assistant's turn when it answers."""
         if self.chat_template is None:
             raise ModelError("this model has no chat template", hint="give a plain prompt")
         from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -122,7 +122,7 @@ class Tokenizer:
         try:
             return environment.from_string(self.chat_template).render(
                 messages=list(messages),
-                add_generation_prompt=True,
+                add_generation_prompt=answering,
                 bos_token=self.token(self.special.bos),
                 eos_token=self.token(stop),
                 pad_token=self.token(self.special.pad),

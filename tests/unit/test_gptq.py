@@ -79,9 +79,9 @@ def test_calibration_text_comes_from_a_file(checkpoint, tmp_path) -> None:
     chosen = dataclasses.replace(SMALL, file=file)
     assert chosen.tokens(model, SILENT).shape == (4, 24)
     file.write_text("x")
-    with pytest.raises(EdgeError, match="less than one sequence"):
+    with pytest.raises(EdgeError, match="less than one calibration sequence"):
         chosen.tokens(model, SILENT)
-    with pytest.raises(EdgeError, match="cannot be read"):
+    with pytest.raises(EdgeError, match="No such file"):
         dataclasses.replace(SMALL, file=tmp_path / "none.txt").tokens(model, SILENT)
 
 

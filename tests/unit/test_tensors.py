@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +11,16 @@ from hypothesis import strategies as st
 
 from edgesdk.compress.rtn import round_to_nearest
 from edgesdk.compress.spool import Spool
-from edgesdk.model.tensors import QuantizedTensor, pack_nibbles, portable_scales, scale_storage, unpack_nibbles
+from edgesdk.model.tensors import (
+    QuantizedTensor,
+    pack_bits,
+    pack_nibbles,
+    packed_columns,
+    portable_scales,
+    scale_storage,
+    unpack_bits,
+    unpack_nibbles,
+)
 from edgesdk_converters.onnx.linear import pack
 
 floats = st.floats(-1e5, 1e5, width=32)
@@ -22,6 +33,20 @@ def test_nibbles_come_back(values: list[int]) -> None:
     assert packed.dtype == torch.uint8
     assert packed.numel() * 2 == tensor.numel()
     assert torch.equal(unpack_nibbles(packed), tensor)
+
+
+@given(st.sampled_from([2, 3, 4, 8]), st.integers(1, 5), st.integers(1, 70), st.randoms(use_true_random=False))
+def test_bits_come_back(bits: int, rows: int, columns: int, random: Random) -> None:
+    half = 1 << (bits - 1)
+    values = [[random.randrange(-half, half) for _ in range(columns)] for _ in range(rows)]
+    tensor = torch.tensor(values, dtype=torch.int8)
+    packed = pack_bits(tensor, bits)
+    assert packed.shape == (rows, packed_columns(columns, bits))
+    assert torch.equal(unpack_bits(packed, bits, columns), tensor)
+    number = int.from_bytes(bytes(packed[0].tolist()), "little")  # a row is one number, the first value in its low bits
+    assert [(number >> (bits * at)) % (1 << bits) for at in range(columns)] == [
+        value % 256 if bits == 8 else value + half for value in values[0]
+    ]
 
 
 @given(st.lists(floats, min_size=1, max_size=50))

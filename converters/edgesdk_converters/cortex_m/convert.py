@@ -86,7 +86,7 @@ class CortexMConverter:
         if options.delegate == TFLM:
             return _tflm().plan(spec, recipe, options)
         needed = ram(spec, options.context)
-        image = image_bytes(spec, tensor_bits(spec, recipe, options, float_matrices=False))
+        image = image_bytes(spec, tensor_bits(spec, recipe, options, self.limits(options.delegate)))
         return MemoryPlan(image, 0, needed.kv_cache, needed.work, LARGEST.ram + STACK_BYTES)
 
     def remarks(self, spec: DecoderSpec, options: ProgramOptions) -> Sequence[str]:

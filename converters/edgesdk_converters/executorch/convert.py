@@ -90,7 +90,7 @@ class ExecuTorchConverter:
 
     def plan(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> MemoryPlan:
         program, weights = _GRAPH_BYTES, 0
-        for name, (elements, bits, group) in tensor_bits(spec, recipe, options).items():
+        for name, (elements, bits, group) in tensor_bits(spec, recipe, options, self.limits(options.delegate)).items():
             stored = elements * bits // 8 + (elements // group * 2 if group else 0)
             program += stored
             weights += stored  # XNNPACK packs its own copy; the file's pages can go

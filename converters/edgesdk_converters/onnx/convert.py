@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgesdk.targets import Target
 
 _ACCURACY = {8: 4, 32: 1}  # accuracy_level of MatMulNBits
+LIMITS = Limits(widths=(2, 4, 8))
 _PREFILL = 256
 _RUNTIME_BYTES = 60_000_000  # resident size of a process with ONNX Runtime and numpy loaded, measured
 _GRAPH_BYTES = 400_000
@@ -35,7 +36,7 @@ class OnnxConverter:
     name = "onnx"
 
     def limits(self, delegate: str | None = None) -> Limits:
-        return Limits()
+        return LIMITS
 
     def check(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
         if options.kv_bits is not None:
@@ -50,7 +51,7 @@ class OnnxConverter:
 
     def plan(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> MemoryPlan:
         program, weights = _GRAPH_BYTES, 0
-        for name, (elements, bits, group) in tensor_bits(spec, recipe, options).items():
+        for name, (elements, bits, group) in tensor_bits(spec, recipe, options, self.limits(options.delegate)).items():
             stored = elements * bits // 8 + (elements // group * 2 if group else 0)
             blocks = elements // math.gcd(group, 256) if group else 0
             packed = elements * bits // 8 + blocks * _BLOCK_BYTES

@@ -122,7 +122,7 @@ def refuse_large(plan: MemoryPlan) -> None:
 def program_bytes(spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> int:
     """About how large the file is: weights, scales with their zero points, tables, and the graph."""
     total = 20_000 + 12_000 * len(spec.layers)
-    for elements, bits, group in tensor_bits(spec, recipe, options).values():
+    for elements, bits, group in tensor_bits(spec, recipe, options, Limits()).values():
         total += elements * bits // 8 + (elements // group * (12 if bits == 8 else 2) if group else 0)
     return total + sum(options.context * size * 8 for _, size in spec.ropes)
 

@@ -1,0 +1,78 @@
+"""``edgesdk compress``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .compression_options import calibration_of, calibration_options
+from .terminal import TerminalProgress, json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from ..model.checkpoint import Description
+
+
+@click.command("compress")
+@click.argument("model")
+@click.option("--out", "-o", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--recipe", "-r", help="Compression (edgesdk recipes), or a .toml file.  [default: w4g32]")
+@click.option(
+    "--target", "-t", help="Device class that the weights are for (edgesdk targets).  [default: what all of them hold]"
+)
+@calibration_options
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
+@json_option
+def command(
+    model: str,
+    out: Path,
+    recipe: str | None,
+    target: str | None,
+    size: str | None,
+    calibration: str,
+    sequences: int,
+    length: int,
+    seed: int,
+    resume: bool,
+    as_json: bool,
+) -> None:
+    """Compress MODEL into a checkpoint that ``edgesdk export`` takes for any target.
+
+    MODEL is a Hugging Face folder, a .gguf or llama2.c .bin file, a name from the catalogue (edgesdk models), or a hub
+    id org/name.
+    """
+    from ..compressing import compress
+
+    described = compress(
+        model,
+        out,
+        recipe=recipe,
+        target=target,
+        size=size,
+        calibration=calibration_of(calibration, sequences, length, seed),
+        resume=resume,
+        progress=TerminalProgress(),
+    )
+    if as_json:
+        print_json(described)
+    else:
+        print_summary(described)
+        click.echo(f"\nWrote {out}. Try: edgesdk quality {model} {out}; edgesdk export {out} --target T --out B")
+
+
+def print_summary(described: Description) -> None:
+    """A compressed checkpoint in a few lines."""
+    from ..estimate import megabytes
+
+    schemes: dict[str, int] = {}
+    for report in described.reports:
+        schemes = dict(report["tensors"]) or schemes
+    rows = [
+        ("model", f"{described.name} ({described.spec.family}, {described.spec.parameters / 1e6:.1f} M parameters)"),
+        ("recipe", " + ".join([described.recipe, *(entry["use"] for entry in described.passes)])),
+        ("weights", ", ".join(f"{count} x {scheme}" for scheme, count in sorted(schemes.items())) or "as they were"),
+        ("size", megabytes(sum(file.size for file in described.files))),
+    ]
+    notes = [*described.notes, *(note for report in described.reports for note in report["notes"])]
+    print_table(("", ""), rows + [("note", note) for note in notes])

@@ -1,0 +1,59 @@
+"""Options of the commands that compress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from ..compress.calibration import Calibration
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option(
+        "--size",
+        help="Choose bits for every matrix so that the result has this size, like 90MB or 4.5bpw (bits/weight).",
+    ),
+    click.option(
+        "--calibration",
+        default="self",
+        show_default=True,
+        metavar="FILE|self",
+        help="Text for passes that look at activations: a text file, chats as .jsonl, or from the model itself.",
+    ),
+    click.option(
+        "--calibration-sequences",
+        "sequences",
+        type=click.IntRange(min=1),
+        default=32,
+        show_default=True,
+        help="Sequences of calibration text.",
+    ),
+    click.option(
+        "--calibration-length",
+        "length",
+        type=click.IntRange(min=2),
+        default=256,
+        show_default=True,
+        help="Tokens of each.",
+    ),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of the sampling of calibration text."),
+)
+
+
+def calibration_options(function: F) -> F:
+    """Add ``--size`` and the options of calibration text to a command."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def calibration_of(text: str, sequences: int, length: int, seed: int) -> Calibration:
+    """The calibration that the options ask for."""
+    from ..compress.calibration import SELF, Calibration
+
+    return Calibration(None if text == SELF else Path(text), sequences, length, seed)

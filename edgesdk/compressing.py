@@ -1,0 +1,239 @@
+"""Compress a model once, into a checkpoint that every export takes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .compress.allocation import allocate, parse_size
+from .compress.base import PORTABLE, Limits, Setting
+from .compress.calibration import Calibration
+from .compress.recipe import Recipe, choose_recipe, open_recipe
+from .converter import CONVERTERS
+from .errors import EdgeError, RecipeError
+from .files import replacing, replacing_folder, writing_failed
+from .model import Model
+from .model import checkpoint as records
+from .model.opening import open_model
+from .model.tensors import packed_columns
+from .options import program_options
+from .progress import SILENT, Progress
+from .schema import dump
+from .targets import open_target
+from .texts import write_texts
+
+if TYPE_CHECKING:
+    from .compress.base import PassReport
+    from .targets import Target
+
+_PLAN = "plan.json"
+
+
+def compress(
+    model: str | Path | Model,
+    out: str | Path,
+    *,
+    recipe: str | Recipe | None = None,
+    target: str | None = None,
+    size: str | None = None,
+    calibration: Calibration | None = None,
+    resume: bool = False,
+    progress: Progress = SILENT,
+) -> records.Description:
+    """Apply a recipe to a model and write a compressed checkpoint, which :func:`edgesdk.export` takes for any target.
+
+    Args:
+        model: what :func:`edgesdk.open_model` takes, or a model.
+        out: the folder to write; replaced only when all went well.
+        recipe: a decodable name, a TOML file, or a recipe; default: ``w4g32``.
+        target: a device class whose kernels decide what the weights may look like, and whose program ``size`` means;
+            default: what every target holds, and the size of the checkpoint's weights.
+        size: most bytes (``90MB``) or bits per weight (``4.5bpw``); bits are then chosen for every matrix.
+        calibration: text for passes that look at activations; default: the model's own.
+        resume: go on with a run of the same arguments that was interrupted; the result has the same bytes.
+        progress: told of every stage.
+
+    Returns: the description, as written.
+
+    Raises:
+        EdgeError: what is wrong. What was done by then stays beside ``out``, for ``resume``.
+    """
+    out, calibration = Path(out).resolve(), calibration or Calibration()
+    described = None if target is None else open_target(target)
+    wanted = open_recipe(recipe) if isinstance(recipe, str) else recipe
+    opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
+    chosen = choose_recipe(opened, wanted)
+    most = None if size is None else parse_size(size, opened.spec.parameters)
+    _refuse(out, opened)
+    limits, size_of = _aim(described, opened, chosen)
+    with _work(out, _plan(opened, chosen, limits, most, calibration), resume) as scratch:
+        setting = Setting(scratch / "allocation", progress, limits, calibration, opened)
+        setting.scratch.mkdir(exist_ok=True)
+        note = None
+        if most is not None:
+            chosen, note = allocate(chosen, opened, most, size_of, setting)
+        made, reports = chosen(opened, replace(setting, scratch=scratch, original=None))
+        with replacing_folder(out) as folder:
+            write_texts(opened, folder)
+            grids = records.write_weights(made, folder, progress)
+            description = _describe(opened, made, chosen, reports, grids, calibration, note)
+            records.write_description(description, folder)
+    return records.read_description(out)
+
+
+def _refuse(out: Path, model: Model) -> None:
+    if model.compression is not None:
+        raise RecipeError(
+            f"this checkpoint is already compressed ({model.compression.name}), and rounding twice costs quality",
+            hint="compress the original, or export this one as it is",
+        )
+    if out.exists() and not (out.is_dir() and (records.is_checkpoint(out) or not any(out.iterdir()))):
+        raise EdgeError(
+            f"{out}: exists and is not a compressed checkpoint, so it is not replaced", hint="name another output"
+        )
+
+
+def _aim(target: Target | None, model: Model, recipe: Recipe) -> tuple[Limits, Callable[[Recipe], int]]:
+    """What the weights may look like, and the size in bytes that a recipe would give."""
+    if target is None:
+        return PORTABLE, lambda chosen: _checkpoint_bytes(model, chosen)
+    converter = CONVERTERS.get(target.converter)
+    options = program_options(model, target, recipe)
+    converter.check(recipe.spec(model.spec), recipe, options, target)
+    limits = converter.limits(options.delegate)
+    return limits, lambda chosen: converter.plan(chosen.spec(model.spec), chosen, options).program
+
+
+def _checkpoint_bytes(model: Model, recipe: Recipe) -> int:
+    """Size of the weights of a checkpoint, about: float tensors count two bytes a value."""
+    total = 0
+    for name, shape in recipe.spec(model.spec).tensors().items():
+        grid = recipe.grid(name)
+        columns = shape[-1]
+        rows = shape[0] if len(shape) > 1 else 1
+        group = columns if grid is None or grid[1] <= 0 else grid[1]
+        if grid is None or columns % group:
+            total += 2 * rows * columns
+        else:
+            total += rows * packed_columns(columns, grid[0]) + 2 * rows * (columns // group)
+    return total
+
+
+def _plan(model: Model, recipe: Recipe, limits: Limits, size: int | None, calibration: Calibration) -> dict[str, Any]:
+    """All that decides the result, as plain data: a run that is resumed must have the same."""
+    text = calibration.file
+    return {
+        "model": [dump(records.source_of(path)) for path in model.origin.files],
+        "recipe": recipe.describe(),
+        "limits": {**asdict(limits), "widths": list(limits.widths)},
+        "size": size,
+        "calibration": {
+            **dump(calibration),
+            "file": None if text is None else _text_hash(text),
+        },
+        "tools": _tools(),
+    }
+
+
+def _text_hash(path: Path) -> str:
+    if not path.is_file():
+        raise EdgeError(f"{path}: no such calibration text")
+    return records.source_of(path).sha256
+
+
+def _tools() -> dict[str, str]:
+    from . import __version__
+
+    return {"edgesdk": __version__, "torch": metadata.version("torch")}
+
+
+@contextmanager
+def _work(out: Path, plan: dict[str, Any], resume: bool) -> Iterator[Path]:
+    """A folder for what the passes write; it stays when they are interrupted after they wrote anything.
+
+    Raises:
+        EdgeError: an interrupted run is there and was not to be resumed, or it had other arguments.
+    """
+    folder = out.with_name(f"{out.name}.partial")
+    if folder.exists():
+        _check_resume(folder, plan, resume)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / _PLAN) as partial:
+            partial.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
+        yield folder
+    except OSError as failure:
+        _leave(folder)
+        raise writing_failed(out, failure) from None
+    except BaseException:
+        _leave(folder)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _leave(folder: Path) -> None:
+    """Remove the work of a run that had not got anywhere."""
+    if not any(path.stat().st_size for path in folder.rglob("*.jsonl")):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_resume(folder: Path, plan: dict[str, Any], resume: bool) -> None:
+    if not resume:
+        raise EdgeError(
+            f"{folder}: holds an interrupted run",
+            hint="go on with it: add --resume; or delete the folder and start anew",
+        )
+    try:
+        found = json.loads((folder / _PLAN).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as failure:
+        raise EdgeError(
+            f"{folder / _PLAN}: cannot be read ({failure})", hint="delete the folder and start anew"
+        ) from None
+    different = [key for key in plan if found.get(key) != plan[key]]
+    if different:
+        raise EdgeError(
+            f"{folder}: the interrupted run had another {' and '.join(different)}",
+            hint="give the arguments of that run, or delete the folder and start anew",
+        )
+
+
+def _describe(
+    original: Model,
+    made: Model,
+    recipe: Recipe,
+    reports: tuple[PassReport, ...],
+    grids: dict[str, records.Grid],
+    calibration: Calibration,
+    note: str | None,
+) -> records.Description:
+    notes = () if note is None else (note,)
+    text = calibration.file
+    return records.Description(
+        schema=records.SCHEMA,
+        name=original.origin.name,
+        licence=original.origin.licence,
+        spec=made.spec,
+        special=original.tokenizer.special if original.tokenizer else None,
+        recipe=recipe.name,
+        activations=recipe.activations,
+        kv_bits=recipe.kv_bits,
+        passes=tuple(recipe.describe()),
+        reports=tuple(dump(report) for report in reports),
+        grids=grids,
+        sources=tuple(records.source_of(path) for path in original.origin.files),
+        calibration={
+            "text": "self" if text is None else text.name,
+            "sha256": None if text is None else _text_hash(text),
+            "sequences": calibration.sequences,
+            "length": calibration.length,
+            "seed": calibration.seed,
+        },
+        tools=_tools(),
+        notes=notes,
+    )

@@ -1,0 +1,232 @@
+"""A compressed checkpoint: what passes made of a model, in a folder that every export takes as it is.
+
+``checkpoint.json`` says what it is and is written last; ``model.safetensors`` holds ``NAME`` for a float tensor, and
+``NAME.values`` (packed as in :func:`~edgesdk.model.tensors.pack_bits`), ``NAME.scales`` and ``NAME.zero_points`` for a
+quantized one, under canonical names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ModelError
+from ..files import sha256
+from ..progress import Progress, track
+from ..schema import dump, load
+from . import Compression, Model, Origin
+from .safetensors_writer import Header, SafetensorsWriter, kind_of
+from .spec import DecoderSpec
+from .tensors import QuantizedTensor, pack_bits, packed_columns, scale_storage, unpack_bits
+from .tokenizer import SpecialTokens, Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+    from .safetensors_file import SafetensorsFolder
+    from .weights import Stored
+
+SCHEMA = 1
+FILE, WEIGHTS, LICENCES = "checkpoint.json", "model.safetensors", "licences"
+_DAMAGED = "the checkpoint is damaged: copy or compress it again"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file of the checkpoint that was compressed."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How a quantized tensor is stored: see :class:`~edgesdk.model.tensors.QuantizedTensor`."""
+
+    bits: int
+    group: int
+    asymmetric: bool = False
+
+
+@dataclass(frozen=True)
+class Description:
+    """``checkpoint.json``.
+
+    Attributes:
+        schema: of this file.
+        name: of the model.
+        licence: of the model, or None when it said nothing.
+        spec: its architecture after the passes.
+        special: the special-token policy, or None without a tokenizer.
+        recipe: the recipe's name.
+        activations: bits that the recipe asks for, or None.
+        kv_bits: bits of the key-value cache that it asks for, or None.
+        passes: every pass with its options.
+        reports: what each pass reported.
+        grids: how each quantized tensor is stored.
+        sources: files of the checkpoint that was compressed.
+        calibration: where calibration text came from.
+        tools: versions that made it.
+        notes: sentences that the user should read.
+        files: every other file of the folder, with size and SHA-256.
+    """
+
+    schema: int
+    name: str
+    licence: str | None
+    spec: DecoderSpec
+    special: SpecialTokens | None
+    recipe: str
+    activations: int | None
+    kv_bits: int | None
+    passes: tuple[dict[str, Any], ...]
+    reports: tuple[dict[str, Any], ...]
+    grids: dict[str, Grid]
+    sources: tuple[Source, ...]
+    calibration: dict[str, Any]
+    tools: dict[str, str]
+    notes: tuple[str, ...] = ()
+    files: tuple[Source, ...] = field(default=())
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a compressed checkpoint."""
+    return (folder / FILE).is_file()
+
+
+def write_weights(model: Model, folder: Path, progress: Progress) -> dict[str, Grid]:
+    """Write ``model.safetensors``, one tensor in memory at a time; returns the grid of every quantized tensor."""
+    headers: dict[str, Header] = {}
+    grids: dict[str, Grid] = {}
+    names = list(model.spec.tensors())
+    for name in track(progress, "Sizing the checkpoint", names):
+        stored = model.weights.get(name)
+        if isinstance(stored, QuantizedTensor):
+            grids[name] = Grid(stored.bits, stored.group, stored.zero_points is not None)
+        headers |= {part: Header(kind_of(tensor.dtype), tuple(tensor.shape)) for part, tensor in _parts(name, stored)}
+    with (folder / WEIGHTS).open("wb") as file:
+        writer = SafetensorsWriter(file, headers)
+        for name in track(progress, "Writing the checkpoint", names):
+            for part, tensor in _parts(name, model.weights.get(name)):
+                writer.write(part, tensor)
+    return grids
+
+
+def write_description(description: Description, folder: Path) -> None:
+    """Write ``checkpoint.json`` over the files that are there; nothing may follow it."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = tuple(source_of(path, path.relative_to(folder).as_posix()) for path in paths)
+    data = {**dump(description), "files": dump(files)}
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    (folder / FILE).write_text(text, encoding="utf-8", newline="\n")
+
+
+def source_of(path: Path, name: str | None = None) -> Source:
+    """Size and hash of a file."""
+    return Source(name or path.name, path.stat().st_size, sha256(path))
+
+
+def read_description(folder: Path) -> Description:
+    """Read ``checkpoint.json`` and check every file that it names.
+
+    Raises:
+        ModelError: damaged, of a newer schema, or a file is missing or was changed.
+    """
+    path = folder / FILE
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as failure:
+        raise ModelError(f"{path}: cannot be read ({failure})", hint=_DAMAGED) from None
+    found = data.get("schema") if isinstance(data, dict) else None
+    if found != SCHEMA:
+        newer = isinstance(found, int) and found > SCHEMA
+        raise ModelError(
+            f"{path}: checkpoint schema {found!r}; this edgesdk reads schema {SCHEMA}",
+            hint="pip install --upgrade edgesdk" if newer else _DAMAGED,
+        )
+    description = load(Description, data, str(path), ModelError)
+    for file in description.files:
+        inside = folder / file.path
+        if not inside.resolve().is_relative_to(folder.resolve()) or not inside.is_file():
+            raise ModelError(f"{inside}: missing from the checkpoint", hint=_DAMAGED)
+        if inside.stat().st_size != file.size or sha256(inside) != file.sha256:
+            raise ModelError(f"{inside}: is not the file that was written (size or SHA-256 differs)", hint=_DAMAGED)
+    return description
+
+
+def open_checkpoint(folder: Path) -> Model:
+    """A model over a compressed checkpoint; its weights are read when they are used.
+
+    Raises:
+        ModelError: as :func:`read_description`; or the weights do not fit the spec.
+    """
+    from .safetensors_file import SafetensorsFolder
+
+    described = read_description(folder)
+    weights = _CheckpointWeights(SafetensorsFolder(folder), described.grids, described.spec)
+    tokenizer = None
+    if described.special is not None:
+        template = folder / "chat_template.jinja"
+        text = template.read_text(encoding="utf-8") if template.is_file() else None
+        definition = (folder / "tokenizer.json").read_text(encoding="utf-8")
+        tokenizer = Tokenizer(definition, described.special, text)
+    origin = Origin(
+        described.name,
+        (folder / FILE, folder / WEIGHTS),
+        described.licence,
+        tuple(sorted((folder / LICENCES).glob("*"))),
+    )
+    columns = {name: shape[-1] for name, shape in described.spec.tensors().items()}
+    compression = Compression(
+        described.recipe,
+        {name: (grid.bits, 0 if grid.group == columns[name] else grid.group) for name, grid in described.grids.items()},
+        described.activations,
+        described.kv_bits,
+        described.passes,
+        described.reports,
+    )
+    return Model(described.spec, weights, tokenizer, origin, compression)
+
+
+class _CheckpointWeights:
+    """Weights of a compressed checkpoint, by canonical name."""
+
+    def __init__(self, file: SafetensorsFolder, grids: Mapping[str, Grid], spec: DecoderSpec) -> None:
+        self._file, self._grids, self._shapes = file, grids, spec.tensors()
+
+    def get(self, name: str) -> Stored:
+        grid = self._grids.get(name)
+        if grid is None:
+            return self._read(name, self._shapes[name])
+        rows, columns = self._shapes[name]
+        packed = self._read(f"{name}.values", (rows, packed_columns(columns, grid.bits)))
+        values = unpack_bits(packed, grid.bits, columns)
+        groups = (rows, columns // grid.group)
+        zeros = self._read(f"{name}.zero_points", groups) if grid.asymmetric else None
+        return QuantizedTensor(values, self._read(f"{name}.scales", groups).float(), grid.bits, grid.group, zeros)
+
+    def _read(self, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        header = self._file.headers.get(name)
+        if header is None or header.shape != shape:
+            raise ModelError(f"{self._file.where}: tensor '{name}' is missing or has another shape", hint=_DAMAGED)
+        return self._file.read(name)
+
+
+def _parts(name: str, stored: Stored) -> list[tuple[str, torch.Tensor]]:
+    """The tensors of the file that hold one tensor of the model."""
+    if not isinstance(stored, QuantizedTensor):
+        return [(name, _smallest_float(stored))]
+    found = [
+        (f"{name}.values", pack_bits(stored.values, stored.bits)),
+        (f"{name}.scales", stored.scales.to(scale_storage(stored.scales))),
+    ]
+    return found if stored.zero_points is None else [*found, (f"{name}.zero_points", stored.zero_points)]
+
+
+def _smallest_float(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in bfloat16 or float16 where that holds it exactly."""
+    return tensor.to(scale_storage(tensor.float()))
