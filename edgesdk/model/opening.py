@@ -1,4 +1,4 @@
-"""Opening a model: a Hugging Face folder, a GGUF file, a name from the catalogue, or a hub id."""
+"""Opening a model: a Hugging Face folder, a compressed checkpoint, a GGUF file, a catalogue name, or a hub id."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from ..errors import ModelError
 from ..progress import SILENT, Progress
 from ..registry import unknown
 from . import Model, Origin, catalogue
+from .checkpoint import is_checkpoint, open_checkpoint
 from .config import Config
 from .families import FAMILIES, Family
 from .gguf_file import GgufFile
 from .gguf_tokenizer import tokenizer_from_gguf
 from .llama2c_file import Llama2cFile, llama2c_tokenizer
+from .quantized import open_quantized
 from .safetensors_file import SafetensorsFolder
 from .spec import DecoderSpec
 from .tokenizer import Tokenizer, open_tokenizer
-from .weights import CheckpointWeights
+from .weights import CheckpointWeights, TensorFile
 
 _MOST_LAYERS = 1000
 _LICENCE_NAMES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "NOTICE.md", "NOTICE.txt")
@@ -28,8 +30,9 @@ def open_model(name: str | Path, progress: Progress = SILENT) -> Model:
     """Open a model without loading its weights.
 
     Args:
-        name: a folder with ``config.json`` and safetensors, a ``.gguf`` file, a llama2.c ``.bin`` file, a name from the
-            catalogue (fetched into the user's cache on first use), or a hub id like ``org/name``.
+        name: a folder with ``config.json`` and safetensors (quantized ones too), a compressed checkpoint, a ``.gguf``
+            file, a llama2.c ``.bin`` file, a name from the catalogue (fetched into the user's cache on first use), or a
+            hub id like ``org/name``.
         progress: told about a download.
 
     Raises:
@@ -42,7 +45,7 @@ def open_model(name: str | Path, progress: Progress = SILENT) -> Model:
     elif not path.exists() and catalogue.is_hub_id(str(name)):
         path = catalogue.fetch_from_hub(str(name), progress)
     if path.is_dir():
-        return _open_folder(path)
+        return open_checkpoint(path) if is_checkpoint(path) else _open_folder(path)
     if path.is_file():
         return _open_llama2c(path) if path.suffix == ".bin" else _open_gguf(path)
     raise ModelError(
@@ -54,20 +57,19 @@ def open_model(name: str | Path, progress: Progress = SILENT) -> Model:
 
 def _open_folder(folder: Path) -> Model:
     config = Config.read(folder / "config.json")
-    if config.get("quantization_config"):
-        method = config.section("quantization_config").get("quant_method")
-        raise ModelError(
-            f"{folder}: the checkpoint is already quantized ({method}), which edgesdk cannot carry yet",
-            hint="export the unquantized checkpoint",
-        )
     kind = config.get("model_type")
     family = _family(str(kind), config.where, lambda family: family.model_types)
     spec = _spec(family, config)
-    file = SafetensorsFolder(folder)
-    weights = CheckpointWeights(file, family.transformers_places(spec), spec.tensors())
+    shards, places = SafetensorsFolder(folder), family.transformers_places(spec)
+    file: TensorFile = shards
+    compression = None
+    if config.get("quantization_config"):
+        file = quantized = open_quantized(shards, config.section("quantization_config"))
+        compression = quantized.compression(places)
+    weights = CheckpointWeights(file, places, spec.tensors())
     licence_files = tuple(folder / name for name in _LICENCE_NAMES if (folder / name).is_file())
-    origin = Origin(folder.resolve().name, tuple(file.files), _card_licence(folder), licence_files)
-    return Model(spec, weights, _fitting(open_tokenizer(folder), spec, str(folder)), origin)
+    origin = Origin(folder.resolve().name, tuple(shards.files), _card_licence(folder), licence_files)
+    return Model(spec, weights, _fitting(open_tokenizer(folder), spec, str(folder)), origin, compression)
 
 
 def _open_gguf(path: Path) -> Model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,26 @@ if TYPE_CHECKING:
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-_FLOATS = {"F64", "F32", "F16", "BF16"}
+#: Element types, in the format's own words, that are read as they are.
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a shard says of one tensor: its element type in safetensors' words (``F16``, ``I32``), shape and file."""
+
+    kind: str
+    shape: tuple[int, ...]
+    file: Path
 
 
 class SafetensorsFolder:
-    """Reads tensors by name; each read maps the shard, copies the tensor and unmaps it, so memory stays bounded."""
+    """Reads tensors by name; each read maps the shard, copies the tensor and unmaps it, so memory stays bounded.
+
+    Attributes:
+        headers: every tensor, of whatever type.
+        metadata: the text that all shards carry beside their tensors.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Read the headers of every shard.
@@ -32,8 +48,8 @@ class SafetensorsFolder:
 
         self.where = str(folder)
         self.files = _shards(folder)
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        self._file_of: dict[str, Path] = {}
+        self.headers: dict[str, Header] = {}
+        self.metadata: dict[str, str] = {}
         for path in self.files:
             self._read_header(path)
 
@@ -47,24 +63,35 @@ class SafetensorsFolder:
             )
         try:
             with safe_open(path, framework="pt") as handle:
+                self.metadata.update(handle.metadata() or {})
                 for name in handle.keys():  # noqa: SIM118 - a safe_open handle is not iterable
                     part = handle.get_slice(name)
-                    if part.get_dtype() not in _FLOATS:
-                        continue
-                    self._shapes[name] = tuple(part.get_shape())
-                    self._file_of[name] = path
+                    self.headers[name] = Header(part.get_dtype(), tuple(part.get_shape()), path)
         except (SafetensorError, OSError, ValueError) as failure:
             raise ModelError(
                 f"{path}: not a whole safetensors file ({failure})", hint="it may be truncated: download it again"
             ) from None
 
     def shape(self, name: str) -> tuple[int, ...] | None:
-        return self._shapes.get(name)
+        """The shape of a float tensor, or None when there is no tensor of this name.
+
+        Raises:
+            ModelError: the tensor holds something else than floats.
+        """
+        header = self.headers.get(name)
+        if header is not None and header.kind not in FLOATS:
+            raise ModelError(
+                f"{self.where}: tensor '{name}' holds {header.kind} values, and config.json does not say how they are "
+                "quantized",
+                hint="download config.json again (quantization_config is missing or another's), or export the "
+                "unquantized checkpoint",
+            )
+        return header.shape if header else None
 
     def read(self, name: str) -> torch.Tensor:
         from safetensors import safe_open
 
-        with safe_open(self._file_of[name], framework="pt") as handle:
+        with safe_open(self.headers[name].file, framework="pt") as handle:
             tensor: torch.Tensor = handle.get_tensor(name)
             return tensor.clone()
 

@@ -77,17 +77,21 @@ class CheckpointWeights:
                 )
 
     def get(self, name: str) -> Stored:
+        import torch
+
         place = self._places[name]
         tensor = self._file.read(place.name)
         if name not in self._checked:
             self._check_finite(place.name, tensor)
             self._checked.add(name)
-        if not isinstance(tensor, QuantizedTensor):
-            tensor = tensor.T if place.transposed else tensor
-            tensor = tensor if place.rows is None else tensor[slice(*place.rows)].contiguous()
+        if place.transposed:
+            if isinstance(tensor, QuantizedTensor):  # its groups run along the other axis
+                raise ModelError(f"{self._file.where}: tensor '{place.name}' is quantized and [in, out]")
+            tensor = tensor.T
+        if place.rows is not None:
+            tensor = _rows(tensor, torch.arange(*place.rows))
         if place.permuted_heads is not None:
-            order = half_split_order(tensor.shape[0], place.permuted_heads)
-            tensor = tensor.select_rows(order) if isinstance(tensor, QuantizedTensor) else tensor[order]
+            tensor = _rows(tensor, half_split_order(tensor.shape[0], place.permuted_heads))
         if place.offset:
             tensor = dense(tensor) + place.offset
         return tensor
@@ -101,6 +105,10 @@ class CheckpointWeights:
                 f"{self._file.where}: tensor '{stowed}' holds {bad} values that are NaN or infinite",
                 hint="the checkpoint is damaged or its training diverged; no compression can mend it",
             )
+
+
+def _rows(tensor: Stored, index: torch.Tensor) -> Stored:
+    return tensor.select_rows(index) if isinstance(tensor, QuantizedTensor) else tensor[index]
 
 
 def dense(tensor: Stored, dtype: torch.dtype | None = None) -> torch.Tensor:
