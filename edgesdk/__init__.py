@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .linting import lint
     from .model import Model
     from .model.opening import open_model
+    from .quality import compare_quality as compare_quality
     from .session import Session
     from .targets import Target, open_target, target_names
 
@@ -41,6 +42,7 @@ _HOMES = {
     "Sampling": "generation",
     "Session": "session",
     "Target": "targets",
+    "compare_quality": "quality",
     "export": "exporting",
     "generate": "generation",
     "lint": "linting",

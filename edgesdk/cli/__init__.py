@@ -19,6 +19,7 @@ COMMANDS = {
     "inspect": "Show what a bundle says about itself.",
     "lint": "Check MODEL against a target before any work.",
     "models": "List the catalogue, or fetch a model from it.",
+    "quality": "Say what compression cost: B against A, as models or bundles.",
     "recipes": "List recipes, or show the passes of one.",
     "run": "Run a bundle: answer PROMPT, or chat.",
     "targets": "List targets, or show one.",

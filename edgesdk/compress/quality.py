@@ -24,7 +24,7 @@ from .recording import GREEDY, Recording, row_slices
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..model import Model
+    from ..model import Model, Tokenizer
     from ..progress import Progress
 
 SEQUENCES, LENGTH, SEED = 16, 40, 0
@@ -41,15 +41,46 @@ class Divergence:
         kl: mean Kullback-Leibler divergence, nats a token, uncompressed to compressed.
         kl_p99: its 99th percentile.
         top1: fraction of tokens where both like the same token best.
+        top5: mean fraction of the uncompressed model's five likeliest tokens that are among the program's five.
         tokens: how many tokens were compared.
-        text: where they came from.
+        text: where they came from (``self``: sampled from the uncompressed model).
     """
 
     kl: float
     kl_p99: float
     top1: float
+    top5: float
     tokens: int
     text: str
+
+
+class Differences:
+    """Collects how far two models are apart, some tokens at a time."""
+
+    def __init__(self) -> None:
+        self._kl: list[torch.Tensor] = []
+        self._top1, self._top5 = 0, 0.0
+
+    def add(self, wanted: torch.Tensor, found: torch.Tensor) -> None:
+        """Count tokens by their logits, uncompressed and compressed, float32 [tokens, vocab]."""
+        p, q = F.log_softmax(wanted, dim=-1), F.log_softmax(found, dim=-1)
+        self._kl.append((p.exp() * (p - q)).sum(-1).clamp(min=0))
+        five = min(5, wanted.shape[-1])
+        best, others = p.topk(five).indices, q.topk(five).indices
+        self._top1 += int((p.argmax(-1) == q.argmax(-1)).sum())
+        self._top5 += int((best.unsqueeze(-1) == others.unsqueeze(-2)).sum()) / five
+
+    @property
+    def kl(self) -> torch.Tensor:
+        """Kullback-Leibler divergence of every token so far, nats, float32 [tokens]."""
+        return torch.cat(self._kl)
+
+    def summary(self, text: str) -> Divergence:
+        """What all tokens so far say; ``text`` is where they came from."""
+        kl = self.kl
+        total, p99 = kl.numel(), np.quantile(kl.numpy(), 0.99)
+        top1, top5 = self._top1 / total, self._top5 / total
+        return Divergence(rounded(float(kl.mean())), rounded(float(p99)), rounded(top1), rounded(top5), total, text)
 
 
 @dataclass(frozen=True)
@@ -128,20 +159,11 @@ def sample_text(
 @torch.inference_mode()
 def divergence(reference: ReferenceModel, sample: Sample, recording: Recording, progress: Progress) -> Divergence:
     """Compare what a program said about ``sample`` with the uncompressed model that it was drawn from."""
-    hidden = sample.hidden.flatten(0, 1)
-    kl: list[torch.Tensor] = []
-    same = 0
-    slices = row_slices(len(hidden))
-    for rows in track(progress, "Comparing with the uncompressed model", slices):
-        found = torch.from_numpy(recording.text_logits.read(rows.start, rows.stop - rows.start))
-        p, q = F.log_softmax(reference.logits(hidden[rows]), dim=-1), F.log_softmax(found, dim=-1)
-        kl.append((p.exp() * (p - q)).sum(-1).clamp(min=0))
-        same += int((p.argmax(-1) == q.argmax(-1)).sum())
-    joined = torch.cat(kl)
-    total = joined.numel()
-    return Divergence(
-        rounded(float(joined.mean())), rounded(float(joined.quantile(0.99))), rounded(same / total), total, "self"
-    )
+    hidden, found = sample.hidden.flatten(0, 1), Differences()
+    for rows in track(progress, "Comparing with the uncompressed model", row_slices(len(hidden))):
+        logits = recording.text_logits.read(rows.start, rows.stop - rows.start)
+        found.add(reference.logits(hidden[rows]), torch.from_numpy(logits))
+    return found.summary("self")
 
 
 @torch.inference_mode()
@@ -190,26 +212,45 @@ def parity(reference: ReferenceModel, recording: Recording, progress: Progress) 
 
 
 def text_windows(model: Model, path: Path, windows: int, length: int) -> list[list[int]]:
-    """The first windows of a text file.
-
-    A text with ``<|endoftext|>`` holds documents: each is one window, stripped, behind the tokenizer's prefix, and cut
-    at ``length``. Any other is cut into consecutive windows of ``length`` tokens, without a prefix.
-    """
+    """The first windows of a text file; see :func:`windows_of`."""
     if model.tokenizer is None:
         raise ModelError("this model has no tokenizer, so a text cannot be scored")
+    return windows_of(model.tokenizer, read_text(path), str(path), windows, length)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        ModelError: it cannot be read, or is not UTF-8.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as failure:
         raise ModelError(f"{path}: {failure.strerror}") from None
     except UnicodeDecodeError as failure:
         raise ModelError(f"{path}: not UTF-8 text (byte {failure.start})") from None
+
+
+def windows_of(tokenizer: Tokenizer, text: str, where: str, windows: int, length: int) -> list[list[int]]:
+    """The first windows of a text.
+
+    A text with ``<|endoftext|>`` holds documents: each is one window, stripped, behind the tokenizer's prefix, and cut
+    at ``length``. Any other is cut into consecutive windows of ``length`` tokens, without a prefix.
+
+    Raises:
+        ModelError: the text is shorter than one window, or all its documents are empty.
+    """
     if DOCUMENT_END in text:
         documents = [part.strip() for part in text.split(DOCUMENT_END)]
-        found = [model.tokenizer.encode(part, prefix=True)[:length] for part in documents if part]
-        return [ids for ids in found if len(ids) > 1][:windows]
-    ids = model.tokenizer.encode(text)
+        found = [tokenizer.encode(part, prefix=True)[:length] for part in documents if part]
+        whole = [ids for ids in found if len(ids) > 1][:windows]
+        if not whole:
+            raise ModelError(f"{where}: no document in it has two tokens")
+        return whole
+    ids = tokenizer.encode(text)
     if len(ids) < length:
-        raise ModelError(f"{path}: {len(ids)} tokens are less than one window of {length}")
+        raise ModelError(f"{where}: {len(ids)} tokens are less than one window of {length}")
     return [ids[at : at + length] for at in range(0, len(ids) - length + 1, length)][:windows]
 
 

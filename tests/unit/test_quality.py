@@ -1,0 +1,498 @@
+"""Quality: known figures on constructed logits, a model against itself, against its bundle, and every refusal."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import edgesdk
+from edgesdk.compress.base import Setting
+from edgesdk.compress.quality import Differences
+from edgesdk.compress.recipe import open_recipe
+from edgesdk.errors import BundleError, EdgeError, ModelError, QualityError
+from edgesdk.model.reference import ReferenceModel
+from edgesdk.progress import SILENT
+from edgesdk.quality import Gates, QualityReport, enforce
+from edgesdk.quality import answers as answers_module
+from edgesdk.quality.choices import read_choices
+from edgesdk.quality.texts import perplexity
+
+from ..conftest import edgesdk_process, make_checkpoint
+
+WORDS = "The quick brown fox jumps over the lazy dog; 12 x 12 = 144. "
+ARC = {"question": "Which is wet?", "choices": {"text": ["water", "sand"], "label": ["A", "B"]}, "answerKey": "A"}
+HELLASWAG = {"ctx_a": "A man sits on a roof.", "ctx_b": "he", "endings": ["sings.", "eats it."], "label": "1"}
+PIQA = {"goal": "Open a jar", "sol1": "twist the lid", "sol2": "eat the jar", "label": 0}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny matrices gain nothing from threads, and lose much where others use the processor."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def text(tmp_path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(WORDS * 12, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def compressed(checkpoint, tmp_path_factory) -> edgesdk.Model:
+    folder = tmp_path_factory.mktemp("scratch")
+    return open_recipe("w4g32")(edgesdk.open_model(checkpoint), Setting(folder, SILENT))[0]
+
+
+@pytest.fixture(scope="module")
+def report(checkpoint, compressed, tmp_path_factory) -> QualityReport:
+    """The tiny model against its 4-bit weights."""
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text(WORDS * 12, encoding="utf-8")
+    return edgesdk.compare_quality(checkpoint, compressed, eval_text=path, eval_windows=3, window=64, samples=1)
+
+
+def changed(checkpoint: Path, folder: Path, change) -> Path:
+    """A copy of the tiny model with other tensors."""
+    shutil.copytree(checkpoint, folder)
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+def logits(*rows: list[float]) -> torch.Tensor:
+    return torch.tensor(rows).log()
+
+
+def test_divergence_and_agreement_of_constructed_logits() -> None:
+    differences = Differences()
+    a = logits([0.40, 0.20, 0.15, 0.10, 0.08, 0.05, 0.02], [0.40, 0.20, 0.15, 0.10, 0.08, 0.05, 0.02])
+    b = logits([0.40, 0.20, 0.15, 0.10, 0.08, 0.05, 0.02], [0.02, 0.40, 0.15, 0.10, 0.08, 0.05, 0.20])
+    differences.add(a[:1] + 7, b[:1])  # a constant on all logits changes nothing
+    differences.add(a[1:], b[1:])
+    kl = 0.4 * math.log(0.4 / 0.02) + 0.2 * math.log(0.2 / 0.4) + 0.02 * math.log(0.02 / 0.2)
+    assert differences.kl.tolist() == pytest.approx([0, kl], abs=1e-6)
+    found = differences.summary("made up")
+    assert found.kl == pytest.approx(kl / 2, rel=1e-3)
+    assert found.kl_p99 == pytest.approx(0.99 * kl, rel=1e-3)
+    assert (found.top1, found.top5, found.tokens) == (0.5, 0.9, 2)
+
+
+def test_perplexity_of_a_uniform_model_is_its_vocabulary(checkpoint, tmp_path, text) -> None:
+    uniform = changed(checkpoint, tmp_path / "m", lambda tensors: tensors["model.embed_tokens.weight"].zero_())
+    found = edgesdk.compare_quality(uniform, uniform, eval_text=text, window=50, samples=0)
+    vocab = edgesdk.open_model(uniform).spec.vocab
+    assert found.perplexity.summary.before == found.perplexity.summary.after == vocab
+    assert set(found.perplexity.before) == {vocab}
+    assert perplexity([2 * math.log(9)], [[1, 2, 3]]) == 9
+    assert perplexity([1e6], [[1, 2]]) == math.inf
+
+
+def test_a_model_against_itself_has_lost_nothing(checkpoint, text) -> None:
+    found = edgesdk.compare_quality(checkpoint, checkpoint, eval_text=text, window=64, samples=2)
+    for each in (found.own_text, found.eval_text):
+        assert set(each.kl) == {0}
+        assert (each.summary.kl, each.summary.kl_p99, each.summary.top1, each.summary.top5) == (0, 0, 1, 1)
+    assert found.perplexity.summary.increase == 0
+    assert [(each.output, each.alone) for each in found.layers] == [(0, 0), (0, 0)]
+    assert [pair.first_divergence for pair in found.answers] == [None, None]
+    enforce(found, Gates(max_kl=0, max_ppl_increase=0, min_top1=1))
+
+
+def test_layers_show_where_the_error_arises(checkpoint, tmp_path) -> None:
+    def change(tensors) -> None:
+        tensors["model.layers.1.mlp.down_proj.weight"] *= 1.5
+
+    found = edgesdk.compare_quality(checkpoint, changed(checkpoint, tmp_path / "m", change), samples=0)
+    first, second = found.layers
+    assert (first.output, first.alone) == (0, 0)
+    assert second.output == second.alone > 0
+
+    def change_first(tensors) -> None:
+        tensors["model.layers.0.mlp.down_proj.weight"] *= 1.5
+
+    found = edgesdk.compare_quality(checkpoint, changed(checkpoint, tmp_path / "n", change_first), samples=0)
+    first, second = found.layers
+    assert first.output == first.alone > 0
+    assert second.output > second.alone == 0
+
+
+def test_the_error_of_a_layer_is_the_one_in_its_definition(checkpoint, compressed, report) -> None:
+    """Against hidden states that the reference model gives without a final norm."""
+    from edgesdk.compress.quality import sample_text
+
+    model = edgesdk.open_model(checkpoint)
+    ids = sample_text(ReferenceModel(model), SILENT).ids
+    outputs = []
+    with torch.inference_mode():
+        for each in (model, compressed):
+            reference = ReferenceModel(each)
+            (state,) = reference.through(reference.layer(0), reference.embed([ids]))
+            outputs.append(state.double())
+    wanted = ((outputs[1] - outputs[0]).square().sum(-1) / outputs[0].square().sum(-1)).mean()
+    assert report.layers[0].output == pytest.approx(float(wanted), rel=1e-3)
+
+
+def test_a_compressed_model_has_lost_something(report) -> None:
+    assert 0 < report.own_text.summary.kl < report.own_text.summary.kl_p99
+    assert len(report.own_text.kl) == 640
+    assert len(report.eval_text.kl) == 3 * 64
+    assert report.perplexity.summary.windows == len(report.perplexity.after) == 3
+    assert report.perplexity.summary.before != report.perplexity.summary.after
+    assert all(each.output > 0 for each in report.layers)
+    assert report.tasks is None
+    assert report.tasks_reason == "no --tasks were given"
+
+
+@pytest.mark.parametrize(
+    ("gates", "message"),
+    [
+        (Gates(max_kl=1e-6), r"KL divergence on A's own text is 0\.\d+, over the limit of 1e-06; .*evaluation text"),
+        (Gates(min_top1=1), r"same best token on A's own text is \d+\.\d%, under the limit of 100\.0%"),
+        (Gates(max_ppl_increase=-99), r"perplexity rises from .* over the limit of -99 %"),
+    ],
+)
+def test_a_limit_that_is_not_met_is_an_error_with_the_figure(report, gates, message) -> None:
+    enforce(report, Gates())
+    with pytest.raises(QualityError, match=message):
+        enforce(report, gates)
+
+
+def test_limits_that_make_no_sense_are_refused(checkpoint, report) -> None:
+    with pytest.raises(EdgeError, match="no fraction"):
+        Gates(min_top1=90)
+    without = edgesdk.compare_quality(checkpoint, checkpoint, samples=0)
+    assert without.perplexity is None
+    with pytest.raises(EdgeError, match="needs a text"):
+        enforce(without, Gates(max_ppl_increase=5))
+
+
+def test_a_bundle_runs_in_its_runtime_and_says_what_its_manifest_says(checkpoint, bundle) -> None:
+    found = edgesdk.compare_quality(checkpoint, bundle, samples=1)
+    with edgesdk.open_bundle(bundle) as opened:
+        record = opened.manifest.quality.divergence
+    assert found.b.kind == "bundle"
+    assert found.b.runtime.startswith("onnxruntime ")
+    assert found.own_text.summary.kl == pytest.approx(record["kl"], rel=2e-3)
+    assert found.own_text.summary.top5 == pytest.approx(record["top5"], abs=0.01)
+    assert found.layers is None
+    assert "does not show what comes out of its layers" in found.layers_reason
+
+
+def test_a_bundle_may_be_the_reference(checkpoint, bundle, tmp_path) -> None:
+    out = tmp_path / "float.zip"
+    edgesdk.export(checkpoint, "linux-x86_64", out, recipe="none", context=64, checks=edgesdk.Checks(skip=True))
+    same = edgesdk.compare_quality(out, checkpoint, samples=1)
+    assert same.own_text.summary.kl < 1e-6
+    assert same.own_text.summary.top1 > 0.99
+    assert same.answers[0].first_divergence is None
+    other = edgesdk.compare_quality(out, bundle, samples=0)
+    assert other.own_text.summary.kl > 1e-3
+
+
+def test_the_index_of_the_first_token_that_differs() -> None:
+    part = answers_module._part
+    assert part([1, 2, 3], [1, 2, 3]) is None
+    assert part([], []) is None
+    assert part([1, 2, 3], [1, 9, 3]) == 1
+    assert part([1, 2], [1, 2, 3]) == 2
+    assert part([], [4]) == 0
+
+
+def test_a_model_too_large_to_stay_gives_the_same_answers(checkpoint, monkeypatch) -> None:
+    prompts = ["Hello", "A longer question, with more tokens?"]
+    resident = edgesdk.compare_quality(checkpoint, checkpoint, prompts=prompts)
+    monkeypatch.setattr("edgesdk.quality.sides.may_stay", lambda model: False)
+    streamed = edgesdk.compare_quality(checkpoint, checkpoint, prompts=prompts)
+    assert resident.answers == streamed.answers
+    assert [pair.tokens_a for pair in streamed.answers] == [48, 48]
+    assert resident.own_text == streamed.own_text
+
+
+def retokenized(checkpoint: Path, folder: Path, change) -> Path:
+    shutil.copytree(checkpoint, folder)
+    data = json.loads((folder / "tokenizer.json").read_text())
+    change(data)
+    (folder / "tokenizer.json").write_text(json.dumps(data))
+    return folder
+
+
+def test_tokenizers_that_part_are_one_error_with_text_and_position(checkpoint, tmp_path, text) -> None:
+    def swap(data) -> None:
+        vocab = data["model"]["vocab"]
+        vocab["w"], vocab["q"] = vocab["q"], vocab["w"]
+
+    other = retokenized(checkpoint, tmp_path / "m", swap)
+    with pytest.raises(ModelError, match=r"part in the text 'Hello world' at token 6: \d+ against \d+") as failure:
+        edgesdk.compare_quality(checkpoint, other)
+    assert "tokens cannot be compared" in failure.value.hint
+
+    def forget(data) -> None:
+        data["added_tokens"] = [token for token in data["added_tokens"] if token["content"] != "<pad>"]
+
+    other = retokenized(checkpoint, tmp_path / "n", forget)
+    with pytest.raises(ModelError, match=r"part in the special token '<pad>' at token 1"):
+        edgesdk.compare_quality(checkpoint, other)
+
+    def swap_rare(data) -> None:
+        vocab = data["model"]["vocab"]
+        vocab["\u0110"], vocab["\u0111"] = vocab["\u0111"], vocab["\u0110"]  # bytes 16 and 17
+
+    text.write_text(WORDS * 12 + "\x10", encoding="utf-8")
+    other = retokenized(checkpoint, tmp_path / "o", swap_rare)
+    edgesdk.compare_quality(checkpoint, other, samples=0)
+    with pytest.raises(ModelError, match=r"part in the evaluation text .*text\.txt at token \d+"):
+        edgesdk.compare_quality(checkpoint, other, eval_text=text)
+
+
+def test_vocabularies_of_different_sizes_are_one_error(checkpoint, tmp_path) -> None:
+    other = make_checkpoint(tmp_path / "m", vocab_size=300)
+    with pytest.raises(ModelError, match=r"vocabulary of 260 tokens, .* one of 300"):
+        edgesdk.compare_quality(checkpoint, other)
+
+
+def test_models_of_different_depth_have_no_layers_to_compare(checkpoint, tmp_path) -> None:
+    other = make_checkpoint(tmp_path / "m", num_hidden_layers=3)
+    found = edgesdk.compare_quality(checkpoint, other, samples=0)
+    assert found.layers is None
+    assert found.layers_reason == "2 layers against 3"
+
+
+@pytest.mark.parametrize("prepare", ["missing", "bytes", "short", "documents"])
+def test_bad_texts_are_one_error(checkpoint, text, prepare) -> None:
+    if prepare == "missing":
+        text.unlink()
+    elif prepare == "bytes":
+        text.write_bytes(b"fine until \xff here")
+    elif prepare == "documents":
+        text.write_text("<|endoftext|>\n<|endoftext|>")
+    else:
+        text.write_text("too short")
+    messages = {
+        "missing": "No such file",
+        "bytes": r"not UTF-8 text \(byte 11\)",
+        "short": "9 tokens are less than one window of 512",
+        "documents": "no document in it has two tokens",
+    }
+    with pytest.raises(ModelError, match=messages[prepare]):
+        edgesdk.compare_quality(checkpoint, checkpoint, eval_text=text)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"samples": 99}, "built-in prompts"),
+        ({"window": 1}, "two tokens or more"),
+        ({"window": 5000}, "windows of 5000 tokens exceed the context of 1024"),
+        ({"prompts": ["x" * 3000]}, r"tokens, in a context of 1024"),
+        ({"tasks": ["nowhere.jsonl"]}, "nowhere.jsonl: No such file"),
+    ],
+)
+def test_bad_options_are_one_error(checkpoint, text, options, message) -> None:
+    with pytest.raises(EdgeError, match=message):
+        edgesdk.compare_quality(checkpoint, checkpoint, eval_text=text, **options)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_logits_that_are_not_finite_are_refused_with_the_name(checkpoint, tmp_path, order) -> None:
+    def overflow(tensors) -> None:
+        tensors["model.layers.1.mlp.down_proj.weight"] *= 1e30
+        tensors["model.layers.1.mlp.up_proj.weight"] *= 1e30
+
+    pair = [checkpoint, changed(checkpoint, tmp_path / "broken", overflow)][::order]
+    with pytest.raises(QualityError, match=r"logits of .*broken are NaN or infinite"):
+        edgesdk.compare_quality(*pair, samples=0)
+
+
+def test_a_damaged_bundle_and_one_that_cannot_run_are_one_error(checkpoint, bundle, tmp_path, monkeypatch) -> None:
+    copy = tmp_path / "b"
+    shutil.copytree(bundle, copy)
+    (copy / "model.onnx").write_bytes(b"")
+    with pytest.raises(BundleError, match="the manifest says"):
+        edgesdk.compare_quality(checkpoint, copy)
+    (copy / "manifest.json").write_text("{")
+    with pytest.raises(BundleError, match="not valid JSON"):
+        edgesdk.compare_quality(checkpoint, copy)
+
+    def refuse(*arguments: object) -> None:
+        raise BundleError("no such backend")
+
+    monkeypatch.setattr("edgesdk.quality.sides.open_session", refuse)
+    with pytest.raises(EdgeError, match=r"cannot run here: no such backend"):
+        edgesdk.compare_quality(checkpoint, bundle)
+
+
+def test_a_figure_is_written_whole_and_again_the_same(report, tmp_path) -> None:
+    pytest.importorskip("matplotlib", reason="the extra 'quality' is not installed")
+    from edgesdk.quality.plot import draw
+
+    for name, start in (("p.png", b"\x89PNG"), ("p.svg", b"<?xml")):
+        draw(report, tmp_path / name)
+        first = (tmp_path / name).read_bytes()
+        assert first.startswith(start)
+        draw(report, tmp_path / name)
+        assert (tmp_path / name).read_bytes() == first
+    svg = (tmp_path / "p.svg").read_text()
+    assert svg.count('id="axes_') == 3
+    with pytest.raises(EdgeError, match=r"written as \.png or \.svg"):
+        draw(report, tmp_path / "p.jpg")
+    with pytest.raises(EdgeError, match="no such folder"):
+        draw(report, tmp_path / "nowhere" / "p.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.png", "p.svg"]
+
+
+def test_the_command_prints_and_then_fails_at_its_limit(checkpoint, bundle, tmp_path) -> None:
+    arguments = ["quality", checkpoint, bundle, "--samples", 0]
+    done = edgesdk_process(*arguments, "--max-kl", 1e-6, TMPDIR=str(tmp_path))
+    assert done.returncode == 1
+    assert "same best token" in done.stdout
+    assert "layers      not compared" in done.stdout
+    assert "Error: the mean KL divergence on A's own text" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.glob("edgesdk*")) == []  # no logits left
+    done = edgesdk_process(*arguments, "--json", "--max-kl", 100)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["own_text"]["summary"]["tokens"] == len(found["own_text"]["kl"]) == 640
+    assert found["perplexity"] is None
+    assert found["eval_text_reason"] == "no --eval-text was given"
+    done = edgesdk_process(*arguments, "--max-ppl-increase", 3)
+    assert done.returncode == 1
+    assert "needs a text" in done.stderr
+
+
+def test_files_of_questions_are_told_by_their_fields(tmp_path) -> None:
+    path = tmp_path / "q.jsonl"
+    ctx = {"ctx": "A man sits. he", "endings": ["sings.", "eats."], "label": 0, "ind": 4}
+    for form, record in (("arc", ARC), ("hellaswag", HELLASWAG), ("hellaswag", ctx), ("piqa", PIQA)):
+        path.write_text(json.dumps(record) + "\n\n" + json.dumps(record))
+        found = read_choices(path)
+        assert (found.name, found.form, len(found.questions)) == ("q", form, 2)
+    assert found.questions[0] == PIQA
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ("{", "line 2: not valid JSON"),
+        ([1], r"a question of no format known here \(no object\)"),
+        ({"goal": "x"}, r"no format known here \(goal\)"),
+        (PIQA | {"label": 2}, "'label' must be 0 to 1, found 2"),
+        (PIQA | {"label": True}, "'label' must be 0 to 1"),
+        (PIQA | {"sol1": ""}, "'sol1' must be a text"),
+        (HELLASWAG, "hellaswag after piqa"),
+        (ARC | {"answerKey": "E"}, "hellaswag|arc after piqa"),
+    ],
+)
+def test_bad_questions_name_file_and_line(tmp_path, record, message) -> None:
+    path = tmp_path / "q.jsonl"
+    line = record if isinstance(record, str) else json.dumps(record)
+    path.write_text(json.dumps(PIQA) + "\n" + line)
+    with pytest.raises(EdgeError, match=message):
+        read_choices(path)
+
+
+def test_an_answer_key_must_be_a_label(tmp_path) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text(json.dumps(ARC | {"answerKey": "E"}))
+    with pytest.raises(EdgeError, match="answerKey 'E' is not one of A, B"):
+        read_choices(path)
+    path.write_text("\n")
+    with pytest.raises(EdgeError, match="no question in it"):
+        read_choices(path)
+
+
+def test_choice_tasks_name_the_extra_where_it_is_missing(checkpoint, tmp_path) -> None:
+    try:
+        import lm_eval  # noqa: F401
+    except ModuleNotFoundError:
+        path = tmp_path / "q.jsonl"
+        path.write_text(json.dumps(PIQA))
+        with pytest.raises(EdgeError, match="'lm_eval', which is not installed") as failure:
+            edgesdk.compare_quality(checkpoint, checkpoint, tasks=[path])
+        assert failure.value.hint == "pip install 'edgesdk[lm-eval]'"
+    else:
+        pytest.skip("lm-eval is installed here")
+
+
+def likelihood(model: edgesdk.Model, context: str, continuation: str) -> float:
+    """Log likelihood of a continuation, nats, from one pass over the whole text."""
+    ids = model.tokenizer.encode(context + continuation)
+    start = len(model.tokenizer.encode(context))
+    reference = ReferenceModel(model)
+    rows = torch.log_softmax(reference.logits(reference.hidden([torch.tensor([ids])])[0][0]).double(), -1)
+    return sum(float(rows[at - 1, ids[at]]) for at in range(start, len(ids)))
+
+
+@pytest.mark.filterwarnings("ignore")  # of the harness and its libraries
+def test_choice_tasks_through_the_harness(checkpoint, bundle, compressed, tmp_path) -> None:
+    """Accuracy is that of likelihoods computed here on the harness's published prompts."""
+    pytest.importorskip("lm_eval", reason="the extra 'lm-eval' is not installed")
+    model = edgesdk.open_model(checkpoint)
+    nouns = ["jar", "door", "bottle of milk", "very heavy box", "tin", "letter"]
+    piqa = [PIQA | {"goal": f"Open a {noun}", "label": index % 2} for index, noun in enumerate(nouns)]
+    arc = [ARC | {"question": f"Which goes with a {noun}?"} for noun in nouns]
+    hellaswag = [
+        HELLASWAG | {"ctx_a": f"A man sits on a {noun}.", "label": index % 2} for index, noun in enumerate(nouns)
+    ]
+    files = []
+    for name, records in (("arc", arc), ("hellaswag", hellaswag), ("piqa", piqa)):
+        files.append(tmp_path / f"my_{name}.jsonl")
+        files[-1].write_text("".join(json.dumps(record) + "\n" for record in records))
+
+    def right(side: edgesdk.Model, context: str, choices: list[str], label: int) -> tuple[bool, bool]:
+        found = [likelihood(side, context, f" {choice}") for choice in choices]
+        norm = [value / len(choice) for value, choice in zip(found, choices, strict=True)]
+        return found.index(max(found)) == label, norm.index(max(norm)) == label
+
+    def expected(side: edgesdk.Model) -> dict[str, list[tuple[bool, bool]]]:
+        return {
+            "arc": [right(side, f"Question: {each['question']}\nAnswer:", each["choices"]["text"], 0) for each in arc],
+            "hellaswag": [right(side, f"{e['ctx_a']} He", e["endings"], e["label"]) for e in hellaswag],
+            "piqa": [right(side, f"Question: {e['goal']}\nAnswer:", [e["sol1"], e["sol2"]], e["label"]) for e in piqa],
+        }
+
+    found = edgesdk.compare_quality(checkpoint, compressed, tasks=files, samples=0)
+    assert [(task.name, task.form, task.questions, task.cut) for task in found.tasks] == [
+        (f"my_{form}", form, 6, 0) for form in ("arc", "hellaswag", "piqa")
+    ]
+    before, after = expected(model), expected(compressed)
+    assert len({row for rows in before.values() for row in rows}) > 1  # not all right, not all wrong
+    for task in found.tasks:
+        for side, rows in ((task.a, before[task.form]), (task.b, after[task.form])):
+            acc = [each[0] for each in rows]
+            assert side.acc == pytest.approx(sum(acc) / 6, rel=1e-3)
+            assert side.acc_norm == pytest.approx(sum(each[1] for each in rows) / 6, rel=1e-3)
+            assert side.acc_stderr == pytest.approx(math.sqrt(side.acc * (1 - side.acc) / 5), rel=1e-3)
+        assert task.difference.acc == pytest.approx(task.b.acc - task.a.acc, abs=1e-3)
+        assert task.only_b - task.only_a == round(6 * task.difference.acc)
+
+    run = edgesdk.compare_quality(bundle, checkpoint, tasks=files[2:], samples=0)
+    assert run.tasks[0].b == found.tasks[2].a
+    files[2].write_text(json.dumps(PIQA))
+    single = edgesdk.compare_quality(checkpoint, checkpoint, tasks=files[2:], samples=0).tasks[0]
+    assert single.a.acc_stderr is None
+    assert (single.difference.acc, single.only_a, single.only_b) == (0, 0, 0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_questions_longer_than_the_context_are_counted(checkpoint, tmp_path) -> None:
+    pytest.importorskip("lm_eval", reason="the extra 'lm-eval' is not installed")
+    path = tmp_path / "q.jsonl"
+    path.write_text(json.dumps(PIQA | {"goal": "open " * 300}) + "\n" + json.dumps(PIQA))
+    (task,) = edgesdk.compare_quality(checkpoint, checkpoint, tasks=[path], samples=0).tasks
+    assert (task.questions, task.cut) == (2, 4)  # two choices of one question, on both sides
+    path.write_text(json.dumps(PIQA | {"sol1": "twist " * 300}))
+    with pytest.raises(EdgeError, match="does not fit the context of 1024"):
+        edgesdk.compare_quality(checkpoint, checkpoint, tasks=[path], samples=0)
