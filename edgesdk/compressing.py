@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .compress.allocation import allocate, parse_size
+from .compress.allocation import allocate, chosen_size
 from .compress.base import PORTABLE, Limits, Setting
 from .compress.calibration import Calibration
 from .compress.recipe import Recipe, choose_recipe, open_recipe
@@ -54,7 +54,8 @@ def compress(
         recipe: a decodable name, a TOML file, or a recipe; default: ``w4g32``.
         target: a device class whose kernels decide what the weights may look like, and whose program ``size`` means;
             default: what every target holds, and the size of the checkpoint's weights.
-        size: most bytes (``90MB``) or bits per weight (``4.5bpw``); bits are then chosen for every matrix.
+        size: most bytes (``90MB``) or bits per weight (``4.5bpw``); bits are then chosen for every matrix. Default:
+            the recipe's, if it names one.
         calibration: text for passes that look at activations; default: the model's own.
         resume: go on with a run of the same arguments that was interrupted; the result has the same bytes.
         progress: told of every stage.
@@ -69,7 +70,7 @@ def compress(
     wanted = open_recipe(recipe) if isinstance(recipe, str) else recipe
     opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
     chosen = choose_recipe(opened, wanted)
-    most = None if size is None else parse_size(size, opened.spec.parameters)
+    most = chosen_size(chosen, size, opened.spec.parameters)
     _refuse(out, opened)
     limits, size_of = _aim(described, opened, chosen)
     with _work(out, _plan(opened, chosen, limits, most, calibration), resume) as scratch:

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, cast
 from . import bundle as bundles
 from . import estimate
 from .bundle import manifest as records
+from .compress.allocation import allocate, chosen_size
 from .compress.base import Setting
+from .compress.calibration import Calibration
 from .compress.recipe import Recipe, choose_recipe, open_recipe
+from .compress.stored import AsStored
 from .converter import CONVERTERS, MemoryPlan, Program, ProgramOptions
 from .errors import EdgeError, MissingExtraError, QualityError
 from .files import folder_beside, replacing_folder
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from .session import Session
 
 _SKIPPED = "skipped with --skip-checks"
+_COMPRESSED = "the checkpoint was compressed before: compare with the original (edgesdk quality ORIGINAL BUNDLE)"
 _NO_ROOM = "the context has no room for a prompt and 64 tokens of answer"
 _LEAST_AGREEMENT = 0.5  # of greedy tokens; int8 activations stay above 0.9, a wrong graph is near 0
 
@@ -86,6 +90,8 @@ def export(
     float_type: FloatType | None = None,
     memory_mb: int | None = None,
     delegate: str | None = None,
+    size: str | None = None,
+    calibration: Calibration | None = None,
     checks: Checks | None = None,
     progress: Progress = SILENT,
 ) -> bundles.Manifest:
@@ -100,6 +106,9 @@ def export(
         float_type: ``float32`` or ``float16``; default: the target's.
         memory_mb: memory of the concrete device, when it differs from the target's.
         delegate: the hardware path, one of the target's; default: its first.
+        size: most bytes of the program (``90MB``) or bits per weight (``4.5bpw``); bits are then chosen for every
+            matrix. Default: the recipe's, if it names one.
+        calibration: text for passes that look at activations; default: the model's own.
         checks: what to measure and which limits to enforce.
         progress: told of every stage.
 
@@ -115,18 +124,34 @@ def export(
     _require_torch(described.converter)
     opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
     chosen = choose_recipe(opened, wanted)
+    most = chosen_size(chosen, size, opened.spec.parameters)
+    if opened.compression is not None and checks.max_kl is not None:
+        raise EdgeError(
+            "--max-kl compares with the uncompressed model, which a compressed checkpoint does not hold",
+            hint="edgesdk quality ORIGINAL BUNDLE --max-kl ... after the export",
+        )
     options = program_options(opened, described, chosen, context, float_type, delegate)
     spec = chosen.spec(opened.spec)
     converter.check(spec, chosen, options, described)
     if opened.tokenizer is not None:
         refuse_tokenizer(opened.tokenizer, described)
     plan = converter.plan(spec, chosen, options)
-    estimate.refuse_unfit(spec, plan, options, described, memory_mb)
-    warnings = warnings_of(opened, plan, described)
+    if most is None:
+        estimate.refuse_unfit(spec, plan, options, described, memory_mb)
+    warnings = [*warnings_of(opened, plan, described), *_notes_of(opened)]
     for warning in warnings:
         progress.note(warning)
     with _staging(out) as (folder, scratch):
-        compressed, reports = chosen(opened, Setting(scratch, progress, converter.limits(options.delegate)))
+        limits = converter.limits(options.delegate)
+        setting = Setting(scratch, progress, limits, calibration or Calibration())
+        if most is not None:
+            chosen, note = allocate(
+                chosen, opened, most, lambda recipe: converter.plan(spec, recipe, options).program, setting
+            )
+            plan = converter.plan(spec, chosen, options)
+            estimate.refuse_unfit(spec, plan, options, described, memory_mb)
+            warnings.append(note)
+        compressed, reports = chosen(opened, setting)
         program = converter.convert(compressed, options, folder, progress)
         notes = [*warnings, *(note for report in reports for note in report.notes)]
         write_texts(opened, folder)
@@ -173,11 +198,16 @@ def _require_torch(extra: str) -> None:
         raise MissingExtraError("torch", extra) from None
 
 
+def _notes_of(model: Model) -> list[str]:
+    """What the compression of a checkpoint said of it."""
+    return [note for report in (model.compression.reports if model.compression else ()) for note in report["notes"]]
+
+
 def _not_smaller(model: Model, folder: Path, program: Program) -> str | None:
     before = model.origin.bytes
     files = (path for path in folder.rglob("*") if path.is_file())
     after = sum(path.stat().st_size for path in files if path.relative_to(folder).parts[0] not in program.made_from_it)
-    if not before or after < before:
+    if not before or after < before or model.compression is not None:
         return None
     return f"the bundle ({estimate.megabytes(after)}) is not smaller than the checkpoint ({estimate.megabytes(before)})"
 
@@ -205,7 +235,9 @@ def _measure(
     sample = quality.sample_text(reference, progress, length=min(quality.LENGTH, options.context))
     reference.release()
     recording = record(open_session(), sample.texts, windows, scratch, progress)
-    apart = quality.divergence(reference, sample, recording, progress)
+    apart = None
+    if original.compression is None:
+        apart = quality.divergence(reference, sample, recording, progress)
     reference.release()
     perplexity = None
     if text is not None:
@@ -261,6 +293,7 @@ def _manifest(
     special = model.tokenizer.special if model.tokenizer else None
     template = model.tokenizer is not None and model.tokenizer.chat_template is not None
     runtime = program.runtime or target.runtime
+    done, kept = model.compression, all(isinstance(step, AsStored) for step in recipe.passes)
     return bundles.Manifest(
         schema=bundles.SCHEMA,
         model=records.ModelIdentity(
@@ -274,8 +307,8 @@ def _manifest(
         recipe=records.RecipeRecord(
             recipe.name,
             options.activations,
-            tuple(recipe.describe()),
-            tuple(dump(report) for report in reports),
+            done.passes if done and kept else tuple(recipe.describe()),
+            done.reports if done and kept else tuple(dump(report) for report in reports),
             options.kv_bits,
         ),
         target=records.TargetRecord(target.name, target.os, target.architecture, target.page_size),
@@ -294,7 +327,7 @@ def _manifest(
         ),
         quality=records.QualityRecord(
             dump(measured.divergence),
-            None if measured.divergence else reason,
+            None if measured.divergence else reason or _COMPRESSED,
             dump(measured.perplexity),
             None if measured.perplexity else reason or "no --eval-text was given",
         ),

@@ -13,6 +13,7 @@ from ..errors import EdgeError
 
 #: Command name to the first line of its help, so that ``edgesdk --help`` imports no command.
 COMMANDS = {
+    "compress": "Compress MODEL into a checkpoint that every export takes.",
     "doctor": "Run a tiny model through every converter installed, and say what is missing.",
     "export": "Compress MODEL, convert it for a target, verify it, and write a bundle.",
     "fit": "Say which microcontroller boards hold MODEL, and with how much context.",

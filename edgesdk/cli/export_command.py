@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .compression_options import calibration_of, calibration_options
 from .terminal import TerminalProgress, json_option, print_json, print_table
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     "--memory", "memory_mb", type=click.IntRange(min=1), help="Memory of your device in MB.  [default: target's]"
 )
 @click.option("--delegate", help="Hardware path (edgesdk targets NAME).  [default: target's]")
+@calibration_options
 @click.option("--eval-text", type=click.Path(path_type=Path), help="Text file to measure perplexity on.")
 @click.option(
     "--eval-windows",
@@ -58,6 +60,11 @@ def command(
     float_type: FloatType | None,
     memory_mb: int | None,
     delegate: str | None,
+    size: str | None,
+    calibration: str,
+    sequences: int,
+    length: int,
+    seed: int,
     eval_text: Path | None,
     eval_windows: int,
     max_kl: float | None,
@@ -67,8 +74,8 @@ def command(
 ) -> None:
     """Compress MODEL, convert it for a target, verify it, and write a bundle.
 
-    MODEL is a Hugging Face folder, a .gguf or llama2.c .bin file, a name from the catalogue (edgesdk models), or a hub
-    id org/name.
+    MODEL is a Hugging Face folder, a compressed checkpoint (edgesdk compress), a .gguf or llama2.c .bin file, a name
+    from the catalogue (edgesdk models), or a hub id org/name.
     """
     from ..exporting import Checks, export
 
@@ -81,6 +88,8 @@ def command(
         float_type=float_type,
         memory_mb=memory_mb,
         delegate=delegate,
+        size=size,
+        calibration=calibration_of(calibration, sequences, length, seed),
         checks=Checks(eval_text, eval_windows, max_kl, max_ppl_increase, skip_checks),
         progress=TerminalProgress(),
     )

@@ -67,6 +67,19 @@ def parse_size(text: str, parameters: int) -> int:
     return int(number * parameters / 8) if unit == "bpw" else int(number * _UNITS[unit])
 
 
+def chosen_size(recipe: Recipe, size: str | None, parameters: int) -> int | None:
+    """Bytes that the user asked for, or else the recipe, or None.
+
+    Raises:
+        RecipeError: the size cannot be read, or the recipe has no pass whose bits could be chosen.
+    """
+    text = size or recipe.size
+    if text is None:
+        return None
+    rounding_step(recipe)
+    return parse_size(text, parameters)
+
+
 def allocate(
     recipe: Recipe, model: Model, size: int, size_of: Callable[[Recipe], int], setting: Setting
 ) -> tuple[Recipe, str]:

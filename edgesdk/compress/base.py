@@ -111,6 +111,8 @@ class Setting:
         limits: what the target's kernels cannot hold.
         calibration: text for passes that look at activations.
         original: the model before the first pass, or None where there was none.
+        unrounded: the model as the first rounding pass got it, or None before that: the same function as the original,
+            perhaps in other coordinates.
     """
 
     scratch: Path
@@ -118,6 +120,7 @@ class Setting:
     limits: Limits = Limits()
     calibration: Calibration = field(default_factory=Calibration)
     original: Model | None = None
+    unrounded: Model | None = None
 
     def tokens(self, model: Model) -> torch.Tensor:
         """Calibration tokens, int64 [sequences, length]; made once for all passes of a recipe.
@@ -190,8 +193,14 @@ PASSES: Registry[type[Pass]] = Registry(
     "pass",
     "edgesdk.passes",
     {
+        "awq": "edgesdk.compress.awq:Awq",
         "gptq": "edgesdk.compress.gptq:Gptq",
+        "hqq": "edgesdk.compress.hqq:Hqq",
+        "qat": "edgesdk.compress.distill:Distillation",
+        "reconstruction": "edgesdk.compress.reconstruct:Reconstruction",
+        "rotation": "edgesdk.compress.rotation:Rotation",
         "rtn": "edgesdk.compress.rtn:RoundToNearest",
+        "smoothquant": "edgesdk.compress.smoothquant:SmoothQuant",
         "stored": "edgesdk.compress.stored:AsStored",
     },
 )

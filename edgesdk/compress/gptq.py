@@ -18,6 +18,7 @@ from ..model.tensors import QuantizedTensor
 from ..model.weights import dense
 from ..progress import track
 from .base import WHOLE, PassResult, Setting
+from .layerwise import Inputs, batches, observe
 from .rtn import RoundToNearest, Tally, search_scales
 from .spool import Spool
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from ..model import Model
 
 _BLOCK = 128  # columns between two updates of all that follow
-_BATCH = 8  # sequences of one forward pass
-_SAME_INPUT = {"k": "q", "v": "q", "up": "gate"}
 
 
 @dataclass(frozen=True)
@@ -63,18 +62,18 @@ class Gptq(RoundToNearest):
         """Layer by layer; each sees the states that the rounded layers before it give."""
         from ..model.reference import ReferenceModel
 
-        ids = setting.tokens(model)
         original = ReferenceModel(model, resident=False)
         rounded = ReferenceModel(model.with_weights(tally.spool), resident=False)
-        states = original.embed([ids[at : at + _BATCH] for at in range(0, len(ids), _BATCH)])
+        states = original.embed(batches(setting.tokens(model)))
+        original.release()
         for index in track(setting.progress, "Rounding layers (GPTQ)", range(len(model.spec.layers))):
-            hessians = _Hessians()
-            layer = original.layer(index)
-            layer.observe = hessians
-            original.through(layer, states)
-            for name in model.spec.layer_tensors(index):
-                if is_linear(name):
-                    self._solve(model, name, hessians.of(name), setting, tally)
+            names = [name for name in model.spec.layer_tensors(index) if is_linear(name) and self.grid(name)]
+            left = [name for name in names if not tally.resumed(name)]
+            if left:
+                inputs = Inputs()
+                observe(original, original.layer(index), index, states, inputs)
+                for name in left:
+                    self._solve(model, name, inputs.of(name).products, setting, tally)
             states = rounded.through(rounded.layer(index), states)
 
     def _solve(self, model: Model, name: str, hessian: torch.Tensor, setting: Setting, tally: Tally) -> None:
@@ -85,27 +84,6 @@ class Gptq(RoundToNearest):
         tensor = solve(weight, hessian, *fitted, self, signed_scales=setting.limits.signed_scales)
         error = (tensor.dequantize() - weight).square().sum() / weight.square().sum().clamp(min=1e-30)
         tally.write(name, tensor, float(error))
-
-
-class _Hessians:
-    """Sums of x x^T over the calibration text, float32 [in, in], for each input of a layer."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, torch.Tensor] = {}
-        self._counted: dict[str, str] = {}
-
-    def __call__(self, name: str, x: torch.Tensor) -> None:
-        shared = _SAME_INPUT.get(name, name)
-        if self._counted.setdefault(shared, name) != name:
-            return  # the same input was counted for another matrix
-        rows = x.flatten(0, -2).float()
-        product = rows.T @ rows
-        self._sums[shared] = self._sums[shared] + product if shared in self._sums else product
-
-    def of(self, tensor: str) -> torch.Tensor:
-        """For a canonical weight name; matrices with the same input share one."""
-        part = tensor.removesuffix(".weight").rpartition(".")[2]
-        return self._sums[_SAME_INPUT.get(part, part)]
 
 
 def solve(

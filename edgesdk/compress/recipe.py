@@ -1,19 +1,6 @@
 """Recipes: named passes with options, in order; a recipe is itself a pass.
 
-A name is decodable: ``w4g32-e8`` rounds linear weights to 4 bits in groups of 32, and the embedding (and head) to 8.
-
-    none                    weights as they are
-    w{bits}[g{group}]       bits of linear weights (2, 3, 4 or 8); without a group, one scale a row
-    w8t                     8 bits with one scale for each whole matrix, embedding and head included
-      -gptq                 rounded by GPTQ on calibration text instead of each weight by itself
-      -e{bits}              bits of the embedding (4, 8 or 16; default 8)
-      -h{bits}              bits of the head (default: as the embedding); a tied one becomes a matrix of its own
-      -a{bits}              activations: 8 (int8), 16 (int16, microcontrollers) or 32 (float); default: what the target
-                            prefers. int8 has scales of its own for every token, on microcontrollers measured ones
-      -kv8                  key-value cache in int8, one scale a token and head (microcontrollers: one a layer);
-                            default: the float type (microcontrollers: the type of the activations)
-
-A file in TOML says the same, pass by pass:
+Names are decodable: see :mod:`edgesdk.compress.names`. A file in TOML says the same, pass by pass:
 
     name = "mine"
     activations = 8
@@ -25,7 +12,6 @@ A file in TOML says the same, pass by pass:
 
 from __future__ import annotations
 
-import re
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EdgeError, RecipeError
 from ..registry import unknown
 from ..schema import dump, load
-from .base import PASSES, WHOLE, Pass, PassReport, Setting, WithinLimits
-from .gptq import Gptq
+from .base import PASSES, Pass, PassReport, Setting, WithinLimits
+from .names import decode
 from .rtn import RoundToNearest
 from .stored import AsStored
 
@@ -54,11 +40,6 @@ BUILTIN = {
     "w8t-a16": "8-bit weights with one scale a matrix, int16 activations: for microcontrollers with plain kernels",
     "none": "weights as they are",
 }
-_NAME = re.compile(
-    r"(?:w(?P<bits>2|3|4|8)(?:g(?P<group>32|64|128))?(?P<gptq>-gptq)?|(?P<whole>w8t))"
-    r"(?:-e(?P<e>4|8|16))?(?:-h(?P<h>4|8|16))?(?:-a(?P<a>8|16|32))?(?:-kv(?P<kv>8))?"
-)
-_NONE = re.compile(r"none(?:-a(?P<a>32))?(?:-kv(?P<kv>8))?")
 
 
 @dataclass(frozen=True)
@@ -71,21 +52,25 @@ class Recipe:
         activations: bits of the activations of packed weights (8: int8; 16: int16; 32: float), or None to let the
             target choose.
         kv_bits: bits of the key-value cache (8), or None for the program's float type.
+        size: choose bits for every matrix so that the result has this size (``90MB``, ``4.5bpw``), or None.
     """
 
     name: str
     passes: tuple[Pass, ...] = ()
     activations: int | None = None
     kv_bits: int | None = None
+    size: str | None = None
 
     def __call__(self, model: Model, setting: Setting) -> tuple[Model, tuple[PassReport, ...]]:
         """Apply the passes one after the other; see :class:`~edgesdk.compress.base.Pass`."""
         reports = []
-        original = setting.original or model
+        setting = replace(setting, original=setting.original or model)
         for index, step in enumerate(self.passes):
             folder = setting.scratch / f"pass{index}"
             folder.mkdir(exist_ok=True)
-            result = step(model, replace(setting, scratch=folder, original=original))
+            if setting.unrounded is None and isinstance(step, RoundToNearest):
+                setting = replace(setting, unrounded=model)
+            result = step(model, replace(setting, scratch=folder))
             model = result.model
             reports.append(result.report)
         return model.with_weights(WithinLimits(model.weights, setting.limits)), tuple(reports)
@@ -114,6 +99,7 @@ class _File:
     name: str
     activations: int | None = None
     kv_bits: int | None = None
+    size: str | None = None
     passes: tuple[dict[str, Any], ...] = field(default_factory=tuple)
 
 
@@ -125,22 +111,12 @@ def open_recipe(name: str) -> Recipe:
     """
     if name.endswith(".toml"):
         return _from_file(Path(name))
-    if match := _NONE.fullmatch(name):
-        return Recipe(name, (), _optional(match["a"]), _optional(match["kv"]))
-    match = _NAME.fullmatch(name)
-    if match is None:
+    decoded = decode(name)
+    if decoded is None:
         raise RecipeError(
             unknown("recipe", name, BUILTIN), hint="names decode as w4g32-e8-a8 (edgesdk recipes), or give a .toml file"
         )
-    embedding = int(match["e"] or 8)
-    kind = Gptq if match["gptq"] else RoundToNearest
-    step = kind(
-        bits=int(match["bits"] or 8),
-        group=WHOLE if match["whole"] else int(match["group"] or 0),
-        embedding_bits=embedding,
-        head_bits=int(match["h"] or embedding),
-    )
-    return Recipe(name, (step,), _optional(match["a"]), _optional(match["kv"]))
+    return Recipe(name, *decoded)
 
 
 def choose_recipe(model: Model, recipe: Recipe | None) -> Recipe:
@@ -154,10 +130,6 @@ def choose_recipe(model: Model, recipe: Recipe | None) -> Recipe:
         return recipe or open_recipe(DEFAULT)
     chosen = recipe or Recipe(done.name, (), done.activations, done.kv_bits)
     return chosen if chosen.passes else replace(chosen, passes=(AsStored(dict(done.grids)),))
-
-
-def _optional(digits: str | None) -> int | None:
-    return None if digits is None else int(digits)
 
 
 def _from_file(path: Path) -> Recipe:
@@ -175,7 +147,7 @@ def _from_file(path: Path) -> Recipe:
     if file.kv_bits not in (None, 8):
         raise RecipeError(f"{path}: 'kv_bits' must be 8, found {file.kv_bits}")
     passes = tuple(_pass(path, number, entry) for number, entry in enumerate(file.passes, 1))
-    return Recipe(file.name, passes, file.activations, file.kv_bits)
+    return Recipe(file.name, passes, file.activations, file.kv_bits, file.size)
 
 
 def _pass(path: Path, number: int, entry: dict[str, Any]) -> Pass:

@@ -15,10 +15,10 @@ Source: Gholami et al., A Survey of Quantization Methods, arXiv 2103.13630, sect
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from ..errors import RecipeError
 from ..model.spec import is_linear
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 BITS = (2, 3, 4, 8)
 TABLE_BITS = (4, 8)
 GROUPS = (WHOLE, 0, 32, 64, 128)
+#: Finds scales [n, 1] of groups [n, group], and their squared errors, for a width; with signed scales or positive ones.
+Search: TypeAlias = "Callable[[torch.Tensor, int, bool], tuple[torch.Tensor, torch.Tensor]]"
 _CHUNK = 1 << 17  # elements searched at a time: a few arrays of them stay in a core's cache
 
 
@@ -54,6 +56,8 @@ class RoundToNearest:
         exceptions: bits of the linear weights that a pattern matches (``layers.*.v``, ``layers.29.down``; the last one
             that matches counts): 8 means one scale a row, fewer mean ``group``.
     """
+
+    label: ClassVar[str] = "rtn"
 
     bits: int = 4
     group: int = 32
@@ -99,10 +103,10 @@ class RoundToNearest:
 
     def __call__(self, model: Model, setting: Setting) -> PassResult:
         spec = self.spec(model.spec)
-        tally = Tally(Spool(setting.scratch / "rtn.bin", model.weights))
+        tally = Tally(Spool(setting.scratch / f"{self.label}.bin", model.weights))
         names = [name for name in spec.tensors() if self.grid(name)]
         self.round(model, names, setting, tally)
-        return PassResult(replace(model, spec=spec, weights=tally.spool), tally.report("rtn"))
+        return PassResult(replace(model, spec=spec, weights=tally.spool), tally.report(self.label))
 
     def round(self, model: Model, names: Sequence[str], setting: Setting, tally: Tally) -> None:
         """Round the named tensors of the model after the pass, and write them to the spool."""
@@ -127,8 +131,14 @@ class RoundToNearest:
             bits, fitted = chosen
             matrix = dense(stored)
             shared = search_scales(matrix.reshape(1, -1), bits, limits.signed_scales)[0] if group == WHOLE else None
-            rounded, error = round_to_nearest(matrix, bits, fitted, signed_scales=limits.signed_scales, scale=shared)
+            rounded, error = round_to_nearest(
+                matrix, bits, fitted, signed_scales=limits.signed_scales, scale=shared, search=self.search
+            )
             tally.write(name, rounded, error)
+
+    def search(self, groups: torch.Tensor, bits: int, signed: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        """The scale of every group, and its squared error: see :data:`Search`."""
+        return search_scales(groups, bits, signed)
 
     def fitted(self, name: str, columns: int, limits: Limits, tally: Tally) -> tuple[int, int] | None:
         """Bits and group for a matrix with so many columns, or None: no group divides them, and it stays in float.
@@ -185,11 +195,17 @@ class Tally:
 
 
 def round_to_nearest(
-    weight: torch.Tensor, bits: int, group: int, *, signed_scales: bool = True, scale: torch.Tensor | None = None
+    weight: torch.Tensor,
+    bits: int,
+    group: int,
+    *,
+    signed_scales: bool = True,
+    scale: torch.Tensor | None = None,
+    search: Search | None = None,
 ) -> tuple[QuantizedTensor, float]:
     """Round a matrix [out, in] to the portable grid, with scales of either sign or only positive ones.
 
-    ``scale`` [1, 1] is used for every group instead of a search.
+    ``scale`` [1, 1] is used for every group instead of a search; ``search`` replaces :func:`search_scales`.
 
     Returns: the integers with their scales, and the relative squared error ``|w - q|^2 / |w|^2``.
     """
@@ -202,11 +218,11 @@ def round_to_nearest(
     for start, stop in _row_chunks(rows, columns):
         groups = weight[start:stop].reshape(-1, group)
         if scale is None:
-            best, lost = search_scales(groups, bits, signed_scales)
+            best, lost = (search or search_scales)(groups, bits, signed_scales)
         else:
-            best, lost = scale.expand(len(groups), 1), _error(groups, scale, bits)
+            best, lost = scale.expand(len(groups), 1), group_error(groups, scale, bits)
         scales[start:stop] = best.view(stop - start, -1)
-        values[start:stop] = _round(groups, best, bits).view(stop - start, columns).to(torch.int8)
+        values[start:stop] = round_groups(groups, best, bits).view(stop - start, columns).to(torch.int8)
         error += float(lost.sum())
     total = float(weight.square().sum())
     return QuantizedTensor(values, scales, bits, group), error / total if total else 0.0
@@ -222,15 +238,15 @@ def search_scales(groups: torch.Tensor, bits: int, signed: bool) -> tuple[torch.
     for end in (low, high):
         scale = portable_scales(peak / end if signed else peak.abs() / abs(end))
         scale = torch.where(scale == 0, FLOAT16_TINY, scale)  # a group of zeros
-        anchored.append((scale, _error(groups, scale, bits)))
+        anchored.append((scale, group_error(groups, scale, bits)))
     (low_scale, low_error), (high_scale, high_error) = anchored
     better = low_error <= high_error
     return torch.where(better, low_scale, high_scale), torch.where(better, low_error, high_error)
 
 
-def _error(groups: torch.Tensor, scale: torch.Tensor, bits: int) -> torch.Tensor:
+def group_error(groups: torch.Tensor, scale: torch.Tensor, bits: int) -> torch.Tensor:
     """Squared error of each group: [n, 1]."""
-    return (_round(groups, scale, bits).mul_(scale) - groups).square_().sum(1, keepdim=True)
+    return (round_groups(groups, scale, bits).mul_(scale) - groups).square_().sum(1, keepdim=True)
 
 
 def _serves(stored: QuantizedTensor, group: int, limits: Limits) -> bool:
@@ -238,7 +254,8 @@ def _serves(stored: QuantizedTensor, group: int, limits: Limits) -> bool:
     return limits.hold(stored) and (group != WHOLE or one_scale(stored))
 
 
-def _round(groups: torch.Tensor, scale: torch.Tensor, bits: int) -> torch.Tensor:
+def round_groups(groups: torch.Tensor, scale: torch.Tensor, bits: int) -> torch.Tensor:
+    """Integers of groups [n, group] with scales [n, 1], as floats."""
     return (groups / scale).round_().clamp_(-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
 
 

@@ -6,6 +6,7 @@ A journal beside it names every tensor that is whole, so a pass that was killed 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -66,7 +67,6 @@ class Spool:
         """Open a spool, or go on with one that was cut short."""
         self._path, self._journal, self._base = path, path.with_suffix(".jsonl"), base
         self._entries: dict[str, Entry] = {}
-        self._end = 0
         if self._journal.is_file():
             self._recover()
 
@@ -77,21 +77,15 @@ class Spool:
     def write(self, name: str, tensor: Stored, error: float | None = None) -> Entry:
         """Append one tensor; a later one of the same name replaces it."""
         with self._path.open("ab") as file:
-            start = file.tell()
-            if isinstance(tensor, QuantizedTensor):
-                for part in (pack_bits(tensor.values, tensor.bits), tensor.scales, tensor.zero_points):
-                    if part is not None:
-                        _write(file, part)
-                grid = (tensor.bits, tensor.group, tensor.zero_points is not None, tensor.scheme)
-            else:
-                _write(file, tensor.float())
-                grid = (0, 0, False, "float")
-            self._end = file.tell()
-        entry = Entry(name, start, self._end, tuple(tensor.shape), *grid, error)
-        with self._journal.open("a", encoding="utf-8") as journal:
-            journal.write(json.dumps(asdict(entry)) + "\n")
-        self._entries[name] = entry
+            entry = _append(file, name, tensor, error)
+        self._record([entry])
         return entry
+
+    def write_together(self, tensors: Mapping[str, Stored]) -> None:
+        """Append tensors of which an interrupted run leaves all or none."""
+        with self._path.open("ab") as file:
+            entries = [_append(file, name, tensor, None) for name, tensor in tensors.items()]
+        self._record(entries)
 
     def get(self, name: str) -> Stored:
         entry = self._entries.get(name)
@@ -100,19 +94,35 @@ class Spool:
         with self._path.open("rb") as file:
             return entry.read(file)
 
+    def _record(self, entries: Sequence[Entry]) -> None:
+        with self._journal.open("a", encoding="utf-8") as journal:
+            journal.write(json.dumps([asdict(entry) for entry in entries]) + "\n")
+        self._entries.update((entry.name, entry) for entry in entries)
+
     def _recover(self) -> None:
         """Keep what the journal has whole lines for, and cut off what came after."""
-        text = self._journal.read_text(encoding="utf-8")
+        text, end = self._journal.read_text(encoding="utf-8"), 0
         whole = text[: text.rfind("\n") + 1]
         for line in whole.splitlines():
-            values = json.loads(line)
-            entry = Entry(**{**values, "shape": tuple(values["shape"])})
-            self._entries[entry.name] = entry
-            self._end = entry.end
-        if whole != text:
-            self._journal.write_text(whole, encoding="utf-8")
-        with self._path.open("r+b") as file:
-            file.truncate(self._end)
+            for values in json.loads(line):
+                entry = Entry(**{**values, "shape": tuple(values["shape"])})
+                self._entries[entry.name] = entry
+                end = entry.end
+        self._journal.write_text(whole, encoding="utf-8")
+        with self._path.open("ab") as file:
+            file.truncate(end)
+
+
+def _append(file: BinaryIO, name: str, tensor: Stored, error: float | None) -> Entry:
+    start = file.tell()
+    if not isinstance(tensor, QuantizedTensor):
+        _write(file, tensor.float())
+        return Entry(name, start, file.tell(), tuple(tensor.shape), error=error)
+    for part in (pack_bits(tensor.values, tensor.bits), tensor.scales, tensor.zero_points):
+        if part is not None:
+            _write(file, part)
+    asymmetric = tensor.zero_points is not None
+    return Entry(name, start, file.tell(), tensor.shape, tensor.bits, tensor.group, asymmetric, tensor.scheme, error)
 
 
 def _write(file: BinaryIO, tensor: torch.Tensor) -> None:

@@ -7,7 +7,7 @@ the largest tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -205,6 +205,10 @@ class ReferenceModel:
     @torch.inference_mode()
     def through(self, layer: DecoderLayer, states: Sequence[Tensor]) -> list[Tensor]:
         """Hidden states from position 0 on, each [batch, positions, hidden], through one layer."""
+        return self.differentiable(layer, states)
+
+    def differentiable(self, layer: DecoderLayer, states: Sequence[Tensor]) -> list[Tensor]:
+        """As :meth:`through`, with gradients where the caller asks for them."""
         return [layer(x, self._positions(layer.layer.attention, 0, x.shape[1]), None, 0) for x in states]
 
     def release(self) -> None:
@@ -232,11 +236,16 @@ class ReferenceModel:
         return DecoderLayer(self.spec.layers[index], self.spec.norm, self.spec.norm_eps, tensors)
 
     def _final_norm(self, states: Sequence[Tensor]) -> list[Tensor]:
-        norm = dense(self.model.weights.get("final_norm.weight"), self.dtype)
+        kinds = ("weight", "bias") if self.spec.norm == "layer" else ("weight",)
+        names = [f"final_norm.{kind}" for kind in kinds]
+        return self.normalized(states, {name: dense(self.model.weights.get(name), self.dtype) for name in names})
+
+    def normalized(self, states: Sequence[Tensor], norm: Mapping[str, Tensor]) -> list[Tensor]:
+        """States behind the final norm, whose tensors are given by canonical name."""
+        weight, eps = norm["final_norm.weight"], self.spec.norm_eps
         if self.spec.norm == "layer":
-            bias = dense(self.model.weights.get("final_norm.bias"), self.dtype)
-            return [F.layer_norm(x, norm.shape, norm, bias, self.spec.norm_eps) for x in states]
-        return [rms_norm(x, norm, self.spec.norm_eps) for x in states]
+            return [F.layer_norm(x, weight.shape, weight, norm["final_norm.bias"], eps) for x in states]
+        return [rms_norm(x, weight, eps) for x in states]
 
     def _matrix(self, name: str) -> Tensor:
         kept = self._kept.get(name)
@@ -265,7 +274,8 @@ class ReferenceModel:
 
     @staticmethod
     def _make_tables(rope: Rope, head_dim: int, positions: int) -> Tables:
-        return rotary_tables(rope, head_dim, positions)
+        with torch.inference_mode(False):  # what training may keep
+            return rotary_tables(rope, head_dim, positions)
 
 
 class ReferenceSession:

@@ -83,13 +83,23 @@ def test_a_file_says_the_same_as_a_name(tmp_path) -> None:
     recipe = open_recipe(str(path))
     assert (recipe.name, recipe.activations) == ("mine", 8)
     assert recipe.passes == (RoundToNearest(4, 64, 4, 8),)
-    assert recipe.describe()[0] == {"use": "rtn", "bits": 4, "group": 64, "embedding_bits": 4, "head_bits": 8, "exceptions": {}}
+    assert recipe.describe()[0] == {
+        "use": "rtn",
+        "bits": 4,
+        "group": 64,
+        "embedding_bits": 4,
+        "head_bits": 8,
+        "exceptions": {},
+    }
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[[pass]]\nuse = 'rtn'\nbitz = 4\n", r"unknown key 'bitz'; known here: bits, embedding_bits, exceptions, group"),
+        (
+            "[[pass]]\nuse = 'rtn'\nbitz = 4\n",
+            r"unknown key 'bitz'; known here: bits, embedding_bits, exceptions, group",
+        ),
         ("[[pass]]\nuse = 'rnt'\n", r"no pass 'rnt' \(did you mean 'rtn'\?\)"),
         ("[[pass]]\nbits = 4\n", "pass 1 needs 'use'"),
         ("[[pass]]\nuse = 'rtn'\nbits = 5\n", "'bits' must be 2, 3, 4, 8 or 16, found 5"),

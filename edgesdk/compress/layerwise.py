@@ -1,0 +1,116 @@
+"""Walking a model layer by layer over calibration text, with the sums that passes need of every matrix's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import ModelError
+from ..progress import track
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..model import Model
+    from ..model.reference import DecoderLayer, ReferenceModel
+    from .base import Setting
+
+BATCH = 8  # sequences of one forward pass
+_SAME_INPUT = {"k": "q", "v": "q", "up": "gate"}
+
+
+def batches(ids: torch.Tensor) -> list[torch.Tensor]:
+    """Calibration ids [sequences, length] in pieces that are run together."""
+    return [ids[at : at + BATCH] for at in range(0, len(ids), BATCH)]
+
+
+def walk(model: Model, setting: Setting, title: str) -> Iterator[tuple[int, Inputs]]:
+    """Every layer's index with sums over the inputs of its matrices, when the model runs its calibration text.
+
+    Memory is one layer, and the hidden states of the text.
+
+    Raises:
+        ModelError: a layer gives NaN or infinite values; it is named.
+    """
+    from ..model.reference import ReferenceModel
+
+    reference = ReferenceModel(model, resident=False)
+    states = reference.embed(batches(setting.tokens(model)))
+    reference.release()
+    for index in track(setting.progress, title, range(len(model.spec.layers))):
+        layer, inputs = reference.layer(index), Inputs()
+        states = observe(reference, layer, index, states, inputs)
+        yield index, inputs
+
+
+def observe(
+    reference: ReferenceModel, layer: DecoderLayer, index: int, states: Sequence[torch.Tensor], inputs: Inputs
+) -> list[torch.Tensor]:
+    """Run states through a layer while ``inputs`` watches its matrices.
+
+    Raises:
+        ModelError: the layer gives NaN or infinite values.
+    """
+    layer.observe = inputs
+    found = reference.through(layer, states)
+    layer.observe = None
+    if not all(bool(x.isfinite().all()) for x in found):
+        raise ModelError(
+            f"layer {index} gives NaN or infinite values on the calibration text",
+            hint="its weights or norms are out of range: check the checkpoint (edgesdk quality MODEL MODEL), or give "
+            "other text with --calibration",
+        )
+    return found
+
+
+@dataclass
+class InputSums:
+    """Sums over the input rows x of a matrix.
+
+    Attributes:
+        products: sum of x x^T, float32 [in, in].
+        magnitudes: sum of |x|, float32 [in].
+        peaks: largest |x|, float32 [in].
+        rows: how many.
+    """
+
+    products: torch.Tensor
+    magnitudes: torch.Tensor
+    peaks: torch.Tensor
+    rows: int = 0
+
+    def add(self, x: torch.Tensor) -> None:
+        """Count rows [n, in]."""
+        import torch
+
+        sizes = x.abs()
+        self.products.addmm_(x.T, x)
+        self.magnitudes += sizes.sum(0)
+        self.peaks = torch.maximum(self.peaks, sizes.amax(0))
+        self.rows += len(x)
+
+
+class Inputs:
+    """Watches the inputs of a layer's matrices; matrices with the same input are counted once."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, InputSums] = {}
+        self._counted: dict[str, str] = {}
+
+    def __call__(self, name: str, x: torch.Tensor) -> None:
+        import torch
+
+        shared = _SAME_INPUT.get(name, name)
+        if self._counted.setdefault(shared, name) != name:
+            return  # the same input was counted for another matrix
+        rows = x.flatten(0, -2).float()
+        if shared not in self._sums:
+            width = rows.shape[1]
+            self._sums[shared] = InputSums(torch.zeros(width, width), torch.zeros(width), torch.zeros(width))
+        self._sums[shared].add(rows)
+
+    def of(self, tensor: str) -> InputSums:
+        """For a matrix by its canonical name, or its part of it (``q``, ``down`` ...)."""
+        part = tensor.removesuffix(".weight").rpartition(".")[2]
+        return self._sums[_SAME_INPUT.get(part, part)]

@@ -1,0 +1,76 @@
+"""Decodable names of recipes: ``w4g32-e8`` rounds linear weights to 4 bits in groups of 32, and the embedding to 8.
+
+none                    weights as they are
+w{bits}[g{group}]       bits of linear weights (2, 3, 4 or 8); without a group, one scale a row
+w8t                     8 bits with one scale for each whole matrix, embedding and head included
+  -rot, -rotv           weights rotated first (all, or only values)
+  -awq, -smooth         channels scaled first: AWQ, or SmoothQuant for int8 activations
+  -gptq, -hqq           rounded by GPTQ on calibration text, or with scales of HQQ, instead of to nearest
+  -e{bits}              bits of the embedding (4, 8 or 16; default 8)
+  -h{bits}              bits of the head (default: as the embedding); a tied one becomes a matrix of its own
+  -a{bits}              activations: 8 (int8), 16 (int16, microcontrollers) or 32 (float); default: what the target
+                        prefers. int8 has scales of its own for every token, on microcontrollers measured ones
+  -kv8                  key-value cache in int8, one scale a token and head (microcontrollers: one a layer);
+                        default: the float type (microcontrollers: the type of the activations)
+  @{size}               bits chosen for every matrix so that the result has this size: 90MB, or 4.5bpw (bits a
+                        weight)
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from .awq import Awq
+from .base import WHOLE
+from .distill import Distillation
+from .gptq import Gptq
+from .hqq import Hqq
+from .reconstruct import Reconstruction
+from .rotation import Rotation
+from .rtn import RoundToNearest
+from .smoothquant import SmoothQuant
+
+if TYPE_CHECKING:
+    from .base import Pass
+
+_NAME = re.compile(
+    r"(?:w(?P<bits>2|3|4|8)(?:g(?P<group>32|64|128))?|(?P<whole>w8t))"
+    r"(?:-(?P<turn>rotv?))?(?:-(?P<channels>awq|smooth))?(?:-(?P<rounding>gptq|hqq))?(?P<rec>-rec)?(?P<qat>-qat)?"
+    r"(?:-e(?P<e>4|8|16))?(?:-h(?P<h>4|8|16))?(?:-a(?P<a>8|16|32))?(?:-kv(?P<kv>8))?(?:@(?P<size>[\d.]+\w+))?"
+)
+_NONE = re.compile(r"none(?:-a(?P<a>32))?(?:-kv(?P<kv>8))?")
+_ROUNDING: dict[str | None, type[RoundToNearest]] = {None: RoundToNearest, "gptq": Gptq, "hqq": Hqq}
+
+
+def decode(name: str) -> tuple[tuple[Pass, ...], int | None, int | None, str | None] | None:
+    """Passes, bits of activations and of the cache, and size of a decodable name, or None when it is none."""
+    if match := _NONE.fullmatch(name):
+        return (), _optional(match["a"]), _optional(match["kv"]), None
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    return tuple(_passes(match)), _optional(match["a"]), _optional(match["kv"]), match["size"]
+
+
+def _passes(match: re.Match[str]) -> list[Pass]:
+    bits, embedding = int(match["bits"] or 8), int(match["e"] or 8)
+    group = WHOLE if match["whole"] else int(match["group"] or 0)
+    passes: list[Pass] = []
+    if match["turn"]:
+        passes.append(Rotation(hidden=match["turn"] == "rot"))
+    if match["channels"] == "awq":
+        passes.append(Awq(bits, max(group, 0), clip=match["rounding"] is None))
+    elif match["channels"]:
+        passes.append(SmoothQuant())
+    kind = _ROUNDING[match["rounding"]]
+    passes.append(kind(bits=bits, group=group, embedding_bits=embedding, head_bits=int(match["h"] or embedding)))
+    if match["rec"]:
+        passes.append(Reconstruction())
+    if match["qat"]:
+        passes.append(Distillation())
+    return passes
+
+
+def _optional(digits: str | None) -> int | None:
+    return None if digits is None else int(digits)

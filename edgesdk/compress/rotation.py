@@ -1,0 +1,140 @@
+"""Rotations: spread outliers over all channels before rounding, folded into the weights.
+
+What it does: ``hidden`` multiplies the residual stream by an orthogonal matrix (R1): embedding, and every matrix that
+reads it or writes to it; norms' weights move into the matrices that follow. ``values`` rotates each head's values (R2)
+in ``v`` and back in ``o``. The model computes the same, and the runtime pays nothing; the rotations inside attention
+and the MLP that would cost time on the device (R3, R4) are left out. The matrices are Hadamard matrices with random
+signs, times an orthogonal cosine matrix where the size is no power of two.
+When to use it: before rounding to four bits and fewer, and for int8 activations with outliers. ``hidden`` gives a model
+whose head is tied a head of its own, which costs its size: choose ``-h4``, or only ``values``.
+What it costs: one pass over the weights; memory of the largest matrix.
+Example: ``edgesdk compress MODEL --recipe w4g32-rot-gptq --out DIR``.
+Source: Ashkboos et al., QuaRot, arXiv 2404.00456; Liu et al., SpinQuant, arXiv 2405.16406 (names R1 and R2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..errors import RecipeError
+from ..model.weights import dense
+from ..progress import track
+from .base import PassReport, PassResult, Setting
+from .spool import Spool
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..model import DecoderSpec, Model
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Options of the pass.
+
+    Attributes:
+        hidden: rotate the residual stream (R1).
+        values: rotate each head's values (R2).
+        seed: of the signs.
+    """
+
+    hidden: bool = True
+    values: bool = True
+    seed: int = 0
+
+    def grid(self, name: str) -> tuple[int, int] | None:
+        return None
+
+    def spec(self, spec: DecoderSpec) -> DecoderSpec:
+        if not self.hidden:
+            return spec
+        if spec.norm != "rms" or any(layer.post_norms for layer in spec.layers):
+            what = "layer norms" if spec.norm != "rms" else "norms after attention and MLP"
+            raise RecipeError(
+                f"rotation: the residual stream of family {spec.family} cannot be rotated: it has {what}",
+                hint="rotate the values alone: [[pass]] use = 'rotation', hidden = false (recipe names: -rotv)",
+            )
+        return replace(spec, tied=False)
+
+    def __call__(self, model: Model, setting: Setting) -> PassResult:
+        spec = self.spec(model.spec)
+        spool = Spool(setting.scratch / "rotation.bin", model.weights)
+        hidden = orthogonal(spec.hidden, self.seed) if self.hidden else None
+        for index in track(setting.progress, "Rotating weights", range(len(spec.layers))):
+            for name, tensor in self._layer(model, index, hidden):
+                if spool.entry(name) is None:
+                    spool.write(name, tensor)
+        if hidden is not None:
+            for name, tensor in _ends(model, hidden):
+                if spool.entry(name) is None:
+                    spool.write(name, tensor)
+        return PassResult(replace(model, spec=spec, weights=spool), PassReport("rotation", True))
+
+    def _layer(self, model: Model, index: int, hidden: torch.Tensor | None) -> Iterator[tuple[str, torch.Tensor]]:
+        import torch
+
+        attention, prefix = model.spec.layers[index].attention, f"layers.{index}."
+        turn = orthogonal(attention.head_dim, self.seed + 1 + index) if self.values else None
+        for name in model.spec.layer_tensors(index):
+            part, kind = name.removeprefix(prefix).split(".")
+            if part in ("q_norm", "k_norm"):
+                continue
+            tensor = dense(model.weights.get(name))
+            if hidden is not None:
+                if part in ("attn_norm", "mlp_norm"):
+                    tensor = torch.ones_like(tensor)
+                elif kind == "weight" and part in ("q", "k", "v", "gate", "up"):
+                    norm = "attn_norm" if part in ("q", "k", "v") else "mlp_norm"
+                    tensor = (tensor * dense(model.weights.get(f"{prefix}{norm}.weight"))) @ hidden
+                elif part in ("o", "down"):
+                    tensor = hidden.T @ tensor
+            if turn is not None and part == "v":
+                tensor = (turn.T @ tensor.view(attention.kv_heads, attention.head_dim, -1)).view(tensor.shape)
+            elif turn is not None and name == f"{prefix}o.weight":
+                tensor = (tensor.view(-1, attention.heads, attention.head_dim) @ turn).view(tensor.shape)
+            yield name, tensor
+
+
+def _ends(model: Model, hidden: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    """Embedding, final norm and head in the rotated stream."""
+    import torch
+
+    norm = dense(model.weights.get("final_norm.weight"))
+    yield "embed.weight", dense(model.weights.get("embed.weight")) @ hidden
+    if model.spec.learned_positions:
+        yield "positions.weight", dense(model.weights.get("positions.weight")) @ hidden
+    yield "head.weight", (dense(model.weights.get(model.spec.head_name)) * norm) @ hidden
+    yield "final_norm.weight", torch.ones_like(norm)
+
+
+def orthogonal(size: int, seed: int) -> torch.Tensor:
+    """A random orthogonal matrix with entries of about the same magnitude, float32 [size, size]."""
+    import torch
+
+    power = size & -size  # the largest power of two that divides it
+    found = torch.kron(_hadamard(power), _cosines(size // power))
+    signs = torch.randint(0, 2, (size, 1), generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    return (found * signs).float()
+
+
+def _hadamard(size: int) -> torch.Tensor:
+    """Sylvester's Hadamard matrix of a power of two, scaled to be orthogonal, in float64."""
+    import torch
+
+    found = torch.ones((1, 1), dtype=torch.float64)
+    while len(found) < size:
+        found = torch.cat((torch.cat((found, found), 1), torch.cat((found, -found), 1)))
+    return found / math.sqrt(size)
+
+
+def _cosines(size: int) -> torch.Tensor:
+    """The orthogonal cosine transform (DCT-II), in float64."""
+    import torch
+
+    rows, columns = torch.arange(size, dtype=torch.float64).unsqueeze(1), torch.arange(size, dtype=torch.float64)
+    found = torch.cos(math.pi * rows * (2 * columns + 1) / (2 * size)) * math.sqrt(2 / size)
+    found[0] /= math.sqrt(2)
+    return found
