@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from .bundle import Bundle, Manifest, open_bundle
     from .chat import Chat, open_session
     from .compress.recipe import Recipe, open_recipe
+    from .compressing import compress_model
     from .errors import EdgeError
     from .exporting import Checks, export
     from .generation import Sampling, generate
     from .linting import lint
     from .model import Model
     from .model.opening import open_model
-    from .quality import compare_quality as compare_quality
+    from .quality import compare_quality
     from .session import Session
     from .targets import Target, open_target, target_names
 
@@ -43,6 +44,7 @@ _HOMES = {
     "Session": "session",
     "Target": "targets",
     "compare_quality": "quality",
+    "compress_model": "compressing",
     "export": "exporting",
     "generate": "generation",
     "lint": "linting",
@@ -65,6 +67,8 @@ __all__ = [
     "Sampling",
     "Session",
     "Target",
+    "compare_quality",
+    "compress_model",
     "export",
     "generate",
     "lint",

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _PLAN = "plan.json"
 
 
-def compress(
+def compress_model(
     model: str | Path | Model,
     out: str | Path,
     *,
@@ -67,7 +67,8 @@ def compress(
     """
     out, calibration = Path(out).resolve(), calibration or Calibration()
     described = None if target is None else open_target(target)
-    wanted = open_recipe(recipe) if isinstance(recipe, str) else recipe
+    presets = described.recipes if described else None
+    wanted = open_recipe(recipe, presets) if isinstance(recipe, str) else recipe
     opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
     chosen = choose_recipe(opened, wanted)
     most = chosen_size(chosen, size, opened.spec.parameters)

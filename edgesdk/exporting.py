@@ -119,7 +119,7 @@ def export(
     """
     checks, out = checks or Checks(), Path(out).resolve()
     described = open_target(target)
-    wanted = open_recipe(recipe) if isinstance(recipe, str) else recipe
+    wanted = open_recipe(recipe, described.recipes) if isinstance(recipe, str) else recipe
     converter = CONVERTERS.get(described.converter)
     _require_torch(described.converter)
     opened = open_model(model, progress) if isinstance(model, (str, Path)) else model

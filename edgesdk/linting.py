@@ -56,7 +56,7 @@ def lint(
         EdgeError: the model, the target or the recipe itself cannot be read.
     """
     described = open_target(target)
-    wanted = open_recipe(recipe) if isinstance(recipe, str) else recipe
+    wanted = open_recipe(recipe, described.recipes) if isinstance(recipe, str) else recipe
     converter = CONVERTERS.get(described.converter)
     opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
     chosen = choose_recipe(opened, wanted)

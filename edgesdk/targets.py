@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -60,6 +61,7 @@ class Target:
         float_type: float type that its kernels prefer.
         delegates: hardware paths that its programs may take, the default first; () where a runtime has only one.
         delivery: ways to bring a bundle to users, and their limits; () where there is none.
+        recipes: decodable names of the recipes ``fast``, ``balanced`` and ``best``.
         cores: microcontroller cores whose boards it serves (:mod:`edgesdk.boards`); () elsewhere.
     """
 
@@ -74,6 +76,7 @@ class Target:
     schemes: tuple[str, ...]
     activations: Literal[8, 16, 32]
     float_type: FloatType
+    recipes: Mapping[str, str] = field(default_factory=dict)
     delegates: tuple[str, ...] = ()
     delivery: tuple[Delivery, ...] = ()
     cores: tuple[str, ...] = ()

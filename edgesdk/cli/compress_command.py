@@ -42,9 +42,9 @@ def command(
     MODEL is a Hugging Face folder, a .gguf or llama2.c .bin file, a name from the catalogue (edgesdk models), or a hub
     id org/name.
     """
-    from ..compressing import compress
+    from ..compressing import compress_model
 
-    described = compress(
+    described = compress_model(
         model,
         out,
         recipe=recipe,

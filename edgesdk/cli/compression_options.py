@@ -29,7 +29,7 @@ _OPTIONS = (
         "--calibration-sequences",
         "sequences",
         type=click.IntRange(min=1),
-        default=32,
+        default=64,
         show_default=True,
         help="Sequences of calibration text.",
     ),

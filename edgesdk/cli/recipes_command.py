@@ -10,24 +10,28 @@ from .terminal import json_option, print_json, print_table
 @click.command("recipes")
 @click.argument("name", required=False)
 @json_option
-def command(name: str | None, as_json: bool) -> None:
+@click.option("--target", "-t", help="Device class whose fast, balanced and best are meant (edgesdk targets).")
+def command(name: str | None, target: str | None, as_json: bool) -> None:
     """List recipes, or show the passes of one (a decodable name or a .toml file)."""
-    from ..compress.recipe import BUILTIN, open_recipe
+    from ..compress.names import GRAMMAR
+    from ..compress.recipe import BUILTIN, PRESETS, open_recipe
+    from ..targets import open_target
 
+    presets = open_target(target).recipes if target else PRESETS
     if name is None:
+        listed = {preset: f"{recipe}: for {target or 'any target'}" for preset, recipe in presets.items()} | BUILTIN
         if as_json:
-            print_json(BUILTIN)
+            print_json(listed)
         else:
-            print_table(("name", ""), list(BUILTIN.items()))
-            click.echo(
-                "\nNames decode: w4g32-e8-a8 is 4-bit weights in groups of 32, 8-bit embedding, int8 activations."
-            )
+            print_table(("name", ""), list(listed.items()))
+            click.echo(f"\n{GRAMMAR}")
         return
-    recipe = open_recipe(name)
+    recipe = open_recipe(name, presets)
     described = {
         "name": recipe.name,
         "activations": recipe.activations,
         "kv_bits": recipe.kv_bits,
+        "size": recipe.size,
         "passes": recipe.describe(),
     }
     if as_json:
@@ -38,6 +42,8 @@ def command(name: str | None, as_json: bool) -> None:
         click.echo(f"{number}. {step['use']}: {options}")
     if not recipe.passes:
         click.echo("no passes: weights stay as they are")
+    if recipe.size:
+        click.echo(f"size: {recipe.size}, by bits chosen for every matrix")
     click.echo(f"activations: {_bits(recipe.activations)}; key-value cache: {_bits(recipe.kv_bits)}")
 
 

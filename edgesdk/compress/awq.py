@@ -15,12 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..errors import RecipeError
 from ..model.weights import dense
 from .base import PassReport, PassResult, Setting
 from .folding import Fold, folds
 from .layerwise import InputSums, walk
-from .rtn import BITS, round_to_nearest
 from .spool import Spool
 
 if TYPE_CHECKING:
@@ -38,23 +36,13 @@ _UNCLIPPED = (
 
 @dataclass(frozen=True)
 class Awq:
-    """Options of the pass.
+    """Options of the pass; bits and groups are those of the rounding that follows in the recipe.
 
     Attributes:
-        bits: of the rounding that follows.
-        group: of the rounding that follows (0: a row).
         clip: whether to clip.
     """
 
-    bits: int = 4
-    group: int = 32
     clip: bool = True
-
-    def __post_init__(self) -> None:
-        if self.bits not in BITS:
-            raise RecipeError(f"awq: 'bits' must be 2, 3, 4 or 8, found {self.bits!r}")
-        if self.group < 0:
-            raise RecipeError(f"awq: 'group' must be 0 (a row) or more, found {self.group!r}")
 
     def grid(self, name: str) -> tuple[int, int] | None:
         return None
@@ -76,8 +64,7 @@ class Awq:
         """Search the scale of one set of channels, and write what it changes."""
         import torch
 
-        signed = setting.limits.signed_scales
-        matrices = [dense(model.weights.get(name)) for name in fold.consumers]
+        matrices = {name: dense(model.weights.get(name)) for name in fold.consumers}
         mean = fold.per_source(sums.magnitudes / sums.rows).clamp(min=1e-4)
         best, least = torch.ones_like(mean), float("inf")
         for step in range(_EXPONENTS):
@@ -85,7 +72,8 @@ class Awq:
             scale = scale / (scale.max() * scale.min()).sqrt()
             each = fold.per_consumer(scale)
             lost = sum(
-                _loss(self._rounded(matrix * each, signed) / each - matrix, sums.products) for matrix in matrices
+                _loss(setting.rounded(name, matrix * each) / each - matrix, sums.products)
+                for name, matrix in matrices.items()
             )
             if lost < least:
                 best, least = scale, lost
@@ -94,32 +82,26 @@ class Awq:
         found = dict(fold.apply(model, best))
         for name in fold.consumers:
             if self.clip and name.split(".")[2] not in _UNCLIPPED:
-                found[name] = self._clipped(found[name], products, signed)
+                found[name] = self._clipped(name, found[name], products, setting)
         spool.write_together(found)
 
-    def _clipped(self, weight: torch.Tensor, products: torch.Tensor, signed: bool) -> torch.Tensor:
+    def _clipped(self, name: str, weight: torch.Tensor, products: torch.Tensor, setting: Setting) -> torch.Tensor:
         """The matrix with each group clipped where that lowers the error of the group's own product."""
         import torch
 
         rows, columns = weight.shape
-        group = self._group(columns)
+        _, wanted = setting.grid(name) or (16, 0)
+        group = wanted if wanted > 0 and columns % wanted == 0 else columns
         blocks = torch.stack([products[at : at + group, at : at + group] for at in range(0, columns, group)])
         best, least = weight, torch.full((rows, columns // group), float("inf"))
         peak = weight.view(rows, -1, group).abs().amax(-1, keepdim=True)
         for ratio in _CLIPS:
             cut = weight.view(rows, -1, group).clamp(-peak * ratio, peak * ratio).view(rows, columns)
-            error = (self._rounded(cut, signed) - weight).view(rows, -1, group)
+            error = (setting.rounded(name, cut) - weight).view(rows, -1, group)
             lost = torch.einsum("rgi,gij,rgj->rg", error, blocks, error)
             better = (lost < least).repeat_interleave(group, dim=1)
             best, least = torch.where(better, cut, best), torch.minimum(lost, least)
         return best
-
-    def _rounded(self, weight: torch.Tensor, signed: bool) -> torch.Tensor:
-        rounded, _ = round_to_nearest(weight, self.bits, self._group(weight.shape[1]), signed_scales=signed)
-        return rounded.dequantize()
-
-    def _group(self, columns: int) -> int:
-        return self.group if self.group and columns % self.group == 0 else columns
 
 
 def _loss(error: torch.Tensor, products: torch.Tensor) -> float:

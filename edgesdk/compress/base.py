@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -100,6 +100,10 @@ class WithinLimits:
         return self._limits.widen(stored) if self._limits.hold(stored) else stored.dequantize()
 
 
+def _no_grid(name: str) -> tuple[int, int] | None:
+    return None
+
+
 @dataclass(frozen=True)
 class Setting:
     """What passes are given beside the model.
@@ -113,6 +117,7 @@ class Setting:
         original: the model before the first pass, or None where there was none.
         unrounded: the model as the first rounding pass got it, or None before that: the same function as the original,
             perhaps in other coordinates.
+        grid: bits and group that the recipe will give a tensor in the end, for passes that prepare rounding.
     """
 
     scratch: Path
@@ -121,6 +126,18 @@ class Setting:
     calibration: Calibration = field(default_factory=Calibration)
     original: Model | None = None
     unrounded: Model | None = None
+    grid: Callable[[str], tuple[int, int] | None] = _no_grid
+
+    def rounded(self, name: str, weight: torch.Tensor) -> torch.Tensor:
+        """A matrix as the recipe will round it, to nearest; float32, as it is where the recipe leaves it alone."""
+        from .rtn import round_to_nearest
+
+        bits, group = self.grid(name) or (16, 0)
+        columns = weight.shape[1]
+        if bits == 16:
+            return weight
+        fitted = group if group > 0 and columns % group == 0 else columns
+        return round_to_nearest(weight, bits, fitted, signed_scales=self.limits.signed_scales)[0].dequantize()
 
     def tokens(self, model: Model) -> torch.Tensor:
         """Calibration tokens, int64 [sequences, length]; made once for all passes of a recipe.
@@ -196,6 +213,7 @@ PASSES: Registry[type[Pass]] = Registry(
         "awq": "edgesdk.compress.awq:Awq",
         "gptq": "edgesdk.compress.gptq:Gptq",
         "hqq": "edgesdk.compress.hqq:Hqq",
+        "keys": "edgesdk.compress.keys:KeySmoothing",
         "qat": "edgesdk.compress.distill:Distillation",
         "reconstruction": "edgesdk.compress.reconstruct:Reconstruction",
         "rotation": "edgesdk.compress.rotation:Rotation",

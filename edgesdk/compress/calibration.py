@@ -40,7 +40,7 @@ class Calibration:
     """
 
     file: Path | None = None
-    sequences: int = 32
+    sequences: int = 64
     length: int = 256
     seed: int = 0
 

@@ -21,7 +21,6 @@ from .layerwise import batches
 from .spool import Spool
 
 if TYPE_CHECKING:
-
     from ..model import DecoderSpec, Model
     from .student import Student
 
@@ -35,16 +34,18 @@ class Distillation:
         minutes: time limit.
         scale_rate: of the scales, as a share of them.
         norm_rate: of the norms' weights, as a share of their mean.
+        activations: bits of the activations that are simulated: 8 (int8, a scale a token) or 32 (float).
         integers: whether integers move too.
         rate: of the integers, in steps of the grid.
         sequences: of one step.
         seed: of the order of the text.
     """
 
-    steps: int = 60
+    steps: int = 30
     minutes: float = 20.0
     scale_rate: float = 0.002
     norm_rate: float = 0.002
+    activations: int = 8
     integers: bool = False
     rate: float = 0.02
     sequences: int = 4
@@ -53,6 +54,8 @@ class Distillation:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.minutes <= 0 or self.sequences < 1:
             raise RecipeError("qat: 'steps', 'minutes' and 'sequences' must be above 0")
+        if self.activations not in (8, 32):
+            raise RecipeError(f"qat: 'activations' must be 8 or 32, found {self.activations}")
 
     def grid(self, name: str) -> tuple[int, int] | None:
         return None
@@ -80,7 +83,7 @@ class Distillation:
         teacher = ReferenceModel(setting.unrounded or model, resident=False)
         wanted = torch.cat(teacher.hidden(batches(ids)))
         teacher.release()
-        student = Student(model, teacher, integers=self.integers)
+        student = Student(model, teacher, self)
         random = torch.Generator().manual_seed(self.seed)
         order = torch.cat([torch.randperm(len(ids), generator=random) for _ in range(self._rounds(len(ids)))])
         with setting.progress.stage("Distilling", self.steps) as stage:

@@ -78,3 +78,15 @@ def folds(spec: DecoderSpec, index: int) -> list[Fold]:
     if mlp.gated or mlp.activation == "relu":  # what a scale passes through unchanged
         found.append(Fold(index, named(*upper), named("down.weight"), norm=False))
     return found
+
+
+def key_fold(spec: DecoderSpec, index: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The tensors of one layer whose rows (or elements) are channels of the keys, and of the queries that meet them.
+
+    Norms of each head come last before the cache; without them, the rows of ``k`` and ``q`` (and their biases) do.
+    """
+    attention, prefix = spec.layers[index].attention, f"layers.{index}."
+    if attention.qk_norm:
+        return (f"{prefix}k_norm.weight",), (f"{prefix}q_norm.weight",)
+    kinds = ("weight", "bias") if attention.qkv_bias else ("weight",)
+    return tuple(f"{prefix}k.{kind}" for kind in kinds), tuple(f"{prefix}q.{kind}" for kind in kinds)

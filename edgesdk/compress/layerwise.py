@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import ModelError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .base import Setting
 
 BATCH = 8  # sequences of one forward pass
+_SAMPLED = 16
 _SAME_INPUT = {"k": "q", "v": "q", "up": "gate"}
 
 
@@ -73,12 +74,14 @@ class InputSums:
         magnitudes: sum of |x|, float32 [in].
         peaks: largest |x|, float32 [in].
         rows: how many.
+        sample: every sixteenth of them, in pieces.
     """
 
     products: torch.Tensor
     magnitudes: torch.Tensor
     peaks: torch.Tensor
     rows: int = 0
+    sample: list[torch.Tensor] = field(default_factory=list)
 
     def add(self, x: torch.Tensor) -> None:
         """Count rows [n, in]."""
@@ -89,6 +92,7 @@ class InputSums:
         self.magnitudes += sizes.sum(0)
         self.peaks = torch.maximum(self.peaks, sizes.amax(0))
         self.rows += len(x)
+        self.sample.append(x[::_SAMPLED].clone())
 
 
 class Inputs:

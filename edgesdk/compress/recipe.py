@@ -13,6 +13,7 @@ Names are decodable: see :mod:`edgesdk.compress.names`. A file in TOML says the 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from ..model import DecoderSpec, Model
 
 DEFAULT = "w4g32"
+#: What ``fast``, ``balanced`` and ``best`` stand for where no target is named.
+PRESETS = {"fast": "w4g32", "balanced": "w4g32-gptq", "best": "w4g32-gptq-qat@5.9bpw"}
 #: Recipes that ``edgesdk recipes`` lists; every decodable name works.
 BUILTIN = {
     "w4g32": "4-bit weights in groups of 32, 8-bit embedding: the default",
@@ -64,7 +67,7 @@ class Recipe:
     def __call__(self, model: Model, setting: Setting) -> tuple[Model, tuple[PassReport, ...]]:
         """Apply the passes one after the other; see :class:`~edgesdk.compress.base.Pass`."""
         reports = []
-        setting = replace(setting, original=setting.original or model)
+        setting = replace(setting, original=setting.original or model, grid=self.grid)
         for index, step in enumerate(self.passes):
             folder = setting.scratch / f"pass{index}"
             folder.mkdir(exist_ok=True)
@@ -103,12 +106,17 @@ class _File:
     passes: tuple[dict[str, Any], ...] = field(default_factory=tuple)
 
 
-def open_recipe(name: str) -> Recipe:
-    """A recipe by decodable name, or from a TOML file.
+def open_recipe(name: str, presets: Mapping[str, str] | None = None) -> Recipe:
+    """A recipe by decodable name, from a TOML file, or by a target's own name (``fast``, ``balanced``, ``best``).
+
+    Args:
+        name: of the recipe.
+        presets: the target's own names with the decodable ones that they stand for; default: those for any target.
 
     Raises:
         RecipeError: the name cannot be decoded, or the file has a wrong key or value.
     """
+    name = (presets or PRESETS).get(name, name)
     if name.endswith(".toml"):
         return _from_file(Path(name))
     decoded = decode(name)

@@ -29,11 +29,14 @@ class Student:
         cut: whether the time limit ended them.
     """
 
-    def __init__(self, model: Model, teacher: ReferenceModel, *, integers: bool) -> None:
+    def __init__(self, model: Model, teacher: ReferenceModel, options: Distillation) -> None:
         """``teacher`` gives the head that its own final states go through."""
         self._model, self._reference = model, ReferenceModel(model, resident=False)
         with torch.inference_mode(False):
-            self._layers = [TrainableLayer(model, index, integers=integers) for index in range(len(model.spec.layers))]
+            self._layers = [
+                TrainableLayer(model, index, integers=options.integers, rounds_inputs=options.activations == 8)
+                for index in range(len(model.spec.layers))
+            ]
             self._norms = {name: dense(model.weights.get(name)).clone() for name in _norm_names(model)}
         for name, tensor in self._norms.items():
             tensor.requires_grad_()

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..model.reference import DecoderLayer
 from ..model.tensors import QuantizedTensor, portable_scales
 from ..model.weights import dense
+from .activations import in_int8
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -55,10 +56,15 @@ class RoundedMatrix:
 
 
 class TrainableLayer(DecoderLayer):
-    """A decoder layer in which some matrices can be learned; the others are fixed."""
+    """A decoder layer in which some matrices can be learned; the others are fixed.
 
-    def __init__(self, model: Model, index: int, *, integers: bool) -> None:
+    Attributes:
+        rounds_inputs: the inputs of matrices are rounded to int8 with a scale a token, as the target's kernels will.
+    """
+
+    def __init__(self, model: Model, index: int, *, integers: bool, rounds_inputs: bool = False) -> None:
         spec, prefix = model.spec, f"layers.{index}."
+        self.rounds_inputs = rounds_inputs
         self.matrices: dict[str, RoundedMatrix] = {}
         floats: dict[str, Tensor] = {}
         for name in spec.layer_tensors(index):
@@ -70,6 +76,8 @@ class TrainableLayer(DecoderLayer):
         super().__init__(spec.layers[index], spec.norm, spec.norm_eps, floats)
 
     def _linear(self, x: Tensor, name: str) -> Tensor:
+        if self.rounds_inputs:
+            x = x + (in_int8(x.detach()) - x.detach())
         matrix = self.matrices.get(name)
         if matrix is None:
             return super()._linear(x, name)

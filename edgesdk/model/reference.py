@@ -49,7 +49,9 @@ class DecoderLayer(nn.Module):
         """``tensors`` holds the layer's weights by canonical name without the layer prefix."""
         super().__init__()
         self.layer, self.norm, self.eps = layer, norm, eps
-        self.observe: Callable[[str, Tensor], None] | None = None  # told the input of every matrix, by its name
+        self.observe: Callable[[str, Tensor], None] | None = (
+            None  # told the input of every matrix, and the keys, by name
+        )
         for name, tensor in tensors.items():
             self.register_buffer(name.replace(".", "_"), tensor)
 
@@ -95,6 +97,8 @@ class DecoderLayer(nn.Module):
             )
         if tables is not None:
             q, k = rotate(q, *tables), rotate(k, *tables)
+        if self.observe is not None:
+            self.observe("keys", k.transpose(1, 2).flatten(-2))
         if cache is not None:
             k, v = cache.update(start, k, v)
         return self._linear(attend(q, k, v, attention).transpose(1, 2).flatten(-2), "o")

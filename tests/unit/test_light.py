@@ -28,6 +28,6 @@ def test_every_public_name_resolves() -> None:
 
     for name in edgesdk.__all__:
         assert getattr(edgesdk, name) is not None
-    assert len(edgesdk.__all__) < 20
+    assert len(edgesdk.__all__) < 24
     assert callable(edgesdk.export)
     assert callable(edgesdk.generate)

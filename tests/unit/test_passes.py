@@ -61,7 +61,7 @@ def varied(**changes: object) -> Model:
 
 @pytest.mark.parametrize(
     "step",
-    [Awq(clip=False), Awq(bits=8, clip=False), SmoothQuant(), SmoothQuant(1.0), Rotation(), Rotation(hidden=False)],
+    [Awq(clip=False), SmoothQuant(0.5), SmoothQuant(1.0), Rotation(), Rotation(hidden=False)],
 )
 @pytest.mark.parametrize("changes", [{}, {"tied": True}])
 def test_the_model_computes_the_same(step, changes, tmp_path) -> None:
@@ -76,7 +76,7 @@ def test_layer_norms_and_ungated_mlps_fold_too(tmp_path) -> None:
     layer = varied().spec.layers[0]
     ungated = replace(layer, mlp=replace(layer.mlp, gated=False, activation="relu"))
     model = varied(norm="layer", layers=(ungated, ungated))
-    for index, step in enumerate([Awq(clip=False), SmoothQuant(), Rotation(hidden=False)]):
+    for index, step in enumerate([Awq(clip=False), SmoothQuant(0.5), Rotation(hidden=False)]):
         (folder := tmp_path / str(index)).mkdir()
         assert torch.allclose(logits(step(model, setting(folder)).model), logits(model), atol=1e-4)
     with pytest.raises(RecipeError, match="layer norms"):

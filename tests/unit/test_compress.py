@@ -1,0 +1,223 @@
+"""Compressed checkpoints: written once, carried by every export, resumed to the same bytes, guarded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import edgesdk
+from edgesdk.cli import run
+from edgesdk.compress.allocation import parse_size
+from edgesdk.compress.calibration import Calibration
+from edgesdk.compress.recipe import open_recipe
+from edgesdk.compressing import compress_model
+from edgesdk.errors import EdgeError, ModelError, RecipeError
+from edgesdk.exporting import Checks, export
+from edgesdk.model.opening import open_model
+from edgesdk.model.spec import is_linear
+from edgesdk.model.tensors import QuantizedTensor
+from edgesdk_converters.executorch import readback as executorch
+from edgesdk_converters.onnx import readback as onnx
+from edgesdk_converters.tflite import readback as tflite
+
+SMALL = Calibration(sequences=4, length=24)
+SKIP = Checks(skip=True)
+
+
+@pytest.fixture(scope="module")
+def compressed(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with mixed bits."""
+    out = tmp_path_factory.mktemp("compressed") / "tiny"
+    recipe = open_recipe("w4g32-gptq")
+    mixed = replace(recipe.passes[0], exceptions={"layers.*.v": 8, "layers.1.down": 8})
+    compress_model(checkpoint, out, recipe=replace(recipe, passes=(mixed,)), calibration=SMALL)
+    return out
+
+
+class Interrupted:
+    """Progress that a user interrupts in a stage after so many steps."""
+
+    def __init__(self, title: str, steps: int) -> None:
+        self._title, self._left = title, steps
+
+    @contextmanager
+    def stage(self, title: str, total: int | None) -> Iterator[Interrupted]:
+        self._counts = title.startswith(self._title)
+        yield self
+
+    def advance(self, steps: int = 1) -> None:
+        if self._counts:
+            self._left -= 1
+            if not self._left:
+                raise KeyboardInterrupt
+
+    def note(self, text: str) -> None:
+        pass
+
+
+def same(found: QuantizedTensor, wanted: QuantizedTensor) -> bool:
+    parts = [(found.values, wanted.values), (found.scales, wanted.scales)]
+    return found.bits == wanted.bits and all(torch.equal(*part) for part in parts)
+
+
+def test_every_runtime_carries_the_same_integers(compressed, tmp_path) -> None:
+    model = open_model(compressed)
+    names = [name for name in model.spec.tensors() if is_linear(name)]
+    assert {model.weights.get(name).scheme for name in names} == {"w4g32", "w8"}
+    for target, reader in (("linux-x86_64", onnx), ("host", executorch), ("litert-arm64", tflite)):
+        manifest = export(compressed, target, tmp_path / target, context=64, checks=SKIP)
+        found = reader.read_packed(tmp_path / target / manifest.program.main)
+        for name in names:
+            assert same(found[name.removesuffix(".weight")], model.weights.get(name)), (target, name)
+        assert manifest.recipe.name == "w4g32-gptq"
+        assert manifest.recipe.passes[0]["exceptions"] == {"layers.*.v": 8, "layers.1.down": 8}
+
+
+def test_an_export_measures_what_it_can_and_says_the_rest(compressed, tmp_path) -> None:
+    manifest = export(compressed, "linux-x86_64", tmp_path / "out", context=256)
+    assert manifest.parity
+    assert manifest.quality.divergence is None
+    assert "compressed before" in (manifest.quality.divergence_reason or "")
+    with pytest.raises(EdgeError, match="--max-kl compares"):
+        export(compressed, "linux-x86_64", tmp_path / "other", checks=Checks(max_kl=1.0))
+    kept = export(compressed, "linux-x86_64", tmp_path / "kept", recipe="none-a32", context=64, checks=SKIP)
+    assert kept.recipe.activations == 32
+    assert kept.recipe.passes == manifest.recipe.passes
+
+
+def test_it_opens_as_it_was_written(checkpoint, compressed) -> None:
+    original, model = open_model(checkpoint), open_model(compressed)
+    assert (model.spec, model.origin.name) == (original.spec, original.origin.name)
+    assert model.tokenizer.encode("a b") == original.tokenizer.encode("a b")
+    assert torch.equal(model.weights.get("final_norm.weight").float(), original.weights.get("final_norm.weight"))
+    assert model.compression.grids["layers.0.q.weight"] == (4, 32)
+    assert model.compression.grids["layers.0.v.weight"] == (8, 0)
+    again = compressed.parent / "again"
+    with pytest.raises(RecipeError, match="already compressed"):
+        compress_model(compressed, again)
+    assert not again.exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "title", "steps"),
+    [
+        ("w4g32-gptq", "Rounding layers", 1),
+        ("w3g32-awq-gptq", "Scaling channels", 2),
+        ("w4g32@5bpw", "Measuring sensitivity", 1),
+        ("w4g32-rec-qat", "Learning rounding", 1),
+    ],
+)
+def test_an_interrupted_run_resumes_to_the_same_bytes(checkpoint, tmp_path, recipe, title, steps) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    compress_model(checkpoint, whole, recipe=recipe, calibration=SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        compress_model(checkpoint, cut, recipe=recipe, calibration=SMALL, progress=Interrupted(title, steps))
+    assert not cut.exists()
+    work = tmp_path / "cut.partial"
+    assert work.is_dir()
+    with pytest.raises(EdgeError, match="holds an interrupted run"):
+        compress_model(checkpoint, cut, recipe=recipe, calibration=SMALL)
+    with pytest.raises(EdgeError, match="had another recipe"):
+        compress_model(checkpoint, cut, recipe="w8", calibration=SMALL, resume=True)
+    compress_model(checkpoint, cut, recipe=recipe, calibration=SMALL, resume=True)
+    assert not work.exists()
+    for name in ("checkpoint.json", "model.safetensors"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_run_that_fails_at_once_leaves_nothing(checkpoint, tmp_path) -> None:
+    with pytest.raises(EdgeError, match="less than one calibration sequence"):
+        (tmp_path / "short.txt").write_text("x")
+        text = Calibration(tmp_path / "short.txt", 2, 32)
+        compress_model(checkpoint, tmp_path / "out", recipe="w4g32-gptq-e16", calibration=text)
+    assert [path.name for path in tmp_path.iterdir()] == ["short.txt"]
+
+
+def test_a_size_is_met_with_the_bits_that_matter(checkpoint, tmp_path) -> None:
+    model, found = open_model(checkpoint), {}
+    for size in ("3.0bpw", "4.0bpw", "5.5bpw"):
+        described = compress_model(checkpoint, tmp_path / size, recipe=f"w4g32-e4@{size}", calibration=SMALL)
+        grids = [grid.bits for name, grid in described.grids.items() if is_linear(name)]
+        found[size] = sum(grids) / len(grids)
+        weights = next(file.size for file in described.files if file.path == "model.safetensors")
+        header = int.from_bytes((tmp_path / size / "model.safetensors").read_bytes()[:8], "little") + 8
+        assert weights - header <= parse_size(size, model.spec.parameters)
+    assert found["3.0bpw"] < found["4.0bpw"] < found["5.5bpw"]
+    with pytest.raises(RecipeError, match=r"no choice of bits makes this .* the smallest, 2 bits in every layer, has"):
+        compress_model(checkpoint, tmp_path / "tiny", recipe="w4g32", size="1bpw", calibration=SMALL)
+    assert not (tmp_path / "tiny.partial").exists()
+    with pytest.raises(RecipeError, match="one rounding pass"):
+        compress_model(checkpoint, tmp_path / "tiny", recipe="none", size="4bpw")
+
+
+@pytest.mark.parametrize("text", ["", "90", "MB", "0MB", "90 miles", "-3MB"])
+def test_sizes_that_are_none_are_refused(text) -> None:
+    with pytest.raises(RecipeError, match="cannot be read"):
+        parse_size(text, 1)
+
+
+def test_sizes_are_read() -> None:
+    assert parse_size("90MB", 1) == 90_000_000
+    assert parse_size("1.5 kB", 1) == 1500
+    assert parse_size("4.5bpw", 1000) == 562
+
+
+def test_damage_is_refused(compressed, tmp_path) -> None:
+    import shutil
+
+    def changed(name: str) -> Path:
+        folder = tmp_path / name
+        shutil.copytree(compressed, folder)
+        return folder
+
+    folder = changed("flipped")
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-5] ^= 1
+    (folder / "model.safetensors").write_bytes(data)
+    with pytest.raises(ModelError, match="SHA-256"):
+        open_model(folder)
+    folder = changed("cut")
+    (folder / "model.safetensors").write_bytes(data[:1000])
+    with pytest.raises(ModelError, match="size or SHA-256"):
+        open_model(folder)
+    folder = changed("missing")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match="missing"):
+        open_model(folder)
+    for name, value, message in (("newer", 99, "schema 99"), ("older", 0, "schema 0"), ("odd", "x", "schema 'x'")):
+        folder = changed(name)
+        described = json.loads((folder / "checkpoint.json").read_text())
+        (folder / "checkpoint.json").write_text(json.dumps({**described, "schema": value}))
+        with pytest.raises(ModelError, match=message):
+            open_model(folder)
+    folder = changed("outside")
+    described["files"][0]["path"] = "../../etc/passwd"
+    (folder / "checkpoint.json").write_text(json.dumps({**described, "schema": 1}))
+    with pytest.raises(ModelError, match="missing"):
+        open_model(folder)
+
+
+def test_the_command_line(checkpoint, tmp_path, capsys) -> None:
+    out = str(tmp_path / "out")
+    options = ["--calibration-sequences", "2", "--calibration-length", "16"]
+    assert run(["compress", str(checkpoint), "-r", "w4g32-gptq", "-o", out, *options]) == 0
+    shown = capsys.readouterr().out
+    assert "14 x w4g32" in shown
+    assert "edgesdk export" in shown
+    assert run(["compress", str(checkpoint), "-r", "balanced", "-t", "host", "-o", out, *options, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["recipe"] == "w4g32-gptq"
+    assert run(["export", str(checkpoint), "-t", "host", "--size", "1MB", "-r", "w4g32", "-o", f"{out}2"]) == 0
+    capsys.readouterr()
+    assert run(["compress", str(checkpoint), "-o", str(checkpoint)]) == 1
+    assert "not a compressed checkpoint" in capsys.readouterr().err
+    assert run(["compress", str(checkpoint), "-o", out, "--size", "1kB"]) == 1
+    assert "no choice of bits" in capsys.readouterr().err
+    assert run(["compress", str(checkpoint), "-o", out, "--calibration", "nowhere.txt"]) == 1
+    assert "no such calibration text" in capsys.readouterr().err
+    assert edgesdk.open_model(out).compression is not None
