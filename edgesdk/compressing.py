@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .targets import Target
 
 _PLAN = "plan.json"
+_FLOAT_BYTES = 4  # of a value that stays float; what two bytes hold exactly takes two
 
 
 def compress_model(
@@ -113,15 +115,14 @@ def _aim(target: Target | None, model: Model, recipe: Recipe) -> tuple[Limits, C
 
 
 def _checkpoint_bytes(model: Model, recipe: Recipe) -> int:
-    """Size of the weights of a checkpoint, about: float tensors count two bytes a value."""
+    """Size of the weights of a checkpoint, at most."""
     total = 0
     for name, shape in recipe.spec(model.spec).tensors().items():
         grid = recipe.grid(name)
-        columns = shape[-1]
-        rows = shape[0] if len(shape) > 1 else 1
+        rows, columns = math.prod(shape[:-1]), shape[-1]
         group = columns if grid is None or grid[1] <= 0 else grid[1]
         if grid is None or columns % group:
-            total += 2 * rows * columns
+            total += _FLOAT_BYTES * rows * columns
         else:
             total += rows * packed_columns(columns, grid[0]) + 2 * rows * (columns // group)
     return total

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .registry import Registry
 
 if TYPE_CHECKING:
+    from .compress.activations import Observer
     from .compress.base import Limits
     from .compress.recipe import Recipe
     from .model import DecoderSpec, Model
@@ -29,6 +30,8 @@ class ProgramOptions:
             measured scales where the runtime has only static ones; 16: int16 on measured scales; 32: float).
         kv_bits: bits of the key-value cache (8), or None for the float type.
         delegate: the hardware path, one of the target's, or None for its default.
+        observer: which range static scales of activations hold: all that was measured, or what a percentile or the
+            squared error keeps.
         cores: microcontroller cores that the program is for; () elsewhere.
     """
 
@@ -38,6 +41,7 @@ class ProgramOptions:
     kv_bits: int | None = None
     delegate: str | None = None
     cores: tuple[str, ...] = ()
+    observer: Observer = "minmax"
 
 
 @dataclass(frozen=True)

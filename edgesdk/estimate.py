@@ -43,8 +43,10 @@ def tensor_bits(
     return found
 
 
-def refuse_schemes(spec: DecoderSpec, recipe: Recipe, target: Target) -> None:
+def refuse_schemes(spec: DecoderSpec, recipe: Recipe, target: Target, *, static: bool = False) -> None:
     """Stop before any work when a recipe makes weights that the target does not hold.
+
+    ``static``: scales of activations are measured before, so that the recipe may name an observer.
 
     Raises:
         RecipeError: which weights, and what the target holds.
@@ -57,6 +59,12 @@ def refuse_schemes(spec: DecoderSpec, recipe: Recipe, target: Target) -> None:
                 f"target {target.name} holds {', '.join(sorted(target.schemes))} weights, but recipe {recipe.name} "
                 f"makes {name} {scheme}"
             )
+    if recipe.observer != "minmax" and not static:
+        raise RecipeError(
+            f"target {target.name} takes scales of activations anew for each token, so recipe {recipe.name} names an "
+            "observer for nothing",
+            hint=f"leave out -{recipe.observer}: observers are for TFLite-Micro (--delegate tflm)",
+        )
     if recipe.activations == 16 and "a16" not in target.schemes:
         raise RecipeError(
             f"target {target.name} has no int16 activations, which recipe {recipe.name} asks for",

@@ -46,4 +46,5 @@ def program_options(
         recipe.kv_bits,
         delegate or next(iter(target.delegates), None),
         target.cores,
+        recipe.observer,
     )

@@ -4,7 +4,7 @@ What it does: each linear matrix in turn is rounded to a lower width with all el
 divergence of the output from the float model's is measured on calibration text. Bits are then taken where they cost the
 least divergence for each byte saved, until the size is met.
 When to use it: ``--size``; a target's size limit decides, not a bit width.
-What it costs: one forward pass from each matrix to the end of the model over 512 tokens, a few minutes for a model of
+What it costs: one forward pass from each matrix to the end of the model over 256 tokens, a few minutes for a model of
 100 M parameters, memory of the float model (or of one layer, slower, for larger ones).
 Example: ``edgesdk compress MODEL --recipe w4g32-gptq --size 90MB --target android-arm64 --out DIR``.
 Source: the sensitivity of Dong et al., HAWQ-V2 (arXiv 1911.03852), measured instead of estimated from a Hessian; the
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .base import Setting
     from .recipe import Recipe
 
-_TOKENS = 512
+_TOKENS = 256
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>bpw|[kMG]?B)", re.IGNORECASE)
 _UNITS = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .awq import Awq
 from .base import WHOLE
@@ -37,6 +37,7 @@ Names decode: w4g32-e8-a8 is 4-bit weights in groups of 32, 8-bit embedding, int
                           prefers. int8 has scales of its own for every token, on microcontrollers measured ones
     -kv8                  key-value cache in int8, one scale a token and head (microcontrollers: one a layer);
                           default: the float type (microcontrollers: the type of the activations)
+    -percentile, -mse     static scales of activations hold less than the whole range (--delegate tflm)
     @{size}               bits chosen for every matrix so that the result has this size: 90MB, or 4.5bpw (bits a
                           parameter)
 """
@@ -44,20 +45,27 @@ _NAME = re.compile(
     r"(?:w(?P<bits>2|3|4|8)(?:g(?P<group>32|64|128))?|(?P<whole>w8t))"
     r"(?:-(?P<turn>rotv?))?(?:-(?P<channels>awq|smooth))?(?P<keys>-keys)?"
     r"(?:-(?P<rounding>gptq|hqq))?(?P<rec>-rec)?(?P<qat>-qat)?"
-    r"(?:-e(?P<e>4|8|16))?(?:-h(?P<h>4|8|16))?(?:-a(?P<a>8|16|32))?(?:-kv(?P<kv>8))?(?:@(?P<size>[\d.]+\w+))?"
+    r"(?:-e(?P<e>4|8|16))?(?:-h(?P<h>4|8|16))?(?:-a(?P<a>8|16|32))?(?:-kv(?P<kv>8))?(?:-(?P<observer>percentile|mse))?"
+    r"(?:@(?P<size>[\d.]+\w+))?"
 )
 _NONE = re.compile(r"none(?:-a(?P<a>32))?(?:-kv(?P<kv>8))?")
 _ROUNDING: dict[str | None, type[RoundToNearest]] = {None: RoundToNearest, "gptq": Gptq, "hqq": Hqq}
 
 
-def decode(name: str) -> tuple[tuple[Pass, ...], int | None, int | None, str | None] | None:
-    """Passes, bits of activations and of the cache, and size of a decodable name, or None when it is none."""
+def decode(name: str) -> dict[str, Any] | None:
+    """Fields of the recipe that a decodable name stands for, or None when it is none."""
     if match := _NONE.fullmatch(name):
-        return (), _optional(match["a"]), _optional(match["kv"]), None
+        return {"activations": _optional(match["a"]), "kv_bits": _optional(match["kv"])}
     match = _NAME.fullmatch(name)
     if match is None:
         return None
-    return tuple(_passes(match)), _optional(match["a"]), _optional(match["kv"]), match["size"]
+    return {
+        "passes": tuple(_passes(match)),
+        "activations": _optional(match["a"]),
+        "kv_bits": _optional(match["kv"]),
+        "size": match["size"],
+        "observer": match["observer"] or "minmax",
+    }
 
 
 def _passes(match: re.Match[str]) -> list[Pass]:

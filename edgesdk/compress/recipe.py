@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EdgeError, RecipeError
 from ..registry import unknown
 from ..schema import dump, load
+from .activations import Observer
 from .base import PASSES, Pass, PassReport, Setting, WithinLimits
 from .names import decode
 from .rtn import RoundToNearest
@@ -56,6 +57,7 @@ class Recipe:
             target choose.
         kv_bits: bits of the key-value cache (8), or None for the program's float type.
         size: choose bits for every matrix so that the result has this size (``90MB``, ``4.5bpw``), or None.
+        observer: which range static scales of activations hold, where the runtime has such.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Recipe:
     activations: int | None = None
     kv_bits: int | None = None
     size: str | None = None
+    observer: Observer = "minmax"
 
     def __call__(self, model: Model, setting: Setting) -> tuple[Model, tuple[PassReport, ...]]:
         """Apply the passes one after the other; see :class:`~edgesdk.compress.base.Pass`."""
@@ -103,6 +106,7 @@ class _File:
     activations: int | None = None
     kv_bits: int | None = None
     size: str | None = None
+    observer: Observer = "minmax"
     passes: tuple[dict[str, Any], ...] = field(default_factory=tuple)
 
 
@@ -124,7 +128,7 @@ def open_recipe(name: str, presets: Mapping[str, str] | None = None) -> Recipe:
         raise RecipeError(
             unknown("recipe", name, BUILTIN), hint="names decode as w4g32-e8-a8 (edgesdk recipes), or give a .toml file"
         )
-    return Recipe(name, *decoded)
+    return Recipe(name, **decoded)
 
 
 def choose_recipe(model: Model, recipe: Recipe | None) -> Recipe:
@@ -155,7 +159,7 @@ def _from_file(path: Path) -> Recipe:
     if file.kv_bits not in (None, 8):
         raise RecipeError(f"{path}: 'kv_bits' must be 8, found {file.kv_bits}")
     passes = tuple(_pass(path, number, entry) for number, entry in enumerate(file.passes, 1))
-    return Recipe(file.name, passes, file.activations, file.kv_bits, file.size)
+    return Recipe(file.name, passes, file.activations, file.kv_bits, file.size, file.observer)
 
 
 def _pass(path: Path, number: int, entry: dict[str, Any]) -> Pass:

@@ -1,4 +1,4 @@
-"""Measures the ranges of a float program over decode steps on calibration text: minima and maxima, nothing clipped."""
+"""Measures the ranges of a float program over decode steps on calibration text: all, or what an observer keeps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgesdk.compress.activations import Histogram, Observer
 from edgesdk.compress.calibration import Calibration
 from edgesdk.progress import track
 
@@ -24,8 +25,13 @@ TEXT = Calibration(sequences=16, length=256)
 DEPTH = 12.0
 
 
-def measure(model: Model, context: int, progress: Progress, text: Calibration | None = None) -> dict[str, Range]:
-    """Ranges by tensor name, over every step of a text (default: :data:`TEXT`)."""
+def measure(
+    model: Model, context: int, progress: Progress, text: Calibration | None = None, observer: Observer = "minmax"
+) -> dict[str, Range]:
+    """Ranges by tensor name, over every step of a text (default: :data:`TEXT`).
+
+    ``minmax`` clips nothing; the other observers clip tensors other than attention scores.
+    """
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     graph = DecoderGraph(model, context, Numerics())
@@ -42,6 +48,7 @@ def measure(model: Model, context: int, progress: Progress, text: Calibration | 
     scores = {value.name: value.index for value in graph.scores}
     low: dict[str, np.ndarray] = {}
     high: dict[str, np.ndarray] = {}
+    histograms: dict[str, Histogram] = {}
 
     def widen(name: str, least: np.ndarray, greatest: np.ndarray) -> None:
         if name not in low:
@@ -56,7 +63,12 @@ def measure(model: Model, context: int, progress: Progress, text: Calibration | 
             for name, index in points.items():
                 found = interpreter.get_tensor(index)
                 widen(name, found, found)
+                if observer != "minmax":
+                    histograms.setdefault(name, Histogram()).add(found)
             for name, index in scores.items():
                 best = interpreter.get_tensor(index).max(-1)
                 widen(name, best - DEPTH, best)
+    for name, histogram in histograms.items():
+        least, greatest = histogram.limits(observer)
+        low[name], high[name] = np.clip(low[name], least, greatest), np.clip(high[name], least, greatest)
     return {name: Range(low[name], high[name]) for name in low}

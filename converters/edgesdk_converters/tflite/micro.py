@@ -59,7 +59,7 @@ class TfliteMicro:
     def check(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
         if options.float_type != "float32":
             raise TargetError(f"TFLite-Micro computes in float32, not {options.float_type}")
-        refuse_schemes(spec, recipe, target)
+        refuse_schemes(spec, recipe, target, static=True)
         packed = [name for name in spec.tensors() if (grid := recipe.grid(name)) and grid[0] < 16]
         for name in packed:
             bits, group = recipe.grid(name) or (0, 0)
@@ -157,7 +157,7 @@ class TfliteMicro:
         linear, attention = _arithmetic(any(isinstance(each, QuantizedTensor) for each in weights), options)
         ranges: Mapping[str, Range] = {}
         if (linear, attention) != ("float", "float"):
-            ranges = measure(model, options.context, progress)
+            ranges = measure(model, options.context, progress, observer=options.observer)
         return Numerics(linear, attention, ranges)
 
     def _emit(self, model: Model, options: ProgramOptions, numerics: Numerics) -> DecoderGraph:
