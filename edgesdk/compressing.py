@@ -18,8 +18,9 @@ from .compress.calibration import Calibration
 from .compress.recipe import Recipe, choose_recipe, open_recipe
 from .converter import CONVERTERS
 from .errors import EdgeError, RecipeError
+from .exporting import Checks
 from .files import replacing, replacing_folder, writing_failed
-from .model import Model
+from .model import Compression, Model
 from .model import checkpoint as records
 from .model.opening import open_model
 from .model.tensors import packed_columns
@@ -45,6 +46,7 @@ def compress_model(
     target: str | None = None,
     size: str | None = None,
     calibration: Calibration | None = None,
+    checks: Checks | None = None,
     resume: bool = False,
     progress: Progress = SILENT,
 ) -> records.Description:
@@ -59,6 +61,7 @@ def compress_model(
         size: most bytes (``90MB``) or bits per weight (``4.5bpw``); bits are then chosen for every matrix. Default:
             the recipe's, if it names one.
         calibration: text for passes that look at activations; default: the model's own.
+        checks: what to measure against the original, and the limits that make it fail.
         resume: go on with a run of the same arguments that was interrupted; the result has the same bytes.
         progress: told of every stage.
 
@@ -67,7 +70,7 @@ def compress_model(
     Raises:
         EdgeError: what is wrong. What was done by then stays beside ``out``, for ``resume``.
     """
-    out, calibration = Path(out).resolve(), calibration or Calibration()
+    out, calibration, checks = Path(out).resolve(), calibration or Calibration(), checks or Checks()
     described = None if target is None else open_target(target)
     presets = described.recipes if described else None
     wanted = open_recipe(recipe, presets) if isinstance(recipe, str) else recipe
@@ -86,7 +89,8 @@ def compress_model(
         with replacing_folder(out) as folder:
             write_texts(opened, folder)
             grids = records.write_weights(made, folder, progress)
-            description = _describe(opened, made, chosen, reports, grids, calibration, note)
+            quality = None if checks.skip else _measure(opened, made, chosen, out.name, checks, progress)
+            description = _describe(opened, made, chosen, reports, grids, calibration, note, quality)
             records.write_description(description, folder)
     return records.read_description(out)
 
@@ -206,6 +210,28 @@ def _check_resume(folder: Path, plan: dict[str, Any], resume: bool) -> None:
         )
 
 
+def _measure(
+    original: Model, made: Model, recipe: Recipe, name: str, checks: Checks, progress: Progress
+) -> dict[str, Any]:
+    """What compression cost, in the float32 reference.
+
+    Raises:
+        QualityError: a limit is not met.
+    """
+    from .quality import Gates, compare_quality, enforce
+
+    done = Compression(recipe.name, {}, passes=tuple(recipe.describe()))
+    judged = replace(made, compression=done, origin=replace(made.origin, name=name))
+    text, windows = checks.eval_text, checks.eval_windows
+    found = compare_quality(original, judged, eval_text=text, eval_windows=windows, samples=0, progress=progress)
+    enforce(found, Gates(checks.max_kl, checks.max_ppl_increase))
+    return {
+        "own_text": dump(found.own_text.summary),
+        "eval_text": dump(found.eval_text.summary) if found.eval_text else None,
+        "perplexity": dump(found.perplexity.summary) if found.perplexity else None,
+    }
+
+
 def _describe(
     original: Model,
     made: Model,
@@ -214,6 +240,7 @@ def _describe(
     grids: dict[str, records.Grid],
     calibration: Calibration,
     note: str | None,
+    quality: dict[str, Any] | None,
 ) -> records.Description:
     notes = () if note is None else (note,)
     text = calibration.file
@@ -237,6 +264,8 @@ def _describe(
             "length": calibration.length,
             "seed": calibration.seed,
         },
+        quality=quality,
+        quality_reason=None if quality else "skipped with --skip-checks",
         tools=_tools(),
         notes=notes,
     )

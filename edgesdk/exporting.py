@@ -15,7 +15,7 @@ from . import bundle as bundles
 from . import estimate
 from .bundle import manifest as records
 from .compress.allocation import allocate, chosen_size
-from .compress.base import Setting
+from .compress.base import Limits, Setting, stored_width
 from .compress.calibration import Calibration
 from .compress.recipe import Recipe, choose_recipe, open_recipe
 from .compress.stored import AsStored
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from .compress.base import PassReport
     from .compress.quality import Divergence, Perplexity, PromptParity
-    from .model import Model
+    from .model import DecoderSpec, Model
     from .session import Session
 
 _SKIPPED = "skipped with --skip-checks"
@@ -151,6 +151,7 @@ def export(
             plan = converter.plan(spec, chosen, options)
             estimate.refuse_unfit(spec, plan, options, described, memory_mb)
             warnings.append(note)
+        warnings += _widened(spec, chosen, limits)
         compressed, reports = chosen(opened, setting)
         program = converter.convert(compressed, options, folder, progress)
         notes = [*warnings, *(note for report in reports for note in report.notes)]
@@ -196,6 +197,16 @@ def _require_torch(extra: str) -> None:
         import torch  # noqa: F401
     except ModuleNotFoundError:
         raise MissingExtraError("torch", extra) from None
+
+
+def _widened(spec: DecoderSpec, recipe: Recipe, limits: Limits) -> list[str]:
+    """What the target stores in more bits than the recipe makes."""
+    bits = [grid[0] for name in spec.tensors() if (grid := recipe.grid(name)) and grid[0] < 16]
+    return [
+        f"{bits.count(width)} matrices of {width} bits are stored in {stored} on this target: the same integers"
+        for width in sorted(set(bits))
+        if (stored := stored_width(width, limits.widths)) != width
+    ]
 
 
 def _notes_of(model: Model) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,9 +17,7 @@ from .errors import EdgeError
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; it takes the name when the block ends well, and goes otherwise."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    partial = Path(name)
+    partial = path.parent / f".{path.name}.{secrets.token_hex(4)}"  # named before it is made: an interrupt removes it
     try:
         yield partial
         partial.chmod(0o644)
@@ -35,12 +33,10 @@ def folder_beside(path: Path) -> Iterator[Path]:
     Raises:
         EdgeError: it cannot be made, or the block failed to write (the disk is full ...).
     """
+    folder = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    except OSError as failure:
-        raise writing_failed(path, failure) from None
-    try:
+        folder.mkdir(mode=0o700)
         yield folder
     except OSError as failure:
         raise writing_failed(path, failure) from None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .compression_options import calibration_of, calibration_options
+from .compression_options import calibration_of, calibration_options, check_options
 from .terminal import TerminalProgress, json_option, print_json, print_table
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     "--target", "-t", help="Device class that the weights are for (edgesdk targets).  [default: what all of them hold]"
 )
 @calibration_options
+@check_options
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
 @json_option
 def command(
@@ -34,6 +35,11 @@ def command(
     sequences: int,
     length: int,
     seed: int,
+    eval_text: Path | None,
+    eval_windows: int,
+    max_kl: float | None,
+    max_ppl_increase: float | None,
+    skip_checks: bool,
     resume: bool,
     as_json: bool,
 ) -> None:
@@ -43,6 +49,7 @@ def command(
     id org/name.
     """
     from ..compressing import compress_model
+    from ..exporting import Checks
 
     described = compress_model(
         model,
@@ -51,6 +58,7 @@ def command(
         target=target,
         size=size,
         calibration=calibration_of(calibration, sequences, length, seed),
+        checks=Checks(eval_text, eval_windows, max_kl, max_ppl_increase, skip_checks),
         resume=resume,
         progress=TerminalProgress(),
     )
@@ -74,5 +82,25 @@ def print_summary(described: Description) -> None:
         ("weights", ", ".join(f"{count} x {scheme}" for scheme, count in sorted(schemes.items())) or "as they were"),
         ("size", megabytes(sum(file.size for file in described.files))),
     ]
+    rows += _quality(described)
     notes = [*described.notes, *(note for report in described.reports for note in report["notes"])]
     print_table(("", ""), rows + [("note", note) for note in notes])
+
+
+def _quality(described: Description) -> list[tuple[str, str]]:
+    """What compression cost, as it was measured."""
+    found = described.quality
+    if found is None:
+        return [("quality", f"not measured: {described.quality_reason}")]
+    rows = []
+    for name, what in (("own_text", "own text"), ("eval_text", "evaluation text")):
+        if (it := found[name]) is not None:
+            rows.append(
+                (
+                    "quality",
+                    f"KL {it['kl']:g} nats a token, same best token {it['top1']:.1%} ({what}, {it['tokens']} tokens)",
+                )
+            )
+    if (it := found["perplexity"]) is not None:
+        rows.append(("perplexity", f"{it['before']:g} -> {it['after']:g} ({it['windows']} windows of {it['window']})"))
+    return rows

@@ -44,6 +44,29 @@ _OPTIONS = (
     click.option("--seed", type=int, default=0, show_default=True, help="Of the sampling of calibration text."),
 )
 
+_CHECKS = (
+    click.option("--eval-text", type=click.Path(path_type=Path), help="Text file to measure perplexity on."),
+    click.option(
+        "--eval-windows",
+        type=click.IntRange(min=1),
+        default=6,
+        show_default=True,
+        help="Windows of 512 tokens, or documents.",
+    ),
+    click.option("--max-kl", type=click.FloatRange(min=0), help="Fail above this mean KL divergence (nats a token)."),
+    click.option(
+        "--max-ppl-increase", type=click.FloatRange(min=0), help="Fail above this rise of perplexity (percent)."
+    ),
+    click.option("--skip-checks", is_flag=True, help="Measure nothing; the result says so."),
+)
+
+
+def check_options(function: F) -> F:
+    """Add what is measured, and the limits that make a command fail."""
+    for option in reversed(_CHECKS):
+        function = option(function)
+    return function
+
 
 def calibration_options(function: F) -> F:
     """Add ``--size`` and the options of calibration text to a command."""

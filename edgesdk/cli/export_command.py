@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .compression_options import calibration_of, calibration_options
+from .compression_options import calibration_of, calibration_options, check_options
 from .terminal import TerminalProgress, json_option, print_json, print_table
 
 if TYPE_CHECKING:
@@ -39,17 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option("--delegate", help="Hardware path (edgesdk targets NAME).  [default: target's]")
 @calibration_options
-@click.option("--eval-text", type=click.Path(path_type=Path), help="Text file to measure perplexity on.")
-@click.option(
-    "--eval-windows",
-    type=click.IntRange(min=1),
-    default=6,
-    show_default=True,
-    help="Windows of 512 tokens, or documents.",
-)
-@click.option("--max-kl", type=click.FloatRange(min=0), help="Fail above this mean KL divergence (nats a token).")
-@click.option("--max-ppl-increase", type=click.FloatRange(min=0), help="Fail above this rise of perplexity (percent).")
-@click.option("--skip-checks", is_flag=True, help="Measure neither parity nor quality; the manifest says so.")
+@check_options
 @json_option
 def command(
     model: str,

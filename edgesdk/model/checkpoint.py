@@ -70,6 +70,9 @@ class Description:
         grids: how each quantized tensor is stored.
         sources: files of the checkpoint that was compressed.
         calibration: where calibration text came from.
+        quality: the float32 reference over these weights against the original: ``own_text``, ``eval_text`` and
+            ``perplexity``, each null where it was not measured; or None.
+        quality_reason: why nothing was measured.
         tools: versions that made it.
         notes: sentences that the user should read.
         files: every other file of the folder, with size and SHA-256.
@@ -88,6 +91,8 @@ class Description:
     grids: dict[str, Grid]
     sources: tuple[Source, ...]
     calibration: dict[str, Any]
+    quality: dict[str, Any] | None
+    quality_reason: str | None
     tools: dict[str, str]
     notes: tuple[str, ...] = ()
     files: tuple[Source, ...] = field(default=())

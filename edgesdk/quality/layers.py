@@ -13,6 +13,7 @@ from .report import LayerError
 from .sides import batches
 
 if TYPE_CHECKING:
+    from ..model import Model
     from ..progress import Progress
     from .sides import Side, Texts
 
@@ -25,8 +26,16 @@ def why_no_layers(a: Side, b: Side) -> str | None:
     counts = [len(model.spec.layers) for model in (a.model, b.model)]
     if counts[0] != counts[1]:
         return f"{counts[0]} layers against {counts[1]}"
+    turned = [side.about.name for side in (a, b) if side.model is not None and _rotated(side.model)]
+    if turned:
+        return f"the residual stream is rotated in {' and '.join(turned)}"
     widths = [model.spec.hidden for model in (a.model, b.model)]
     return f"hidden states of {widths[0]} channels against {widths[1]}" if widths[0] != widths[1] else None
+
+
+def _rotated(model: Model) -> bool:
+    passes = model.compression.passes if model.compression else ()
+    return any(step.get("use") == "rotation" and step.get("hidden") for step in passes)
 
 
 @torch.inference_mode()

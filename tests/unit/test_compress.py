@@ -19,6 +19,7 @@ from edgesdk.compress.recipe import open_recipe
 from edgesdk.compressing import compress_model
 from edgesdk.errors import EdgeError, ModelError, RecipeError
 from edgesdk.exporting import Checks, export
+from edgesdk.model.checkpoint import read_description
 from edgesdk.model.opening import open_model
 from edgesdk.model.spec import is_linear
 from edgesdk.model.tensors import QuantizedTensor
@@ -228,3 +229,28 @@ def test_the_command_line(checkpoint, tmp_path, capsys) -> None:
     assert run(["compress", str(checkpoint), "-o", out, "--calibration", "nowhere.txt"]) == 1
     assert "no such calibration text" in capsys.readouterr().err
     assert edgesdk.open_model(out).compression is not None
+    capsys.readouterr()
+    assert run(["compress", str(checkpoint), "-o", f"{out}3", "-r", "w2g32", "--max-kl", "0.0001"]) == 1
+    assert "over the limit of 0.0001" in capsys.readouterr().err
+    assert not Path(f"{out}3").exists()
+
+
+@pytest.mark.parametrize(("target", "widened"), [("host", True), ("litert-arm64", True), ("linux-x86_64", False)])
+def test_two_bits_go_to_every_target(checkpoint, tmp_path, target, widened) -> None:
+    manifest = export(checkpoint, target, tmp_path / "out", recipe="w2g32", context=128)
+    assert any("stored in 4 on this target" in note for note in manifest.notes) is widened
+    assert manifest.parity
+    assert manifest.parity[0]["top1"] > 0.9
+
+
+def test_what_compression_cost_is_recorded(checkpoint, compressed) -> None:
+    described = read_description(compressed)
+    assert described.quality is not None
+    assert 0 < described.quality["own_text"]["kl"] < 1
+    assert described.quality["perplexity"] is None
+    skipped = compress_model(checkpoint, compressed.parent / "skipped", recipe="w8", checks=SKIP)
+    assert (skipped.quality, skipped.quality_reason) == (None, "skipped with --skip-checks")
+    rotated = compress_model(checkpoint, compressed.parent / "rotated", recipe="w8-rot")
+    assert rotated.quality["own_text"]["kl"] < 0.01
+    report = edgesdk.compare_quality(checkpoint, compressed.parent / "rotated", samples=0)
+    assert "rotated" in (report.layers_reason or "")

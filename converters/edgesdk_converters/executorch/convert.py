@@ -63,7 +63,7 @@ class ExecuTorchConverter:
             grid = recipe.grid(name)
             bits, group = grid if grid and grid[0] < 16 else (16, 0)
             packed = packed or bits < 16
-            if bits not in (4, 8, 16) or group not in (_GROUPS if bits == 4 else (0,)):
+            if group not in (_GROUPS if bits <= 4 else (0,)):
                 raise RecipeError(
                     f"XNNPACK holds {_HOLDS}; recipe {recipe.name} makes {name} w{bits}{f'g{group}' if group else ''}"
                 )

@@ -63,10 +63,10 @@ class TfliteMicro:
         packed = [name for name in spec.tensors() if (grid := recipe.grid(name)) and grid[0] < 16]
         for name in packed:
             bits, group = recipe.grid(name) or (0, 0)
-            if bits == 4 and group:
+            if bits < 8 and group:
                 raise RecipeError(
-                    f"TFLite-Micro's products take one scale a row, but recipe {recipe.name} makes {name} 4-bit in "
-                    f"groups of {group}",
+                    f"TFLite-Micro's products take one scale a row, but recipe {recipe.name} makes {name} {bits}-bit "
+                    f"in groups of {group}",
                     hint="use w4 (embedding and head in 8 bits), or w8",
                 )
         if options.activations == 32 and any(map(is_linear, packed)):
@@ -92,7 +92,7 @@ class TfliteMicro:
         copies = max(layer.attention.kv_size for layer in spec.layers) * options.context * width
         rows = sum(shape[0] for name, shape in spec.tensors().items() if len(shape) == 2)
         kept = _NODES * _NODE_BYTES * len(spec.layers) + (8 * rows if linear == "int8" else 0)
-        shapes = [shape for name, shape in spec.tensors().items() if (recipe.grid(name) or (16, 0))[0] == 4]
+        shapes = [shape for name, shape in spec.tensors().items() if (recipe.grid(name) or (16, 0))[0] < 8]
         copies = max(copies, *map(math.prod, shapes)) if shapes else copies  # a decoded matrix, and no cache's copy
         kept += _DECODE_BYTES * len(shapes)
         scales = 10 * sum(shape[0] for shape in shapes)
