@@ -79,7 +79,9 @@ def compress_model(
     most = chosen_size(chosen, size, opened.spec.parameters)
     _refuse(out, opened)
     limits, size_of = _aim(described, opened, chosen)
-    with _work(out, _plan(opened, chosen, limits, most, calibration), resume) as scratch:
+    _refuse_grids(opened, chosen, limits)
+    plan = _plan(opened, chosen, target, limits, most, calibration)
+    with _work(out, plan, resume, progress) as scratch:
         setting = Setting(scratch / "allocation", progress, limits, calibration, opened)
         setting.scratch.mkdir(exist_ok=True)
         note = None
@@ -107,6 +109,16 @@ def _refuse(out: Path, model: Model) -> None:
         )
 
 
+def _refuse_grids(model: Model, recipe: Recipe, limits: Limits) -> None:
+    for name in recipe.spec(model.spec).tensors():
+        bits, group = recipe.grid(name) or (16, 0)
+        if group > 0 and bits < 16 and not (limits.grouped_bytes if bits == 8 else limits.grouped_nibbles):
+            raise RecipeError(
+                f"recipe {recipe.name} makes {name} {bits}-bit in groups of {group}, which not every target holds",
+                hint="use one scale a row (w8), or name a --target that holds groups",
+            )
+
+
 def _aim(target: Target | None, model: Model, recipe: Recipe) -> tuple[Limits, Callable[[Recipe], int]]:
     """What the weights may look like, and the size in bytes that a recipe would give."""
     if target is None:
@@ -132,12 +144,15 @@ def _checkpoint_bytes(model: Model, recipe: Recipe) -> int:
     return total
 
 
-def _plan(model: Model, recipe: Recipe, limits: Limits, size: int | None, calibration: Calibration) -> dict[str, Any]:
+def _plan(
+    model: Model, recipe: Recipe, target: str | None, limits: Limits, size: int | None, calibration: Calibration
+) -> dict[str, Any]:
     """All that decides the result, as plain data: a run that is resumed must have the same."""
     text = calibration.file
     return {
         "model": [dump(records.source_of(path)) for path in model.origin.files],
-        "recipe": recipe.describe(),
+        "recipe": [recipe.activations, recipe.kv_bits, recipe.observer, *recipe.describe()],
+        "target": target,
         "limits": {**asdict(limits), "widths": list(limits.widths)},
         "size": size,
         "calibration": {
@@ -161,7 +176,7 @@ def _tools() -> dict[str, str]:
 
 
 @contextmanager
-def _work(out: Path, plan: dict[str, Any], resume: bool) -> Iterator[Path]:
+def _work(out: Path, plan: dict[str, Any], resume: bool, progress: Progress) -> Iterator[Path]:
     """A folder for what the passes write; it stays when they are interrupted after they wrote anything.
 
     Raises:
@@ -176,17 +191,19 @@ def _work(out: Path, plan: dict[str, Any], resume: bool) -> Iterator[Path]:
             partial.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
         yield folder
     except OSError as failure:
-        _leave(folder)
+        _leave(folder, progress)
         raise writing_failed(out, failure) from None
     except BaseException:
-        _leave(folder)
+        _leave(folder, progress)
         raise
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _leave(folder: Path) -> None:
-    """Remove the work of a run that had not got anywhere."""
-    if not any(path.stat().st_size for path in folder.rglob("*.jsonl")):
+def _leave(folder: Path, progress: Progress) -> None:
+    """Keep the work of a run that got anywhere, and say so."""
+    if any(path.stat().st_size for path in folder.rglob("*.jsonl")):
+        progress.note(f"the work so far is in {folder}: --resume goes on with it; delete it to start anew")
+    else:
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -202,7 +219,7 @@ def _check_resume(folder: Path, plan: dict[str, Any], resume: bool) -> None:
         raise EdgeError(
             f"{folder / _PLAN}: cannot be read ({failure})", hint="delete the folder and start anew"
         ) from None
-    different = [key for key in plan if found.get(key) != plan[key]]
+    different = [key for key in plan if not isinstance(found, dict) or found.get(key) != plan[key]]
     if different:
         raise EdgeError(
             f"{folder}: the interrupted run had another {' and '.join(different)}",
@@ -253,6 +270,7 @@ def _describe(
         recipe=recipe.name,
         activations=recipe.activations,
         kv_bits=recipe.kv_bits,
+        observer=recipe.observer,
         passes=tuple(recipe.describe()),
         reports=tuple(dump(report) for report in reports),
         grids=grids,

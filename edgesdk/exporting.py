@@ -148,6 +148,7 @@ def export(
             chosen, note = allocate(
                 chosen, opened, most, lambda recipe: converter.plan(spec, recipe, options).program, setting
             )
+            converter.check(spec, chosen, options, described)
             plan = converter.plan(spec, chosen, options)
             estimate.refuse_unfit(spec, plan, options, described, memory_mb)
             warnings.append(note)

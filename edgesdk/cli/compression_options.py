@@ -41,7 +41,13 @@ _OPTIONS = (
         show_default=True,
         help="Tokens of each.",
     ),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of the sampling of calibration text."),
+    click.option(
+        "--seed",
+        type=click.IntRange(0, 2**63 - 1),
+        default=0,
+        show_default=True,
+        help="Of the sampling of calibration text.",
+    ),
 )
 
 _CHECKS = (

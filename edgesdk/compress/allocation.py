@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..errors import RecipeError
+from ..errors import ModelError, RecipeError
 from ..model.spec import is_linear
 from ..model.weights import dense
 from ..progress import track
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .recipe import Recipe
 
 _TOKENS = 256
+_LARGEST = 1e12
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>bpw|[kMG]?B)", re.IGNORECASE)
 _UNITS = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9}
 
@@ -64,6 +66,8 @@ def parse_size(text: str, parameters: int) -> int:
     if match is None or not float(match["number"]):
         raise RecipeError(f"size '{text}' cannot be read", hint="give bytes like 90MB, or bits per weight like 4.5bpw")
     number, unit = float(match["number"]), match["unit"].lower()
+    if number > _LARGEST:
+        raise RecipeError(f"size '{text[:40]}' is too large")
     return int(number * parameters / 8) if unit == "bpw" else int(number * _UNITS[unit])
 
 
@@ -98,7 +102,7 @@ def allocate(
         RecipeError: no choice of bits is that small; the smallest is named. Or the recipe does not round.
     """
     step = rounding_step(recipe)
-    names = [name for name in model.spec.tensors() if is_linear(name)]
+    names = [name for name in model.spec.tensors() if is_linear(name) and not step.excepted(name)]
     sizes = {bits: size_of(with_bits(recipe, dict.fromkeys(names, bits))) for bits in setting.limits.widths}
     smallest = min(sizes.values())
     if smallest > size:
@@ -139,18 +143,21 @@ def rounding_step(recipe: Recipe) -> RoundToNearest:
     found = [step for step in recipe.passes if isinstance(step, RoundToNearest)]
     if len(found) != 1:
         raise RecipeError(f"--size chooses the bits of one rounding pass, and recipe {recipe.name} has {len(found)}")
+    if found[0].group <= 0:
+        raise RecipeError(
+            f"--size chooses among widths that share scales in groups, and recipe {recipe.name} has one scale a row",
+            hint="start from a recipe with groups, such as w4g32",
+        )
     return found[0]
 
 
 def with_bits(recipe: Recipe, bits: Mapping[str, int]) -> Recipe:
-    """The recipe with these bits for the named tensors; the most common width becomes the pass's own."""
-    from dataclasses import replace
-
-    common = max(sorted(set(bits.values())), key=list(bits.values()).count)
-    exceptions = {name.removesuffix(".weight"): width for name, width in bits.items() if width != common}
+    """The recipe with these bits for the named tensors; the most common one below 8 becomes the pass's own."""
     old = rounding_step(recipe)
-    group = 0 if common == 8 else old.group
-    new = replace(old, bits=common, group=group, exceptions=exceptions)
+    narrow = [width for width in bits.values() if width < 8]
+    common = max(sorted(set(narrow)), key=narrow.count) if narrow else old.bits
+    chosen = {name.removesuffix(".weight"): width for name, width in bits.items() if width != common}
+    new = replace(old, bits=common, exceptions={**old.exceptions, **chosen})
     return replace(recipe, passes=tuple(new if step is old else step for step in recipe.passes))
 
 
@@ -200,10 +207,10 @@ def _measured(
     kept = setting.scratch / f"sensitivity-{widths[0]}.jsonl"
     found: dict[str, dict[int, float]] = {}
     if kept.is_file():
-        for line in kept.read_text(encoding="utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):
-                name, losses = json.loads(line)
-                found[name] = {int(bits): loss for bits, loss in losses.items()}
+        whole = [line for line in kept.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+        kept.write_text("".join(whole), encoding="utf-8")  # without a line that was cut
+        for name, losses in map(json.loads, whole):
+            found[name] = {int(bits): loss for bits, loss in losses.items()}
     for name, losses in _measure(model, step, widths, setting, frozenset(found)):
         with kept.open("a", encoding="utf-8") as journal:
             journal.write(json.dumps([name, losses]) + "\n")
@@ -267,4 +274,7 @@ def _predictions(reference: ReferenceModel, hidden: torch.Tensor) -> torch.Tenso
 
 
 def _divergence(wanted: torch.Tensor, found: torch.Tensor) -> float:
-    return max(0.0, float((wanted.exp() * (wanted - found)).sum(-1).mean()))
+    apart = float((wanted.exp() * (wanted - found)).sum(-1).mean())
+    if not math.isfinite(apart):
+        raise ModelError("the model gives NaN or infinite predictions on the calibration text")
+    return max(0.0, apart)

@@ -52,7 +52,7 @@ class Distillation:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.minutes <= 0 or self.sequences < 1:
+        if self.steps < 1 or not self.minutes > 0 or self.sequences < 1:
             raise RecipeError("qat: 'steps', 'minutes' and 'sequences' must be above 0")
         if self.activations not in (8, 32):
             raise RecipeError(f"qat: 'activations' must be 8 or 32, found {self.activations}")
@@ -65,13 +65,11 @@ class Distillation:
 
     def __call__(self, model: Model, setting: Setting) -> PassResult:
         spool = Spool(setting.scratch / "qat.bin", model.weights)
-        notes: tuple[str, ...] = ()
         if spool.entry("final_norm.weight") is None:
             student = self._learn(model, setting)
-            if student.cut:
-                notes = (f"the time limit of {self.minutes:g} minutes cut it at {student.done} of {self.steps} steps",)
-            spool.write_together(dict(student.learned()))
-        return PassResult(replace(model, weights=spool), PassReport("qat", True, notes=notes))
+            limit = f"the time limit of {self.minutes:g} minutes cut it at {student.done} of {self.steps} steps"
+            spool.write_together(dict(student.learned()), limit if student.cut else None)
+        return PassResult(replace(model, weights=spool), PassReport("qat", True, notes=spool.notes))
 
     def _learn(self, model: Model, setting: Setting) -> Student:
         import torch

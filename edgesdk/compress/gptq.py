@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..errors import RecipeError
+from ..errors import ModelError, RecipeError
 from ..model.spec import is_linear
 from ..model.tensors import QuantizedTensor
 from ..model.weights import dense
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from ..model import Model
 
+_MOST_DAMPING = 1e30
 _BLOCK = 128  # columns between two updates of all that follow
 
 
@@ -54,7 +55,7 @@ class Gptq(RoundToNearest):
         tally = Tally(Spool(setting.scratch / "gptq.bin", model.weights))
         others = [name for name in spec.tensors() if self.grid(name) and not is_linear(name)]
         self.round(model, others, setting, tally)
-        if self.bits < 16:
+        if any(self.grid(name) for name in spec.tensors() if is_linear(name)):
             self._solve_layers(model, setting, tally)
         return PassResult(replace(model, spec=spec, weights=tally.spool), tally.report("gptq"))
 
@@ -68,7 +69,12 @@ class Gptq(RoundToNearest):
         original.release()
         for index in track(setting.progress, "Rounding layers (GPTQ)", range(len(model.spec.layers))):
             names = [name for name in model.spec.layer_tensors(index) if is_linear(name) and self.grid(name)]
-            left = [name for name in names if not tally.resumed(name)]
+            left = []
+            for name in names:
+                if tally.resumed(name, (self.grid(name) or (0, 0))[0]):
+                    self.fitted(name, model.spec.tensors()[name][1], setting.limits, tally)  # for its notes
+                else:
+                    left.append(name)
             if left:
                 inputs = Inputs()
                 observe(original, original.layer(index), index, states, inputs)
@@ -132,3 +138,8 @@ def _inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:
             factor: torch.Tensor = torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
             return factor.float()
         damping *= 10
+        if not damping * mean < _MOST_DAMPING:
+            raise ModelError(
+                "the inputs of a matrix are NaN or too large on the calibration text, so GPTQ cannot weigh its columns",
+                hint="give other text with --calibration, or round to nearest (leave out -gptq)",
+            )

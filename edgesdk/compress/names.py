@@ -49,6 +49,8 @@ _NAME = re.compile(
     r"(?:@(?P<size>[\d.]+\w+))?"
 )
 _NONE = re.compile(r"none(?:-a(?P<a>32))?(?:-kv(?P<kv>8))?")
+#: Passes that prepare rounding, and so come before it; and those that learn what was rounded, and so come after.
+PREPARING, LEARNING = (Awq, KeySmoothing, Rotation, SmoothQuant), (Distillation, Reconstruction)
 _ROUNDING: dict[str | None, type[RoundToNearest]] = {None: RoundToNearest, "gptq": Gptq, "hqq": Hqq}
 
 
@@ -57,7 +59,7 @@ def decode(name: str) -> dict[str, Any] | None:
     if match := _NONE.fullmatch(name):
         return {"activations": _optional(match["a"]), "kv_bits": _optional(match["kv"])}
     match = _NAME.fullmatch(name)
-    if match is None:
+    if match is None or (match["whole"] and match["rounding"]):
         return None
     return {
         "passes": tuple(_passes(match)),
@@ -85,7 +87,7 @@ def _passes(match: re.Match[str]) -> list[Pass]:
     if match["rec"]:
         passes.append(Reconstruction())
     if match["qat"]:
-        passes.append(Distillation())
+        passes.append(Distillation(activations=8 if match["a"] in (None, "8") else 32))
     return passes
 
 

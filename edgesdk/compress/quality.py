@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SEQUENCES, LENGTH, SEED = 16, 40, 0
 WINDOW = 512
+_SAMPLED = 16  # sequences that are sampled together: their caches are in memory
 DOCUMENT_END = "<|endoftext|>"
 _RESIDENT_BYTES = 1_200_000_000
 
@@ -143,17 +144,23 @@ def sample_text(
 ) -> Sample:
     """Sample sequences at temperature 1, each from its own random first token; the same for the same seed."""
     random = torch.Generator().manual_seed(seed)
-    caches = reference.caches(sequences, length)
-    ids = torch.randint(0, reference.spec.vocab, (sequences, 1), generator=random)
-    states = []
-    with progress.stage("Sampling text from the model", length) as stage:
-        for position in range(length):
-            (hidden,) = reference.hidden([ids[:, -1:]], caches, position)
-            states.append(hidden)
-            stage.advance()
-            if position + 1 < length:
-                ids = torch.cat((ids, _draw(reference.logits(hidden[:, -1]), random)), dim=1)
-    return Sample(ids, torch.cat(states, dim=1))
+    first = torch.randint(0, reference.spec.vocab, (sequences, 1), generator=random)
+    chances = [torch.rand((sequences, 1), generator=random, dtype=torch.float64) for _ in range(length - 1)]
+    found = []
+    with progress.stage("Sampling text from the model", -(-sequences // _SAMPLED) * length) as stage:
+        for start in range(0, sequences, _SAMPLED):
+            rows = slice(start, start + _SAMPLED)
+            ids, states = first[rows], []
+            caches = reference.caches(len(ids), length)
+            for position in range(length):
+                (hidden,) = reference.hidden([ids[:, -1:]], caches, position)
+                states.append(hidden)
+                stage.advance()
+                if position + 1 < length:
+                    drawn = _draw(reference.logits(hidden[:, -1]), chances[position][rows])
+                    ids = torch.cat((ids, drawn), dim=1)
+            found.append((ids, torch.cat(states, dim=1)))
+    return Sample(torch.cat([ids for ids, _ in found]), torch.cat([states for _, states in found]))
 
 
 @torch.inference_mode()
@@ -259,10 +266,10 @@ def rounded(value: float) -> float:
     return float(f"{value:.4g}")
 
 
-def _draw(logits: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-    """One token for each row of logits [rows, vocab], by inverting the distribution; int64 [rows, 1]."""
+def _draw(logits: torch.Tensor, chances: torch.Tensor) -> torch.Tensor:
+    """One token for each row of logits [rows, vocab], by inverting the distribution at chances [rows, 1]; int64."""
     cumulative = torch.softmax(logits.double(), dim=-1).cumsum(-1)
-    wanted = torch.rand((len(logits), 1), generator=random, dtype=torch.float64) * cumulative[:, -1:]
+    wanted = chances * cumulative[:, -1:]
     return torch.searchsorted(cumulative, wanted).clamp_(max=logits.shape[-1] - 1)
 
 

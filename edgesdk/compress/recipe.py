@@ -23,7 +23,7 @@ from ..registry import unknown
 from ..schema import dump, load
 from .activations import Observer
 from .base import PASSES, Pass, PassReport, Setting, WithinLimits
-from .names import decode
+from .names import LEARNING, PREPARING, decode
 from .rtn import RoundToNearest
 from .stored import AsStored
 
@@ -67,6 +67,14 @@ class Recipe:
     size: str | None = None
     observer: Observer = "minmax"
 
+    def __post_init__(self) -> None:
+        rounds = [index for index, step in enumerate(self.passes) if isinstance(step, RoundToNearest)]
+        for index, step in enumerate(self.passes):
+            if isinstance(step, PREPARING) and rounds and index > rounds[0]:
+                raise RecipeError(f"recipe {self.name}: {_use(step)} prepares rounding, so it must come before it")
+            if isinstance(step, LEARNING) and (not rounds or index < rounds[-1]):
+                raise RecipeError(f"recipe {self.name}: {_use(step)} learns what was rounded, so it must come after it")
+
     def __call__(self, model: Model, setting: Setting) -> tuple[Model, tuple[PassReport, ...]]:
         """Apply the passes one after the other; see :class:`~edgesdk.compress.base.Pass`."""
         reports = []
@@ -96,8 +104,12 @@ class Recipe:
 
     def describe(self) -> list[dict[str, Any]]:
         """Every pass with all its options, as plain data."""
-        names = {PASSES.get(name): name for name in PASSES.names()}
-        return [{"use": names.get(type(step), type(step).__name__), **dump(step)} for step in self.passes]
+        return [{"use": _use(step), **dump(step)} for step in self.passes]
+
+
+def _use(step: Pass) -> str:
+    names = {PASSES.get(name): name for name in PASSES.names()}
+    return names.get(type(step), type(step).__name__)
 
 
 @dataclass(frozen=True)
@@ -140,8 +152,16 @@ def choose_recipe(model: Model, recipe: Recipe | None) -> Recipe:
     done = model.compression
     if done is None:
         return recipe or open_recipe(DEFAULT)
-    chosen = recipe or Recipe(done.name, (), done.activations, done.kv_bits)
-    return chosen if chosen.passes else replace(chosen, passes=(AsStored(dict(done.grids)),))
+    chosen = recipe or Recipe(done.name)
+    if chosen.passes:
+        return chosen
+    return replace(
+        chosen,
+        passes=(AsStored(dict(done.grids)),),
+        activations=chosen.activations or done.activations,
+        kv_bits=chosen.kv_bits or done.kv_bits,
+        observer=done.observer,
+    )
 
 
 def _from_file(path: Path) -> Recipe:
@@ -149,6 +169,8 @@ def _from_file(path: Path) -> Recipe:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe file") from None
+    except OSError as failure:
+        raise RecipeError(f"{path}: cannot be read ({failure.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
         raise RecipeError(f"{path}: not valid TOML ({failure})") from None
     if "pass" in data:

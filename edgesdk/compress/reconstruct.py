@@ -48,7 +48,7 @@ class Reconstruction:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.minutes <= 0:
+        if self.steps < 1 or not self.minutes > 0:
             raise RecipeError("reconstruction: 'steps' and 'minutes' must be above 0")
 
     def grid(self, name: str) -> tuple[int, int] | None:
@@ -68,17 +68,16 @@ class Reconstruction:
         wanted, states = unrounded.embed(ids), rounded.embed(ids)
         unrounded.release()
         rounded.release()
-        cut = 0
         layers = len(model.spec.layers)
         for index in track(setting.progress, "Learning rounding, layer by layer", range(layers)):
             wanted = unrounded.through(unrounded.layer(index), wanted)
             layer = TrainableLayer(model, index, integers=True)
             if any(spool.entry(f"layers.{index}.{name}.weight") is None for name in layer.matrices):
-                cut += self._learn(rounded, layer, index, states, wanted, 60 * self.minutes / layers)
-                spool.write_together(dict(layer.learned(index)))
+                cut = self._learn(rounded, layer, index, states, wanted, 60 * self.minutes / layers)
+                note = f"the time limit of {self.minutes:g} minutes cut layers short" if cut else None
+                spool.write_together(dict(layer.learned(index)), note)
             states = rounded.through(rounded.layer(index), states)
-        notes = () if not cut else (f"the time limit of {self.minutes:g} minutes cut {cut} of {layers} layers short",)
-        return PassResult(replace(model, weights=spool), PassReport("reconstruction", True, notes=notes))
+        return PassResult(replace(model, weights=spool), PassReport("reconstruction", True, notes=spool.notes))
 
     def _learn(
         self,

@@ -91,6 +91,10 @@ class RoundToNearest:
             return None
         return (4, self.group or 32) if bits == 4 else (8, WHOLE if self.group == WHOLE else 0)
 
+    def excepted(self, name: str) -> bool:
+        """Whether a pattern of ``exceptions`` matches a canonical tensor."""
+        return any(fnmatchcase(name.removesuffix(".weight"), pattern) for pattern in self.exceptions)
+
     def _linear_grid(self, name: str) -> tuple[int, int] | None:
         matching = [bits for pattern, bits in self.exceptions.items() if fnmatchcase(name, pattern)]
         bits = matching[-1] if matching else self.bits
@@ -99,6 +103,13 @@ class RoundToNearest:
         return bits, 0 if matching and bits == 8 and self.group > 0 else self.group
 
     def spec(self, spec: DecoderSpec) -> DecoderSpec:
+        names = [name.removesuffix(".weight") for name in spec.tensors() if is_linear(name)]
+        for pattern in self.exceptions:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise RecipeError(
+                    f"rtn: the exception '{pattern}' matches no matrix of the model",
+                    hint=f"a pattern is like layers.*.v or {names[-1]}",
+                )
         return replace(spec, tied=spec.tied and self.head_bits in (self.embedding_bits, 16))
 
     def __call__(self, model: Model, setting: Setting) -> PassResult:
@@ -112,10 +123,11 @@ class RoundToNearest:
         """Round the named tensors of the model after the pass, and write them to the spool."""
         spec, limits = self.spec(model.spec), setting.limits
         for name in track(setting.progress, "Rounding weights", names):
-            if tally.resumed(name):
-                continue
             stored = model.weights.get(model.spec.head_name if name == spec.head_name else name)
             bits, group = self.grid(name) or (0, 0)
+            if tally.resumed(name, bits):
+                self.fitted(name, stored.shape[1], limits, tally)  # for its notes
+                continue
             if isinstance(stored, QuantizedTensor) and stored.bits == bits and _serves(stored, group, limits):
                 tally.write(name, stored)  # the checkpoint's own integers: nothing is rounded twice
                 continue
@@ -165,12 +177,13 @@ class Tally:
         self._errors: list[float] = []
         self._notes: list[str] = []
 
-    def resumed(self, name: str) -> bool:
-        """Whether an earlier run wrote this tensor; it is counted then."""
+    def resumed(self, name: str, bits: int) -> bool:
+        """Whether an earlier run wrote this tensor with so many bits (or 8, where nothing else fits); it is counted."""
         entry = self.spool.entry(name)
-        if entry is not None:
-            self._count(entry)
-        return entry is not None
+        if entry is None or entry.bits not in (bits, 8):
+            return False
+        self._count(entry)
+        return True
 
     def write(self, name: str, tensor: QuantizedTensor, error: float | None = None) -> None:
         """Write a tensor; ``error`` is |error|^2 / |weight|^2 when it was rounded."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -36,6 +36,7 @@ class Entry:
         asymmetric: it has zero points.
         scheme: what people call it (``w4g32``, ``float``).
         error: |error|^2 / |weight|^2 of its rounding, or None when nothing was rounded.
+        note: a sentence about how it came about, or None.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Entry:
     asymmetric: bool = False
     scheme: str = "float"
     error: float | None = None
+    note: str | None = None
 
     def read(self, file: BinaryIO) -> Stored:
         file.seek(self.start)
@@ -81,11 +83,16 @@ class Spool:
         self._record([entry])
         return entry
 
-    def write_together(self, tensors: Mapping[str, Stored]) -> None:
+    def write_together(self, tensors: Mapping[str, Stored], note: str | None = None) -> None:
         """Append tensors of which an interrupted run leaves all or none."""
         with self._path.open("ab") as file:
             entries = [_append(file, name, tensor, None) for name, tensor in tensors.items()]
-        self._record(entries)
+        self._record([replace(entry, note=note) for entry in entries])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Notes of all that was written, each once, in order."""
+        return tuple(dict.fromkeys(entry.note for entry in self._entries.values() if entry.note))
 
     def get(self, name: str) -> Stored:
         entry = self._entries.get(name)
@@ -103,12 +110,16 @@ class Spool:
         """Keep what the journal has whole lines for, and cut off what came after."""
         text, end = self._journal.read_text(encoding="utf-8"), 0
         whole = text[: text.rfind("\n") + 1]
-        for line in whole.splitlines():
-            for values in json.loads(line):
-                entry = Entry(**{**values, "shape": tuple(values["shape"])})
-                self._entries[entry.name] = entry
-                end = entry.end
-        self._journal.write_text(whole, encoding="utf-8")
+        there = self._path.stat().st_size if self._path.is_file() else 0
+        kept = []
+        for line in whole.splitlines(keepends=True):
+            entries = [Entry(**{**values, "shape": tuple(values["shape"])}) for values in json.loads(line)]
+            if entries[-1].end > there:  # the data did not reach the disk
+                break
+            self._entries.update((entry.name, entry) for entry in entries)
+            end = entries[-1].end
+            kept.append(line)
+        self._journal.write_text("".join(kept), encoding="utf-8")
         with self._path.open("ab") as file:
             file.truncate(end)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .spec import DecoderSpec
 from .tokenizer import Tokenizer
@@ -45,6 +45,7 @@ class Compression:
         grids: bits and group (0: a row) of every canonical tensor that is on a grid.
         activations: bits of the activations that it was made for, or None: the target's choice.
         kv_bits: bits of the key-value cache that it was made for, or None for float.
+        observer: which range static scales of activations hold, where the runtime has such.
         passes: every pass with its options, as plain data.
         reports: what each pass reported, as plain data.
     """
@@ -53,6 +54,7 @@ class Compression:
     grids: Mapping[str, tuple[int, int]]
     activations: int | None = None
     kv_bits: int | None = None
+    observer: Literal["minmax", "percentile", "mse"] = "minmax"
     passes: tuple[dict[str, Any], ...] = ()
     reports: tuple[dict[str, Any], ...] = ()
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ModelError
 from ..files import sha256
@@ -20,7 +20,7 @@ from ..schema import dump, load
 from . import Compression, Model, Origin
 from .safetensors_writer import Header, SafetensorsWriter, kind_of
 from .spec import DecoderSpec
-from .tensors import QuantizedTensor, pack_bits, packed_columns, scale_storage, unpack_bits
+from .tensors import STORED_BITS, QuantizedTensor, pack_bits, packed_columns, scale_storage, unpack_bits
 from .tokenizer import SpecialTokens, Tokenizer
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Description:
         recipe: the recipe's name.
         activations: bits that the recipe asks for, or None.
         kv_bits: bits of the key-value cache that it asks for, or None.
+        observer: which range static scales of activations hold, where the runtime has such.
         passes: every pass with its options.
         reports: what each pass reported.
         grids: how each quantized tensor is stored.
@@ -86,6 +87,7 @@ class Description:
     recipe: str
     activations: int | None
     kv_bits: int | None
+    observer: Literal["minmax", "percentile", "mse"]
     passes: tuple[dict[str, Any], ...]
     reports: tuple[dict[str, Any], ...]
     grids: dict[str, Grid]
@@ -154,13 +156,29 @@ def read_description(folder: Path) -> Description:
             hint="pip install --upgrade edgesdk" if newer else _DAMAGED,
         )
     description = load(Description, data, str(path), ModelError)
+    if not _sound(description):
+        raise ModelError(f"{path}: says what no checkpoint can hold", hint=_DAMAGED)
     for file in description.files:
-        inside = folder / file.path
+        inside = folder / file.path.replace("\0", "")
         if not inside.resolve().is_relative_to(folder.resolve()) or not inside.is_file():
             raise ModelError(f"{inside}: missing from the checkpoint", hint=_DAMAGED)
         if inside.stat().st_size != file.size or sha256(inside) != file.sha256:
             raise ModelError(f"{inside}: is not the file that was written (size or SHA-256 differs)", hint=_DAMAGED)
     return description
+
+
+def _sound(description: Description) -> bool:
+    """Whether the grids fit the spec, and the files are there that they need."""
+    spec = description.spec
+    shapes = {name: shape for name, shape in spec.tensors().items() if len(shape) == 2} if spec.layers else {}
+    grids_fit = all(
+        name in shapes and grid.bits in STORED_BITS and grid.group > 0 and shapes[name][1] % grid.group == 0
+        for name, grid in description.grids.items()
+    )
+    needed = {WEIGHTS} if description.special is None else {WEIGHTS, "tokenizer.json"}
+    notes_fit = all(isinstance(report.get("notes"), list) for report in description.reports)
+    bits_fit = description.activations in (None, 8, 16, 32) and description.kv_bits in (None, 8)
+    return bool(shapes) and grids_fit and notes_fit and bits_fit and needed <= {file.path for file in description.files}
 
 
 def open_checkpoint(folder: Path) -> Model:
@@ -191,6 +209,7 @@ def open_checkpoint(folder: Path) -> Model:
         {name: (grid.bits, 0 if grid.group == columns[name] else grid.group) for name, grid in described.grids.items()},
         described.activations,
         described.kv_bits,
+        described.observer,
         described.passes,
         described.reports,
     )

@@ -142,6 +142,7 @@ def unpack_bits(packed: torch.Tensor, bits: int, columns: int) -> torch.Tensor:
 
 #: Bits to the values that share a unit, and its bytes.
 _UNITS = {2: (4, 1), 3: (8, 3), 4: (2, 1), 8: (1, 1)}
+STORED_BITS = frozenset(_UNITS)
 
 
 def _largest_portable() -> float:

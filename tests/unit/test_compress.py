@@ -15,8 +15,9 @@ import edgesdk
 from edgesdk.cli import run
 from edgesdk.compress.allocation import parse_size
 from edgesdk.compress.calibration import Calibration
-from edgesdk.compress.recipe import open_recipe
+from edgesdk.compress.recipe import choose_recipe, open_recipe
 from edgesdk.compressing import compress_model
+from edgesdk.converter import CONVERTERS
 from edgesdk.errors import EdgeError, ModelError, RecipeError
 from edgesdk.exporting import Checks, export
 from edgesdk.model.checkpoint import read_description
@@ -24,9 +25,12 @@ from edgesdk.model.opening import open_model
 from edgesdk.model.spec import is_linear
 from edgesdk.model.tensors import QuantizedTensor
 from edgesdk.model.weights import stack_rows
+from edgesdk.options import program_options
 from edgesdk_converters.executorch import readback as executorch
 from edgesdk_converters.onnx import readback as onnx
 from edgesdk_converters.tflite import readback as tflite
+
+from ..conftest import make_checkpoint
 
 SMALL = Calibration(sequences=4, length=24)
 SKIP = Checks(skip=True)
@@ -233,6 +237,88 @@ def test_the_command_line(checkpoint, tmp_path, capsys) -> None:
     assert run(["compress", str(checkpoint), "-o", f"{out}3", "-r", "w2g32", "--max-kl", "0.0001"]) == 1
     assert "over the limit of 0.0001" in capsys.readouterr().err
     assert not Path(f"{out}3").exists()
+
+
+def test_every_preset_passes_its_target(checkpoint) -> None:
+    model = open_model(checkpoint)
+    for name in edgesdk.target_names():
+        target = edgesdk.open_target(name)
+        assert set(target.recipes) == {"fast", "balanced", "best"}
+        for preset in target.recipes:
+            recipe = open_recipe(preset, target.recipes)
+            options = program_options(model, target, recipe, 64)
+            CONVERTERS.get(target.converter).check(recipe.spec(model.spec), recipe, options, target)
+
+
+def test_what_makes_no_sense_is_refused(checkpoint, tmp_path) -> None:
+    for recipe, message in (
+        ("w8g32", "which not every target holds"),
+        ("w8t@9bpw", "one scale a row"),
+        ("w8@6bpw", "one scale a row"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            compress_model(checkpoint, tmp_path / "out", recipe=recipe)
+    file = tmp_path / "recipe.toml"
+    for text, message in (
+        ("[[pass]]\nuse='rtn'\n[[pass]]\nuse='awq'\n", "prepares rounding"),
+        ("[[pass]]\nuse='qat'\n", "learns what was rounded"),
+        ("[[pass]]\nuse='rtn'\n[pass.exceptions]\n'layers.*.v.weight'=8\n", "matches no matrix"),
+        ("[[pass]]\nuse='rtn'\n[pass.exceptions]\n'layers.*.v'=5\n", "must be 2, 3, 4, 8 or 16"),
+        ("[[pass]]\nuse='rtn'\n[[pass]]\nuse='qat'\nminutes=nan\n", "must be above 0"),
+    ):
+        file.write_text(text)
+        with pytest.raises(RecipeError, match=message):
+            compress_model(checkpoint, tmp_path / "out", recipe=str(file))
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.toml"]
+
+
+def test_a_size_keeps_groups_and_what_the_user_fixed(checkpoint, tmp_path) -> None:
+    recipe = open_recipe("w4g32")
+    fixed = replace(recipe.passes[0], exceptions={"layers.0.q": 16})
+    made = compress_model(
+        checkpoint, tmp_path / "out", recipe=replace(recipe, passes=(fixed,), size="7bpw"), calibration=SMALL
+    )
+    grids = {name: (grid.bits, grid.group) for name, grid in made.grids.items() if is_linear(name)}
+    assert "layers.0.q.weight" not in grids
+    assert {group for bits, group in grids.values() if bits < 8} == {32}
+
+
+def test_the_observer_and_notes_survive(checkpoint, tmp_path) -> None:
+    compress_model(checkpoint, tmp_path / "out", recipe="w8-a16-mse", checks=SKIP)
+    chosen = choose_recipe(open_model(tmp_path / "out"), open_recipe("none"))
+    assert (chosen.observer, chosen.activations) == ("mse", 16)
+    odd = make_checkpoint(tmp_path / "odd", intermediate_size=100)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    compress_model(odd, whole, recipe="w4g32", target="cortex-m4f", checks=SKIP)
+    with pytest.raises(KeyboardInterrupt):
+        progress = Interrupted("Writing", 1)
+        compress_model(odd, cut, recipe="w4g32", target="cortex-m4f", checks=SKIP, progress=progress)
+    with pytest.raises(EdgeError, match="another target"):
+        compress_model(odd, cut, recipe="w4g32", target="cortex-m33", checks=SKIP, resume=True)
+    compress_model(odd, cut, recipe="w4g32", target="cortex-m4f", checks=SKIP, resume=True)
+    assert (cut / "checkpoint.json").read_bytes() == (whole / "checkpoint.json").read_bytes()
+    assert "has 8 bits a row" in (whole / "checkpoint.json").read_text()
+
+
+def test_a_description_that_nothing_can_hold_is_refused(compressed, tmp_path) -> None:
+    import shutil
+
+    changes = {
+        "unknown": {"grids": {"nothing": {"bits": 4, "group": 32}}},
+        "bits": {"grids": {"layers.0.q.weight": {"bits": 5, "group": 32}}},
+        "group": {"grids": {"layers.0.q.weight": {"bits": 4, "group": 0}}},
+        "norm": {"grids": {"final_norm.weight": {"bits": 4, "group": 32}}},
+        "files": {"files": []},
+        "reports": {"reports": [{}]},
+        "activations": {"activations": 5},
+    }
+    for name, change in changes.items():
+        folder = tmp_path / name
+        shutil.copytree(compressed, folder)
+        described = json.loads((folder / "checkpoint.json").read_text())
+        (folder / "checkpoint.json").write_text(json.dumps({**described, **change}))
+        with pytest.raises(ModelError, match="no checkpoint can hold"):
+            open_model(folder)
 
 
 @pytest.mark.parametrize(("target", "widened"), [("host", True), ("litert-arm64", True), ("linux-x86_64", False)])

@@ -39,7 +39,7 @@ def test_names_decode(name, step, activations) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["", "w3g32", "w4g33", "w4g32-x8", "W4", "none-e8", "w4 g32", "w4t", "w8tg32", "w8t-gptq", "w8-a4"]
+    "name", ["", "w5g32", "w4g33", "w4g32-x8", "W4", "none-e8", "w4 g32", "w4t", "w8tg32", "w8t-gptq", "w8-a4"]
 )
 def test_other_names_do_not(name) -> None:
     with pytest.raises(RecipeError, match="no recipe"):

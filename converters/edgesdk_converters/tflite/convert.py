@@ -41,12 +41,12 @@ class TfliteConverter:
         refuse_schemes(spec, recipe, target)
         for name, shape in spec.tensors().items():
             bits, group = recipe.grid(name) or (16, 0)
-            if bits == 4 and options.activations == 32:
+            if bits <= 4 and options.activations == 32:
                 raise RecipeError(
                     f"LiteRT has no 4-bit weights with float activations, but recipe {recipe.name} makes {name} such",
                     hint="leave out -a32, or use w8",
                 )
-            if bits == 4 and not group and shape[1] % BLOCKS[-1]:
+            if bits <= 4 and not group and shape[1] % BLOCKS[-1]:
                 raise RecipeError(
                     f"LiteRT holds 4-bit rows in blocks of 32, but {name} has {shape[1]} inputs", hint="use w4g32 or w8"
                 )
