@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..model.weights import dense
-from .base import PassReport, PassResult, Setting
+from .base import KeepsGrid, PassReport, PassResult, Setting
 from .folding import Fold, folds
 from .layerwise import InputSums, walk
 from .spool import Spool
@@ -24,7 +24,7 @@ from .spool import Spool
 if TYPE_CHECKING:
     import torch
 
-    from ..model import DecoderSpec, Model
+    from ..model import Model
 
 _EXPONENTS = 10
 _CLIPS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
@@ -35,7 +35,7 @@ _UNCLIPPED = (
 
 
 @dataclass(frozen=True)
-class Awq:
+class Awq(KeepsGrid):
     """Options of the pass; bits and groups are those of the rounding that follows in the recipe.
 
     Attributes:
@@ -43,12 +43,6 @@ class Awq:
     """
 
     clip: bool = True
-
-    def grid(self, name: str) -> tuple[int, int] | None:
-        return None
-
-    def spec(self, spec: DecoderSpec) -> DecoderSpec:
-        return spec
 
     def __call__(self, model: Model, setting: Setting) -> PassResult:
         spool = Spool(setting.scratch / "awq.bin", model.weights)

@@ -205,6 +205,16 @@ class Pass(Protocol):
         """
 
 
+class KeepsGrid:
+    """What passes share that give no tensor another grid, and leave the spec as it is."""
+
+    def grid(self, name: str) -> tuple[int, int] | None:
+        return None
+
+    def spec(self, spec: DecoderSpec) -> DecoderSpec:
+        return spec
+
+
 #: A pass is one module with one line here; other packages use the entry-point group ``edgesdk.passes``.
 PASSES: Registry[type[Pass]] = Registry(
     "pass",

@@ -16,17 +16,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..errors import RecipeError
-from .base import PassReport, PassResult, Setting
+from .base import KeepsGrid, PassReport, PassResult, Setting
 from .layerwise import batches
 from .spool import Spool
 
 if TYPE_CHECKING:
-    from ..model import DecoderSpec, Model
+    from ..model import Model
     from .student import Student
 
 
 @dataclass(frozen=True)
-class Distillation:
+class Distillation(KeepsGrid):
     """Options of the pass.
 
     Attributes:
@@ -56,12 +56,6 @@ class Distillation:
             raise RecipeError("qat: 'steps', 'minutes' and 'sequences' must be above 0")
         if self.activations not in (8, 32):
             raise RecipeError(f"qat: 'activations' must be 8 or 32, found {self.activations}")
-
-    def grid(self, name: str) -> tuple[int, int] | None:
-        return None
-
-    def spec(self, spec: DecoderSpec) -> DecoderSpec:
-        return spec
 
     def __call__(self, model: Model, setting: Setting) -> PassResult:
         spool = Spool(setting.scratch / "qat.bin", model.weights)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import RecipeError
 from ..model.weights import dense
-from .base import PassReport, PassResult, Setting
+from .base import KeepsGrid, PassReport, PassResult, Setting
 from .folding import key_fold
 from .layerwise import walk
 from .spool import Spool
@@ -24,12 +24,12 @@ from .spool import Spool
 if TYPE_CHECKING:
     import torch
 
-    from ..model import DecoderSpec, Model
+    from ..model import Model
     from ..model.spec import Attention
 
 
 @dataclass(frozen=True)
-class KeySmoothing:
+class KeySmoothing(KeepsGrid):
     """Options of the pass.
 
     Attributes:
@@ -41,12 +41,6 @@ class KeySmoothing:
     def __post_init__(self) -> None:
         if not 0 <= self.strength <= 1:
             raise RecipeError(f"keys: 'strength' must lie between 0 and 1, found {self.strength}")
-
-    def grid(self, name: str) -> tuple[int, int] | None:
-        return None
-
-    def spec(self, spec: DecoderSpec) -> DecoderSpec:
-        return spec
 
     def __call__(self, model: Model, setting: Setting) -> PassResult:
         spool = Spool(setting.scratch / "keys.bin", model.weights)

@@ -17,20 +17,20 @@ from typing import TYPE_CHECKING
 
 from ..errors import RecipeError
 from ..progress import track
-from .base import PassReport, PassResult, Setting
+from .base import KeepsGrid, PassReport, PassResult, Setting
 from .layerwise import batches
 from .spool import Spool
 
 if TYPE_CHECKING:
     import torch
 
-    from ..model import DecoderSpec, Model
+    from ..model import Model
     from ..model.reference import ReferenceModel
     from .training import TrainableLayer
 
 
 @dataclass(frozen=True)
-class Reconstruction:
+class Reconstruction(KeepsGrid):
     """Options of the pass.
 
     Attributes:
@@ -50,12 +50,6 @@ class Reconstruction:
     def __post_init__(self) -> None:
         if self.steps < 1 or not self.minutes > 0:
             raise RecipeError("reconstruction: 'steps' and 'minutes' must be above 0")
-
-    def grid(self, name: str) -> tuple[int, int] | None:
-        return None
-
-    def spec(self, spec: DecoderSpec) -> DecoderSpec:
-        return spec
 
     def __call__(self, model: Model, setting: Setting) -> PassResult:
         from ..model.reference import ReferenceModel

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from ..errors import RecipeError
 from ..model.weights import dense
 from ..progress import track
-from .base import PassReport, PassResult, Setting
+from .base import KeepsGrid, PassReport, PassResult, Setting
 from .spool import Spool
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Rotation:
+class Rotation(KeepsGrid):
     """Options of the pass.
 
     Attributes:
@@ -44,9 +44,6 @@ class Rotation:
     hidden: bool = True
     values: bool = True
     seed: int = 0
-
-    def grid(self, name: str) -> tuple[int, int] | None:
-        return None
 
     def spec(self, spec: DecoderSpec) -> DecoderSpec:
         if not self.hidden:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from ..errors import RecipeError
 from ..model.weights import dense
 from .activations import in_int8
-from .base import PassReport, PassResult, Setting
+from .base import KeepsGrid, PassReport, PassResult, Setting
 from .folding import Fold, folds
 from .layerwise import InputSums, walk
 from .spool import Spool
@@ -27,14 +27,14 @@ from .spool import Spool
 if TYPE_CHECKING:
     import torch
 
-    from ..model import DecoderSpec, Model
+    from ..model import Model
 
 
 _STRENGTHS = (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)
 
 
 @dataclass(frozen=True)
-class SmoothQuant:
+class SmoothQuant(KeepsGrid):
     """Options of the pass.
 
     Attributes:
@@ -46,12 +46,6 @@ class SmoothQuant:
     def __post_init__(self) -> None:
         if self.strength is not None and not 0 <= self.strength <= 1:
             raise RecipeError(f"smoothquant: 'strength' must lie between 0 and 1, found {self.strength}")
-
-    def grid(self, name: str) -> tuple[int, int] | None:
-        return None
-
-    def spec(self, spec: DecoderSpec) -> DecoderSpec:
-        return spec
 
     def __call__(self, model: Model, setting: Setting) -> PassResult:
         spool = Spool(setting.scratch / "smoothquant.bin", model.weights)

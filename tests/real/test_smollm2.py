@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import edgesdk
 from edgesdk.compress.base import Setting
+from edgesdk.compress.calibration import Calibration
 from edgesdk.compress.recipe import open_recipe
 from edgesdk.model.reference import ReferenceSession
 from edgesdk.progress import SILENT
+from edgesdk_converters.executorch.readback import read_packed as read_phone
 from edgesdk_converters.onnx.readback import read_packed
 
 pytestmark = pytest.mark.real
@@ -80,3 +83,26 @@ def test_the_tokenizer_equals_transformers(model) -> None:
     for text in ("Hello world", "  two  spaces", "12345 + 678", "naïve café — 東京 🚀", "don't\n\n\tstop", "x=1;y=2"):
         assert model.tokenizer.encode(text) == theirs.encode(text, add_special_tokens=False), text
         assert model.tokenizer.decode(model.tokenizer.encode(text)) == text
+
+
+def test_one_compressed_checkpoint_serves_a_board_and_a_phone(model, tmp_path) -> None:
+    base = open_recipe("w4g32-gptq")
+    mixed = replace(base.passes[0], exceptions={"layers.*.v": 8, "layers.29.down": 8})
+    text = Calibration(sequences=4, length=64)
+    described = edgesdk.compress_model(
+        model, tmp_path / "made", recipe=replace(base, passes=(mixed,)), calibration=text
+    )
+    assert described.quality["own_text"]["kl"] < 0.4  # plain rounding for every target costs 0.5
+    made = edgesdk.open_model(tmp_path / "made")
+    skip = edgesdk.Checks(skip=True)
+    for target, read in (("linux-x86_64", read_packed), ("android-arm64", read_phone)):
+        manifest = edgesdk.export(made, target, tmp_path / target, checks=skip)
+        packed = read(tmp_path / target / manifest.program.main)
+        for name in ("layers.0.o", "layers.29.down", "layers.3.v"):
+            wanted = made.weights.get(f"{name}.weight")
+            found = packed[name]
+            assert (found.values == wanted.values).all()
+            blocks = found.scales.shape[1] // wanted.scales.shape[1]
+            assert (found.scales == wanted.scales.repeat_interleave(blocks, 1)).all()
+    with edgesdk.open_bundle(tmp_path / "android-arm64") as opened:
+        assert "Paris" in edgesdk.Chat(opened).ask("What is the capital of France?", max_tokens=40)
