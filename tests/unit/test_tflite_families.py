@@ -70,7 +70,7 @@ def test_static_integers_stay_close(case, tmp_path, monkeypatch) -> None:
     rounded, _ = open_recipe("w8")(model, Setting(tmp_path / "scratch", SILENT, TFLM.limits()))
     wanted = ReferenceSession(rounded, CONTEXT).score(IDS)
     ranges = calibrate.measure(rounded, CONTEXT, SILENT, Calibration(sequences=4, length=CONTEXT))
-    monkeypatch.setattr(calibrate, "measure", lambda *_: ranges)
+    monkeypatch.setattr(calibrate, "measure", lambda *_, **__: ranges)
     monkeypatch.setattr(arena, "arena_bytes", lambda _: 0)
     errors = {}
     for name, activations, kv_bits in (("a8", 8, None), ("a16", 16, None), ("a16-kv8", 16, 8)):
