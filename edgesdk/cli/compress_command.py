@@ -78,7 +78,7 @@ def print_summary(described: Description) -> None:
         schemes = dict(report["tensors"]) or schemes
     rows = [
         ("model", f"{described.name} ({described.spec.family}, {described.spec.parameters / 1e6:.1f} M parameters)"),
-        ("recipe", " + ".join([described.recipe, *(entry["use"] for entry in described.passes)])),
+        ("recipe", f"{described.recipe} ({', then '.join(entry['use'] for entry in described.passes)})"),
         ("weights", ", ".join(f"{count} x {scheme}" for scheme, count in sorted(schemes.items())) or "as they were"),
         ("size", megabytes(sum(file.size for file in described.files))),
     ]
