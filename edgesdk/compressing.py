@@ -19,7 +19,7 @@ from .compress.recipe import Recipe, choose_recipe, open_recipe
 from .converter import CONVERTERS
 from .errors import EdgeError, RecipeError
 from .exporting import Checks
-from .files import replacing, replacing_folder, writing_failed
+from .files import file_entry, replacing, replacing_folder, writing_failed
 from .model import Compression, Model
 from .model import checkpoint as records
 from .model.opening import open_model
@@ -150,7 +150,7 @@ def _plan(
     """All that decides the result, as plain data: a run that is resumed must have the same."""
     text = calibration.file
     return {
-        "model": [dump(records.source_of(path)) for path in model.origin.files],
+        "model": [dump(file_entry(path)) for path in model.origin.files],
         "recipe": [recipe.activations, recipe.kv_bits, recipe.observer, *recipe.describe()],
         "target": target,
         "limits": {**asdict(limits), "widths": list(limits.widths)},
@@ -166,7 +166,7 @@ def _plan(
 def _text_hash(path: Path) -> str:
     if not path.is_file():
         raise EdgeError(f"{path}: no such calibration text")
-    return records.source_of(path).sha256
+    return file_entry(path).sha256
 
 
 def _tools() -> dict[str, str]:
@@ -274,7 +274,7 @@ def _describe(
         passes=tuple(recipe.describe()),
         reports=tuple(dump(report) for report in reports),
         grids=grids,
-        sources=tuple(records.source_of(path) for path in original.origin.files),
+        sources=tuple(file_entry(path) for path in original.origin.files),
         calibration={
             "text": "self" if text is None else text.name,
             "sha256": None if text is None else _text_hash(text),

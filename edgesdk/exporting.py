@@ -21,7 +21,7 @@ from .compress.recipe import Recipe, choose_recipe, open_recipe
 from .compress.stored import AsStored
 from .converter import CONVERTERS, MemoryPlan, Program, ProgramOptions
 from .errors import EdgeError, MissingExtraError, QualityError
-from .files import folder_beside, replacing_folder
+from .files import file_entry, folder_beside, replacing_folder
 from .linting import refuse_tokenizer, warnings_of
 from .model.opening import open_model
 from .options import program_options
@@ -313,7 +313,7 @@ def _manifest(
             model.spec.family,
             model.spec.parameters,
             model.origin.licence,
-            tuple(records.file_entry(path) for path in model.origin.files),
+            tuple(file_entry(path) for path in model.origin.files),
             cast("dict[str, Any]", dump(model.spec)),
         ),
         recipe=records.RecipeRecord(

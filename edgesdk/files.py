@@ -9,9 +9,24 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import EdgeError
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of a bundle or of a checkpoint."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+def file_entry(path: Path, name: str | None = None) -> FileEntry:
+    """Size and hash of a file under the name that a record gives it."""
+    return FileEntry(name or path.name, path.stat().st_size, sha256(path))
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..errors import BundleError
-from ..files import replacing
+from ..files import file_entry, replacing
 from ..progress import SILENT, Progress, track
-from .manifest import FILE, SCHEMA, Manifest, file_entry
+from .manifest import FILE, SCHEMA, Manifest
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _DAMAGED = "the bundle is damaged: copy or export it again"

@@ -5,23 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError
+from ..files import FileEntry
 from ..schema import dump, load
 
 SCHEMA = 1
 FILE = "manifest.json"
-
-
-@dataclass(frozen=True)
-class FileEntry:
-    """One file of a bundle or of a checkpoint."""
-
-    path: str
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -161,10 +152,3 @@ _DAMAGED = "the bundle is damaged: copy or export it again"
 
 def _json(manifest: Manifest) -> str:
     return json.dumps(dump(manifest), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def file_entry(path: Path, name: str | None = None) -> FileEntry:
-    """Size and hash of a file under the name it has in the manifest."""
-    from ..files import sha256
-
-    return FileEntry(name or path.name, path.stat().st_size, sha256(path))

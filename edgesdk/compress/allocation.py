@@ -25,6 +25,7 @@ from ..errors import ModelError, RecipeError
 from ..model.spec import is_linear
 from ..model.weights import dense
 from ..progress import track
+from .base import dividing
 from .rtn import RoundToNearest, round_to_nearest
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def with_bits(recipe: Recipe, bits: Mapping[str, int]) -> Recipe:
 
 def _size(model: Model, name: str, bits: int, step: RoundToNearest) -> int:
     rows, columns = model.spec.tensors()[name]
-    groups = rows if bits == 8 or step.group <= 0 else rows * columns // step.group
+    groups = rows * columns // dividing(columns, 0 if bits == 8 else step.group)
     return rows * columns * bits // 8 + 2 * groups
 
 
@@ -255,8 +256,7 @@ def _measure(
 
 def _rounded(model: Model, name: str, bits: int, step: RoundToNearest, setting: Setting) -> tuple[torch.Tensor, float]:
     weight = dense(model.weights.get(name))
-    columns = weight.shape[1]
-    group = columns if bits == 8 or step.group <= 0 or columns % step.group else step.group
+    group = dividing(weight.shape[1], 0 if bits == 8 else step.group)
     tensor, error = round_to_nearest(weight, bits, group, signed_scales=setting.limits.signed_scales)
     return tensor.dequantize(), error
 

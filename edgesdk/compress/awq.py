@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..model.weights import dense
-from .base import KeepsGrid, PassReport, PassResult, Setting
+from .base import KeepsGrid, PassReport, PassResult, Setting, dividing
 from .folding import Fold, folds
 from .layerwise import InputSums, walk
 from .spool import Spool
@@ -84,8 +84,7 @@ class Awq(KeepsGrid):
         import torch
 
         rows, columns = weight.shape
-        _, wanted = setting.grid(name) or (16, 0)
-        group = wanted if wanted > 0 and columns % wanted == 0 else columns
+        group = dividing(columns, (setting.grid(name) or (16, 0))[1])
         blocks = torch.stack([products[at : at + group, at : at + group] for at in range(0, columns, group)])
         best, least = weight, torch.full((rows, columns // group), float("inf"))
         peak = weight.view(rows, -1, group).abs().amax(-1, keepdim=True)

@@ -78,6 +78,11 @@ class Limits:
 PORTABLE = Limits(signed_scales=False, grouped_bytes=False, zero_points=False, fine_scales=False, widths=(2, 3, 4, 8))
 
 
+def dividing(columns: int, group: int) -> int:
+    """The group where it divides a row of so many columns, otherwise the whole row."""
+    return group if group > 0 and columns % group == 0 else columns
+
+
 def stored_width(bits: int, widths: tuple[int, ...]) -> int:
     """The smallest of ``widths`` (rising) that holds integers of ``bits`` bits."""
     return next(width for width in widths if width >= bits)
@@ -133,11 +138,11 @@ class Setting:
         from .rtn import round_to_nearest
 
         bits, group = self.grid(name) or (16, 0)
-        columns = weight.shape[1]
         if bits == 16:
             return weight
-        fitted = group if group > 0 and columns % group == 0 else columns
-        return round_to_nearest(weight, bits, fitted, signed_scales=self.limits.signed_scales)[0].dequantize()
+        return round_to_nearest(
+            weight, bits, dividing(weight.shape[1], group), signed_scales=self.limits.signed_scales
+        )[0].dequantize()
 
     def tokens(self, model: Model) -> torch.Tensor:
         """Calibration tokens, int64 [sequences, length]; made once for all passes of a recipe.

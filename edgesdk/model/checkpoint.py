@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ModelError
-from ..files import sha256
+from ..files import FileEntry, file_entry, sha256
 from ..progress import Progress, track
 from ..schema import dump, load
 from . import Compression, Model, Origin
@@ -32,15 +32,6 @@ if TYPE_CHECKING:
 SCHEMA = 1
 FILE, WEIGHTS, LICENCES = "checkpoint.json", "model.safetensors", "licences"
 _DAMAGED = "the checkpoint is damaged: copy or compress it again"
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file of the checkpoint that was compressed."""
-
-    path: str
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -91,13 +82,13 @@ class Description:
     passes: tuple[dict[str, Any], ...]
     reports: tuple[dict[str, Any], ...]
     grids: dict[str, Grid]
-    sources: tuple[Source, ...]
+    sources: tuple[FileEntry, ...]
     calibration: dict[str, Any]
     quality: dict[str, Any] | None
     quality_reason: str | None
     tools: dict[str, str]
     notes: tuple[str, ...] = ()
-    files: tuple[Source, ...] = field(default=())
+    files: tuple[FileEntry, ...] = field(default=())
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -126,15 +117,10 @@ def write_weights(model: Model, folder: Path, progress: Progress) -> dict[str, G
 def write_description(description: Description, folder: Path) -> None:
     """Write ``checkpoint.json`` over the files that are there; nothing may follow it."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    files = tuple(source_of(path, path.relative_to(folder).as_posix()) for path in paths)
+    files = tuple(file_entry(path, path.relative_to(folder).as_posix()) for path in paths)
     data = {**dump(description), "files": dump(files)}
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     (folder / FILE).write_text(text, encoding="utf-8", newline="\n")
-
-
-def source_of(path: Path, name: str | None = None) -> Source:
-    """Size and hash of a file."""
-    return Source(name or path.name, path.stat().st_size, sha256(path))
 
 
 def read_description(folder: Path) -> Description:
