@@ -24,6 +24,7 @@ from .model import Compression, Model
 from .model import checkpoint as records
 from .model.opening import open_model
 from .model.tensors import packed_columns
+from .model.vocabulary import in_vocabulary_of
 from .options import program_options
 from .progress import SILENT, Progress
 from .schema import dump
@@ -78,20 +79,26 @@ def compress_model(
     chosen = choose_recipe(opened, wanted)
     most = chosen_size(chosen, size, opened.spec.parameters)
     _refuse(out, opened)
-    limits, size_of = _aim(described, opened, chosen)
+    limits, _ = _aim(described, opened, chosen)
     _refuse_grids(opened, chosen, limits)
     plan = _plan(opened, chosen, target, limits, most, calibration)
     with _work(out, plan, resume, progress) as scratch:
-        setting = Setting(scratch / "allocation", progress, limits, calibration, opened)
-        setting.scratch.mkdir(exist_ok=True)
+        setting = Setting(scratch, progress, limits, calibration)
+        shaped, early = chosen(opened, setting, slice(chosen.shaping))
+        _, size_of = _aim(described, shaped, chosen)
+        original = in_vocabulary_of(opened, shaped)
         note = None
         if most is not None:
-            chosen, note = allocate(chosen, opened, most, size_of, setting)
-        made, reports = chosen(opened, replace(setting, scratch=scratch, original=None))
+            room = scratch / "allocation"
+            room.mkdir(exist_ok=True)
+            chosen, note = allocate(chosen, shaped, most, size_of, replace(setting, scratch=room, original=original))
+        rest = slice(chosen.shaping, None)
+        made, reports = chosen(shaped, replace(setting, original=original), rest)
+        reports = (*early, *reports)
         with replacing_folder(out) as folder:
-            write_texts(opened, folder)
+            write_texts(made, folder)
             grids = records.write_weights(made, folder, progress)
-            quality = None if checks.skip else _measure(opened, made, chosen, out.name, checks, progress)
+            quality = None if checks.skip else _measure(original, made, chosen, out.name, checks, progress)
             description = _describe(opened, made, chosen, reports, grids, calibration, note, quality)
             records.write_description(description, folder)
     return records.read_description(out)
@@ -266,7 +273,7 @@ def _describe(
         name=original.origin.name,
         licence=original.origin.licence,
         spec=made.spec,
-        special=original.tokenizer.special if original.tokenizer else None,
+        special=made.tokenizer.special if made.tokenizer else None,
         recipe=recipe.name,
         activations=recipe.activations,
         kv_bits=recipe.kv_bits,

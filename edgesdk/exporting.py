@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -24,6 +24,7 @@ from .errors import EdgeError, MissingExtraError, QualityError
 from .files import file_entry, folder_beside, replacing_folder
 from .linting import refuse_tokenizer, warnings_of
 from .model.opening import open_model
+from .model.vocabulary import in_vocabulary_of
 from .options import program_options
 from .progress import SILENT, Progress
 from .schema import dump
@@ -135,28 +136,32 @@ def export(
     converter.check(spec, chosen, options, described)
     if opened.tokenizer is not None:
         refuse_tokenizer(opened.tokenizer, described)
-    plan = converter.plan(spec, chosen, options)
-    if most is None:
-        estimate.refuse_unfit(spec, plan, options, described, memory_mb)
-    warnings = [*warnings_of(opened, plan, described), *_notes_of(opened)]
-    for warning in warnings:
-        progress.note(warning)
+    if most is None and not chosen.shaping:
+        estimate.refuse_unfit(spec, converter.plan(spec, chosen, options), options, described, memory_mb)
     with _staging(out) as (folder, scratch):
         limits = converter.limits(options.delegate)
         setting = Setting(scratch, progress, limits, calibration or Calibration())
+        shaped, early = chosen(opened, setting, slice(chosen.shaping))
+        original, spec = in_vocabulary_of(opened, shaped), chosen.spec(shaped.spec)
+        setting = replace(setting, original=original)
+        sizing = None
         if most is not None:
-            chosen, note = allocate(
-                chosen, opened, most, lambda recipe: converter.plan(spec, recipe, options).program, setting
+            chosen, sizing = allocate(
+                chosen, shaped, most, lambda recipe: converter.plan(spec, recipe, options).program, setting
             )
-            converter.check(spec, chosen, options, described)
-            plan = converter.plan(spec, chosen, options)
-            estimate.refuse_unfit(spec, plan, options, described, memory_mb)
-            warnings.append(note)
+        converter.check(spec, chosen, options, described)
+        plan = converter.plan(spec, chosen, options)
+        estimate.refuse_unfit(spec, plan, options, described, memory_mb)
+        warnings = [*warnings_of(opened, plan, described), *_notes_of(opened)]
+        for warning in warnings:
+            progress.note(warning)
+        warnings += [] if sizing is None else [sizing]
         warnings += _widened(spec, chosen, limits)
-        compressed, reports = chosen(opened, setting)
+        compressed, reports = chosen(shaped, setting, slice(chosen.shaping, None))
+        reports = (*early, *reports)
         program = converter.convert(compressed, options, folder, progress)
         notes = [*warnings, *(note for report in reports for note in report.notes)]
-        write_texts(opened, folder)
+        write_texts(compressed, folder)
         if (larger := _not_smaller(opened, folder, program)) is not None:
             notes.append(larger)
             progress.note(larger)
@@ -164,11 +169,13 @@ def export(
         reason = _SKIPPED if checks.skip else program.not_run
         if reason is None:
             start = partial(converter.open, folder / program.main, options.context)
-            measured = _measure(opened, compressed, start, options, checks, scratch, progress)
+            measured = _measure(original, compressed, start, options, checks, scratch, progress)
             _enforce(checks, measured)
         elif program.not_run is not None:
             progress.note(program.not_run)
-        record = _manifest(opened, described, chosen, options, plan, program, reports, measured, reason, tuple(notes))
+        record = _manifest(
+            opened, compressed, described, chosen, options, plan, program, reports, measured, reason, tuple(notes)
+        )
         sealed = bundles.seal(folder, record)
         if out.suffix == ".zip":
             bundles.pack(folder, out)
@@ -290,6 +297,7 @@ def _enforce(checks: Checks, measured: _Measured) -> None:
 
 def _manifest(
     model: Model,
+    compressed: Model,
     target: Target,
     recipe: Recipe,
     options: ProgramOptions,
@@ -302,8 +310,8 @@ def _manifest(
 ) -> bundles.Manifest:
     import torch
 
-    special = model.tokenizer.special if model.tokenizer else None
-    template = model.tokenizer is not None and model.tokenizer.chat_template is not None
+    special = compressed.tokenizer.special if compressed.tokenizer else None
+    template = compressed.tokenizer is not None and compressed.tokenizer.chat_template is not None
     runtime = program.runtime or target.runtime
     done, kept = model.compression, all(isinstance(step, AsStored) for step in recipe.passes)
     return bundles.Manifest(
@@ -311,10 +319,10 @@ def _manifest(
         model=records.ModelIdentity(
             model.origin.name,
             model.spec.family,
-            model.spec.parameters,
+            (compressed if recipe.shaping else model).spec.parameters,
             model.origin.licence,
             tuple(file_entry(path) for path in model.origin.files),
-            cast("dict[str, Any]", dump(model.spec)),
+            cast("dict[str, Any]", dump((compressed if recipe.shaping else model).spec)),
         ),
         recipe=records.RecipeRecord(
             recipe.name,

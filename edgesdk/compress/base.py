@@ -154,9 +154,9 @@ class Setting:
 
         from ..files import replacing
 
-        kept = self.scratch.parent / "calibration.pt"
         if self.original is None:  # a pass by itself
             return self.calibration.tokens(model, self.progress)
+        kept = self.scratch.parent / f"calibration-{self.original.spec.vocab}.pt"
         if kept.is_file():
             ids: torch.Tensor = torch.load(kept, weights_only=True)
             return ids
@@ -176,6 +176,7 @@ class PassReport:
         tensors: how many tensors now have each scheme (``w4g32``: 210 ...).
         relative_error: mean over quantized tensors of |error|^2 / |weight|^2, or None when nothing was rounded.
         notes: sentences that the user should read.
+        zeros: share of the weights of the matrices that were pruned that is zero, or None when none was.
     """
 
     name: str
@@ -183,6 +184,7 @@ class PassReport:
     tensors: Mapping[str, int] = field(default_factory=dict)
     relative_error: float | None = None
     notes: tuple[str, ...] = ()
+    zeros: float | None = None
 
 
 @dataclass(frozen=True)
@@ -220,20 +222,34 @@ class KeepsGrid:
         return spec
 
 
+class Shapes(KeepsGrid):
+    """Passes whose result only calibration decides: the shape of the model, or weights that all that follows looks at.
+
+    They come before rounding, and what is planned for a target is planned for the model that they leave.
+    """
+
+
 #: A pass is one module with one line here; other packages use the entry-point group ``edgesdk.passes``.
 PASSES: Registry[type[Pass]] = Registry(
     "pass",
     "edgesdk.passes",
     {
         "awq": "edgesdk.compress.awq:Awq",
+        "depth": "edgesdk.compress.pruning.depth:Depth",
         "gptq": "edgesdk.compress.gptq:Gptq",
+        "hidden": "edgesdk.compress.pruning.hidden:Hidden",
         "hqq": "edgesdk.compress.hqq:Hqq",
         "keys": "edgesdk.compress.keys:KeySmoothing",
         "qat": "edgesdk.compress.distill:Distillation",
         "reconstruction": "edgesdk.compress.reconstruct:Reconstruction",
+        "recovery": "edgesdk.compress.recovery:Recovery",
         "rotation": "edgesdk.compress.rotation:Rotation",
         "rtn": "edgesdk.compress.rtn:RoundToNearest",
         "smoothquant": "edgesdk.compress.smoothquant:SmoothQuant",
+        "sparsegpt": "edgesdk.compress.pruning.sparsegpt:SparseGpt",
         "stored": "edgesdk.compress.stored:AsStored",
+        "vocabulary": "edgesdk.compress.pruning.vocabulary:Vocabulary",
+        "width": "edgesdk.compress.pruning.width:Width",
+        "zeros": "edgesdk.compress.pruning.zeros:Zeros",
     },
 )

@@ -92,7 +92,7 @@ def _windows(tokenizer: Tokenizer, file: Path, length: int) -> Iterator[list[int
     """Consecutive windows of a text, or of chats one after the other."""
     left: list[int] = []
     whole = 0
-    for part in _parts(tokenizer, file):
+    for part in file_parts(tokenizer, file):
         left += tokenizer.encode(part)
         while len(left) >= length:
             yield left[:length]
@@ -105,8 +105,12 @@ def _windows(tokenizer: Tokenizer, file: Path, length: int) -> Iterator[list[int
         )
 
 
-def _parts(tokenizer: Tokenizer, file: Path) -> Iterator[str]:
-    """Pieces of a text file, or one text a line of JSON."""
+def file_parts(tokenizer: Tokenizer, file: Path) -> Iterator[str]:
+    """Pieces of a text file, or one text a line of JSON.
+
+    Raises:
+        EdgeError: the file cannot be read, or a line is no chat.
+    """
     chats = file.suffix.lower() in (".jsonl", ".ndjson")
     try:
         with file.open(encoding="utf-8") as lines:

@@ -9,16 +9,16 @@ Source: Frantar et al., GPTQ, arXiv 2210.17323; column order and static groups a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from ..errors import ModelError, RecipeError
 from ..model.spec import is_linear
 from ..model.tensors import QuantizedTensor
 from ..model.weights import dense
-from ..progress import track
-from .base import WHOLE, PassResult, Setting
-from .layerwise import Inputs, batches, observe
+from .base import WHOLE, PassReport, PassResult, Setting
+from .layerwise import walk_changing
 from .rtn import RoundToNearest, Tally, search_scales
 from .spool import Spool
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..model import Model
+    from ..model.weights import Stored
 
 _MOST_DAMPING = 1e30
 _BLOCK = 128  # columns between two updates of all that follow
@@ -40,89 +41,164 @@ class Gptq(RoundToNearest):
         act_order: take columns in order of falling activation.
     """
 
+    label: ClassVar[str] = "gptq"
+    title: ClassVar[str] = "Rounding layers (GPTQ)"
+
     damping: float = 0.01
     act_order: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.group == WHOLE:
-            raise RecipeError("gptq: one scale for a whole matrix (group -1) is for rounding to nearest (rtn) only")
+            raise RecipeError(
+                f"{self.label}: one scale for a whole matrix (group -1) is for rounding to nearest (rtn) only"
+            )
         if not 0 < self.damping < 1:
-            raise RecipeError(f"gptq: 'damping' must lie between 0 and 1, found {self.damping}")
+            raise RecipeError(f"{self.label}: 'damping' must lie between 0 and 1, found {self.damping}")
 
     def __call__(self, model: Model, setting: Setting) -> PassResult:
         spec = self.spec(model.spec)
-        tally = Tally(Spool(setting.scratch / "gptq.bin", model.weights))
+        tally = Tally(Spool(setting.scratch / f"{self.label}.bin", model.weights))
         others = [name for name in spec.tensors() if self.grid(name) and not is_linear(name)]
         self.round(model, others, setting, tally)
-        if any(self.grid(name) for name in spec.tensors() if is_linear(name)):
+        if any(self.solves(name) for name in spec.tensors()):
             self._solve_layers(model, setting, tally)
-        return PassResult(replace(model, spec=spec, weights=tally.spool), tally.report("gptq"))
+        made = replace(model, spec=spec, weights=tally.spool)
+        return PassResult(made, self.report(made, tally))
+
+    @property
+    def reorders(self) -> bool:
+        """Whether columns are taken in another order than their own."""
+        return self.act_order
+
+    def solves(self, name: str) -> bool:
+        """Whether a canonical tensor is a matrix that the pass solves for."""
+        return is_linear(name) and self.grid(name) is not None
+
+    def report(self, made: Model, tally: Tally) -> PassReport:
+        """What the pass did."""
+        return tally.report(self.label)
 
     def _solve_layers(self, model: Model, setting: Setting, tally: Tally) -> None:
         """Layer by layer; each sees the states that the rounded layers before it give."""
-        from ..model.reference import ReferenceModel
 
-        original = ReferenceModel(model, resident=False)
-        rounded = ReferenceModel(model.with_weights(tally.spool), resident=False)
-        states = original.embed(batches(setting.tokens(model)))
-        original.release()
-        for index in track(setting.progress, "Rounding layers (GPTQ)", range(len(model.spec.layers))):
-            names = [name for name in model.spec.layer_tensors(index) if is_linear(name) and self.grid(name)]
-            left = []
-            for name in names:
-                if tally.resumed(name, (self.grid(name) or (0, 0))[0]):
-                    self.fitted(name, model.spec.tensors()[name][1], setting.limits, tally)  # for its notes
-                else:
-                    left.append(name)
-            if left:
-                inputs = Inputs()
-                observe(original, original.layer(index), index, states, inputs)
-                for name in left:
-                    self._solve(model, name, inputs.of(name).products, setting, tally)
-            states = rounded.through(rounded.layer(index), states)
+        def left(index: int) -> list[str]:
+            names = filter(self.solves, model.spec.layer_tensors(index))
+            return [name for name in names if tally.spool.entry(name) is None]
 
-    def _solve(self, model: Model, name: str, hessian: torch.Tensor, setting: Setting, tally: Tally) -> None:
-        weight = dense(model.weights.get(name))
-        fitted = self.fitted(name, weight.shape[1], setting.limits, tally)
-        if fitted is None:
-            return
-        tensor = solve(weight, hessian, *fitted, self, signed_scales=setting.limits.signed_scales)
-        error = (tensor.dequantize() - weight).square().sum() / weight.square().sum().clamp(min=1e-30)
-        tally.write(name, tensor, float(error))
+        for name in filter(self.solves, model.spec.tensors()):  # what an interrupted run wrote
+            if tally.resumed(name, (self.grid(name) or (0, 0))[0]) and self.grid(name):
+                self.fitted(name, model.spec.tensors()[name][1], setting.limits, tally)  # for its notes
+        settles, changed = self.settles(model, setting, tally), model.with_weights(tally.spool)
+        for index, inputs in walk_changing(model, changed, setting, self.title, lambda index: not left(index)):
+            for name in left(index):
+                weight = dense(model.weights.get(name))
+                if (settle := settles(name, weight)) is None:
+                    continue
+                sweep(weight, inputs.of(name).products, settle, self)
+                tensor = settle.tensor()
+                error = (dense(tensor) - weight).square().sum() / weight.square().sum().clamp(min=1e-30)
+                tally.write(name, tensor, float(error))
+
+    def settles(self, model: Model, setting: Setting, tally: Tally) -> Callable[[str, torch.Tensor], Settle | None]:
+        """A function that says what becomes of the columns of a matrix; None: the matrix stays as it is."""
+
+        def settle(name: str, weight: torch.Tensor) -> Settle | None:
+            found = self.rounding(name, weight, setting, tally)
+            gone = weight == 0
+            return Kept(found, gone) if found is not None and bool(gone.any()) else found
+
+        return settle
+
+    def rounding(self, name: str, weight: torch.Tensor, setting: Setting, tally: Tally) -> Settle | None:
+        """Rounding of a matrix on its grid, or None where it stays in float."""
+        fitted = self.fitted(name, weight.shape[1], setting.limits, tally) if self.grid(name) else None
+        return Grid(weight, *fitted, signed_scales=setting.limits.signed_scales) if fitted else None
 
 
-def solve(
-    weight: torch.Tensor, hessian: torch.Tensor, bits: int, group: int, options: Gptq, *, signed_scales: bool
-) -> QuantizedTensor:
-    """Round a matrix [out, in] so that its product with the calibrated inputs changes little.
+class Settle(Protocol):
+    """Decides what a column of a matrix becomes."""
 
-    Scales are those of rounding to nearest and stay as they are (static groups); ``hessian`` is the sum of x x^T.
+    def begin(self, columns: torch.Tensor, block: torch.Tensor, diagonal: torch.Tensor) -> None:
+        """Some columns come next.
+
+        Args:
+            columns: which they are, int64 [n].
+            block: their values as the columns before have left them, float32 [out, n].
+            diagonal: of the factor of the inverse, float32 [n]: small where an error is expensive.
+        """
+
+    def settle(self, column: int, values: torch.Tensor) -> torch.Tensor:
+        """What a column of values [out] becomes, in float32 [out]."""
+
+    def tensor(self) -> Stored:
+        """All that was settled."""
+
+
+class Grid:
+    """Rounds to nearest on scales that stay as they are (static groups)."""
+
+    def __init__(self, weight: torch.Tensor, bits: int, group: int, *, signed_scales: bool) -> None:
+        import torch
+
+        rows = weight.shape[0]
+        self._bits, self._group = bits, group
+        self._scales = search_scales(weight.reshape(-1, group), bits, signed_scales)[0].view(rows, -1)
+        self._each = self._scales.repeat_interleave(group, dim=1)
+        self._values = torch.empty(weight.shape, dtype=torch.int8)
+
+    def begin(self, columns: torch.Tensor, block: torch.Tensor, diagonal: torch.Tensor) -> None:
+        pass
+
+    def settle(self, column: int, values: torch.Tensor) -> torch.Tensor:
+        limit = 1 << (self._bits - 1)
+        scale = self._each[:, column]
+        rounded = (values / scale).round_().clamp_(-limit, limit - 1)
+        self._values[:, column] = rounded.to(self._values.dtype)
+        return rounded * scale
+
+    def tensor(self) -> QuantizedTensor:
+        return QuantizedTensor(self._values, self._scales, self._bits, self._group)
+
+
+class Kept:
+    """Leaves zeros where they are (``gone``, bool [out, in]), and settles the rest by another rule."""
+
+    def __init__(self, inner: Settle, gone: torch.Tensor) -> None:
+        self._inner, self._gone = inner, gone
+
+    def begin(self, columns: torch.Tensor, block: torch.Tensor, diagonal: torch.Tensor) -> None:
+        self._inner.begin(columns, block, diagonal)
+
+    def settle(self, column: int, values: torch.Tensor) -> torch.Tensor:
+        return self._inner.settle(column, values.masked_fill(self._gone[:, column], 0))
+
+    def tensor(self) -> Stored:
+        return self._inner.tensor()
+
+
+def sweep(weight: torch.Tensor, hessian: torch.Tensor, settle: Settle, options: Gptq) -> None:
+    """Settle a matrix [out, in] column by column; those that follow make up for each error.
+
+    ``hessian`` is the sum of x x^T over the calibrated inputs.
     """
     import torch
 
-    rows, columns = weight.shape
-    low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
-    scales = search_scales(weight.reshape(-1, group), bits, signed_scales)[0].view(rows, -1)
+    columns = weight.shape[1]
     diagonal = hessian.diagonal()
-    order = torch.argsort(diagonal, descending=True) if options.act_order else torch.arange(columns)
+    order = torch.argsort(diagonal, descending=True) if options.reorders else torch.arange(columns)
     upper = _inverse_factor(hessian[order][:, order], options.damping)
-    left, each = weight[:, order].clone(), scales.repeat_interleave(group, dim=1)[:, order]
-    values = torch.empty_like(left)
+    places, left = order.tolist(), weight[:, order].clone()
     for start in range(0, columns, _BLOCK):
         stop = min(start + _BLOCK, columns)
         block, factor = left[:, start:stop], upper[start:stop, start:stop]
+        settle.begin(order[start:stop], block, factor.diagonal())
         errors = torch.empty_like(block)
         for column in range(stop - start):
-            scale = each[:, start + column]
-            rounded = (block[:, column] / scale).round_().clamp_(low, high)
-            values[:, start + column] = rounded
-            errors[:, column] = (block[:, column] - rounded * scale) / factor[column, column]
+            found = settle.settle(places[start + column], block[:, column])
+            errors[:, column] = (block[:, column] - found) / factor[column, column]
             block[:, column + 1 :].addr_(errors[:, column], factor[column, column + 1 :], alpha=-1)
         left[:, stop:] -= errors @ upper[start:stop, stop:]
-    found = torch.empty((rows, columns), dtype=torch.int8)
-    found[:, order] = values.to(torch.int8)
-    return QuantizedTensor(found, scales, bits, group)
 
 
 def _inverse_factor(hessian: torch.Tensor, damping: float) -> torch.Tensor:

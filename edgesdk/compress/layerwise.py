@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,27 @@ def walk(model: Model, setting: Setting, title: str) -> Iterator[tuple[int, Inpu
         layer, inputs = reference.layer(index), Inputs()
         states = observe(reference, layer, index, states, inputs)
         yield index, inputs
+
+
+def walk_changing(
+    model: Model, changed: Model, setting: Setting, title: str, done: Callable[[int], bool]
+) -> Iterator[tuple[int, Inputs]]:
+    """As :func:`walk`, where the caller gives each layer of ``changed`` its new matrices before it asks for the next.
+
+    Each layer sees the states that the changed layers before it give; those that are ``done`` are only run.
+    """
+    from ..model.reference import ReferenceModel
+
+    before = ReferenceModel(model, resident=False)
+    after = ReferenceModel(changed, resident=False)
+    states = before.embed(batches(setting.tokens(model)))
+    before.release()
+    for index in track(setting.progress, title, range(len(model.spec.layers))):
+        if not done(index):
+            inputs = Inputs()
+            observe(before, before.layer(index), index, states, inputs)
+            yield index, inputs
+        states = after.through(after.layer(index), states)
 
 
 def observe(

@@ -19,11 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EdgeError, RecipeError
+from ..model.vocabulary import in_vocabulary_of
 from ..registry import unknown
 from ..schema import dump, load
 from .activations import Observer
-from .base import PASSES, Pass, PassReport, Setting, WithinLimits
-from .names import LEARNING, PREPARING, decode
+from .base import PASSES, Pass, PassReport, Setting, Shapes, WithinLimits
+from .names import LEARNING, PREPARING, PRUNING, decode
+from .pruning.zeros import Zeros
+from .recovery import Recovery
+from .rotation import Rotation
 from .rtn import RoundToNearest
 from .stored import AsStored
 
@@ -69,25 +73,38 @@ class Recipe:
 
     def __post_init__(self) -> None:
         rounds = [index for index, step in enumerate(self.passes) if isinstance(step, RoundToNearest)]
+        zeros = [index for index, step in enumerate(self.passes) if isinstance(step, PRUNING)]
         for index, step in enumerate(self.passes):
-            if isinstance(step, PREPARING) and rounds and index > rounds[0]:
+            if isinstance(step, (*PREPARING, Zeros)) and rounds and index > rounds[0]:
                 raise RecipeError(f"recipe {self.name}: {_use(step)} prepares rounding, so it must come before it")
+            if isinstance(step, Shapes) and rounds and index > rounds[0]:
+                raise RecipeError(f"recipe {self.name}: {_use(step)} needs weights in float: put it before rounding")
+            if isinstance(step, (Rotation, Shapes)) and not isinstance(step, Recovery) and zeros and index > zeros[0]:
+                raise RecipeError(f"recipe {self.name}: {_use(step)} would undo zeros: put it before they are made")
             if isinstance(step, LEARNING) and (not rounds or index < rounds[-1]):
                 raise RecipeError(f"recipe {self.name}: {_use(step)} learns what was rounded, so it must come after it")
 
-    def __call__(self, model: Model, setting: Setting) -> tuple[Model, tuple[PassReport, ...]]:
-        """Apply the passes one after the other; see :class:`~edgesdk.compress.base.Pass`."""
+    def __call__(
+        self, model: Model, setting: Setting, part: slice = slice(None)
+    ) -> tuple[Model, tuple[PassReport, ...]]:
+        """Apply the passes (or some of them) one after the other; see :class:`~edgesdk.compress.base.Pass`."""
         reports = []
-        setting = replace(setting, original=setting.original or model, grid=self.grid)
-        for index, step in enumerate(self.passes):
+        setting = replace(setting, original=in_vocabulary_of(setting.original or model, model), grid=self.grid)
+        for index, step in list(enumerate(self.passes))[part]:
             folder = setting.scratch / f"pass{index}"
             folder.mkdir(exist_ok=True)
             if setting.unrounded is None and isinstance(step, RoundToNearest):
                 setting = replace(setting, unrounded=model)
             result = step(model, replace(setting, scratch=folder))
             model = result.model
+            setting = replace(setting, original=in_vocabulary_of(setting.original or model, model))
             reports.append(result.report)
         return model.with_weights(WithinLimits(model.weights, setting.limits)), tuple(reports)
+
+    @property
+    def shaping(self) -> int:
+        """How many passes come first after which the model can be planned: the last that gives it a shape is there."""
+        return max((index + 1 for index, step in enumerate(self.passes) if isinstance(step, Shapes)), default=0)
 
     def grid(self, name: str) -> tuple[int, int] | None:
         """Bits and group that the passes will give a canonical tensor (0: a row, WHOLE: all of it), or None: float."""
@@ -97,7 +114,7 @@ class Recipe:
         return found
 
     def spec(self, spec: DecoderSpec) -> DecoderSpec:
-        """The spec of the model after all passes."""
+        """The spec of the model after all passes; those that only calibration can plan are taken to leave it."""
         for step in self.passes:
             spec = step.spec(spec)
         return spec

@@ -48,12 +48,7 @@ class Rotation(KeepsGrid):
     def spec(self, spec: DecoderSpec) -> DecoderSpec:
         if not self.hidden:
             return spec
-        if spec.norm != "rms" or any(layer.post_norms for layer in spec.layers):
-            what = "layer norms" if spec.norm != "rms" else "norms after attention and MLP"
-            raise RecipeError(
-                f"rotation: the residual stream of family {spec.family} cannot be rotated: it has {what}",
-                hint="rotate the values alone: [[pass]] use = 'rotation', hidden = false (recipe names: -rotv)",
-            )
+        refuse_unturnable(spec, "rotate the values alone: [[pass]] use = 'rotation', hidden = false (names: -rotv)")
         return replace(spec, tied=False)
 
     def __call__(self, model: Model, setting: Setting) -> PassResult:
@@ -61,50 +56,71 @@ class Rotation(KeepsGrid):
         spool = Spool(setting.scratch / "rotation.bin", model.weights)
         hidden = orthogonal(spec.hidden, self.seed) if self.hidden else None
         for index in track(setting.progress, "Rotating weights", range(len(spec.layers))):
-            for name, tensor in self._layer(model, index, hidden):
+            turn = orthogonal(spec.layers[index].attention.head_dim, self.seed + 1 + index) if self.values else None
+            for name, tensor in turned_layer(model, index, hidden, turn):
                 if spool.entry(name) is None:
                     spool.write(name, tensor)
         if hidden is not None:
-            for name, tensor in _ends(model, hidden):
+            for name, tensor in turned_ends(model, hidden):
                 if spool.entry(name) is None:
                     spool.write(name, tensor)
         return PassResult(replace(model, spec=spec, weights=spool), PassReport("rotation", True))
 
-    def _layer(self, model: Model, index: int, hidden: torch.Tensor | None) -> Iterator[tuple[str, torch.Tensor]]:
-        import torch
 
-        attention, prefix = model.spec.layers[index].attention, f"layers.{index}."
-        turn = orthogonal(attention.head_dim, self.seed + 1 + index) if self.values else None
-        for name in model.spec.layer_tensors(index):
-            part, kind = name.removeprefix(prefix).split(".")
-            if part in ("q_norm", "k_norm"):
-                continue
-            tensor = dense(model.weights.get(name))
-            if hidden is not None:
-                if part in ("attn_norm", "mlp_norm"):
-                    tensor = torch.ones_like(tensor)
-                elif kind == "weight" and part in ("q", "k", "v", "gate", "up"):
-                    norm = "attn_norm" if part in ("q", "k", "v") else "mlp_norm"
-                    tensor = (tensor * dense(model.weights.get(f"{prefix}{norm}.weight"))) @ hidden
-                elif part in ("o", "down"):
-                    tensor = hidden.T @ tensor
-            if turn is not None and part == "v":
-                tensor = (turn.T @ tensor.view(attention.kv_heads, attention.head_dim, -1)).view(tensor.shape)
-            elif turn is not None and name == f"{prefix}o.weight":
-                tensor = (tensor.view(-1, attention.heads, attention.head_dim) @ turn).view(tensor.shape)
-            yield name, tensor
+def refuse_unturnable(spec: DecoderSpec, hint: str) -> None:
+    """Raise an error where norms keep a residual stream from being turned."""
+    if spec.norm != "rms" or any(layer.post_norms for layer in spec.layers):
+        what = "layer norms" if spec.norm != "rms" else "norms after attention and MLP"
+        raise RecipeError(f"the residual stream of family {spec.family} cannot be turned: it has {what}", hint=hint)
 
 
-def _ends(model: Model, hidden: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
-    """Embedding, final norm and head in the rotated stream."""
-    import torch
+def turned_layer(
+    model: Model, index: int, hidden: torch.Tensor | None, values: torch.Tensor | None
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights of a layer in a turned residual stream, and with turned values.
 
+    Args:
+        model: to read from.
+        index: of the layer.
+        hidden: orthonormal columns [hidden, new hidden], or None: the stream stays.
+        values: orthogonal [head_dim, head_dim], or None.
+    """
+    attention, prefix = model.spec.layers[index].attention, f"layers.{index}."
+    for name in model.spec.layer_tensors(index):
+        part, kind = name.removeprefix(prefix).split(".")
+        if part in ("q_norm", "k_norm"):
+            continue
+        tensor = dense(model.weights.get(name))
+        if hidden is not None:
+            if part in ("attn_norm", "mlp_norm"):
+                tensor = plain_norm(hidden)
+            elif kind == "weight" and part in ("q", "k", "v", "gate", "up"):
+                norm = "attn_norm" if part in ("q", "k", "v") else "mlp_norm"
+                tensor = (tensor * dense(model.weights.get(f"{prefix}{norm}.weight"))) @ hidden
+            elif part in ("o", "down"):
+                tensor = hidden.T @ tensor
+        if values is not None and part == "v":
+            tensor = (values.T @ tensor.view(attention.kv_heads, attention.head_dim, -1)).view(tensor.shape)
+        elif values is not None and name == f"{prefix}o.weight":
+            tensor = (tensor.view(-1, attention.heads, attention.head_dim) @ values).view(tensor.shape)
+        yield name, tensor
+
+
+def turned_ends(model: Model, hidden: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    """Embedding, final norm and head in the turned stream; see :func:`turned_layer`."""
     norm = dense(model.weights.get("final_norm.weight"))
     yield "embed.weight", dense(model.weights.get("embed.weight")) @ hidden
     if model.spec.learned_positions:
         yield "positions.weight", dense(model.weights.get("positions.weight")) @ hidden
     yield "head.weight", (dense(model.weights.get(model.spec.head_name)) * norm) @ hidden
-    yield "final_norm.weight", torch.ones_like(norm)
+    yield "final_norm.weight", plain_norm(hidden)
+
+
+def plain_norm(hidden: torch.Tensor) -> torch.Tensor:
+    """Weights of a norm behind a turn: ones, or more where fewer channels are left to share the same square."""
+    import torch
+
+    return torch.full((hidden.shape[1],), math.sqrt(hidden.shape[0] / hidden.shape[1]))
 
 
 def orthogonal(size: int, seed: int) -> torch.Tensor:

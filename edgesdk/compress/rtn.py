@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
     from ..model import DecoderSpec, Model
+    from ..model.weights import Stored
     from .base import Limits
 
 BITS = (2, 3, 4, 8)
@@ -185,7 +186,7 @@ class Tally:
         self._count(entry)
         return True
 
-    def write(self, name: str, tensor: QuantizedTensor, error: float | None = None) -> None:
+    def write(self, name: str, tensor: Stored, error: float | None = None) -> None:
         """Write a tensor; ``error`` is |error|^2 / |weight|^2 when it was rounded."""
         self._count(self.spool.write(name, tensor, error))
 

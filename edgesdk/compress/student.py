@@ -71,7 +71,7 @@ class Student:
             for layer in self._layers:
                 states = self._reference.differentiable(layer, states)
             hidden = self._reference.normalized(states, {name: self._norms[name] for name in self._finals})[0]
-            loss: Tensor = _Divergence.apply(  # type: ignore[no-untyped-call]
+            loss = divergence_of(
                 hidden.flatten(0, 1), wanted.clone().flatten(0, 1), self._head, self._wanted_head, self._cap
             )
             loss.backward()  # type: ignore[no-untyped-call]
@@ -95,6 +95,16 @@ class Student:
 
 def _norm_names(model: Model) -> list[str]:
     return [name for name in model.spec.tensors() if name.rpartition(".")[0].endswith("norm")]
+
+
+def divergence_of(hidden: Tensor, wanted: Tensor, head: Tensor, wanted_head: Tensor, cap: float | None) -> Tensor:
+    """Mean KL divergence, nats a token, of predictions from final states [rows, hidden]; its gradient is of ``hidden``.
+
+    ``wanted`` [rows, its own hidden] are the states of the teacher, whose head is ``wanted_head``; ``cap`` is c in
+    ``c * tanh(logits / c)`` of both. Logits are in memory a few rows at a time.
+    """
+    found: Tensor = _Divergence.apply(hidden, wanted, head, wanted_head, cap)  # type: ignore[no-untyped-call]
+    return found
 
 
 class _Divergence(torch.autograd.Function):
