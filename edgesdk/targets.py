@@ -43,6 +43,26 @@ class Delivery:
     max_mb: int
 
 
+Gain = Literal["speed", "memory", "storage", "download"]
+
+
+@dataclass(frozen=True)
+class Gains:
+    """What of speed, memory, storage and download gets better on a device.
+
+    Attributes:
+        zeros: with weights that are zero here and there.
+        runs: with zeros in a fixed pattern, such as 2:4.
+        smaller: with fewer layers, heads, neurons, channels or tokens.
+        why: how far that was tried, for people.
+    """
+
+    zeros: tuple[Gain, ...] = ("download",)
+    runs: tuple[Gain, ...] = ("download",)
+    smaller: tuple[Gain, ...] = ("speed", "memory", "storage", "download")
+    why: str = ""
+
+
 @dataclass(frozen=True)
 class Target:
     """A device class.
@@ -62,6 +82,7 @@ class Target:
         delegates: hardware paths that its programs may take, the default first; () where a runtime has only one.
         delivery: ways to bring a bundle to users, and their limits; () where there is none.
         recipes: decodable names of the recipes ``fast``, ``balanced`` and ``best``.
+        gains: what a device sees of weights that were taken away: see :class:`Gains`.
         cores: microcontroller cores whose boards it serves (:mod:`edgesdk.boards`); () elsewhere.
     """
 
@@ -79,6 +100,7 @@ class Target:
     recipes: Mapping[str, str] = field(default_factory=dict)
     delegates: tuple[str, ...] = ()
     delivery: tuple[Delivery, ...] = ()
+    gains: Gains = Gains()
     cores: tuple[str, ...] = ()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
@@ -65,12 +65,12 @@ def command(
     if as_json:
         print_json(described)
     else:
-        print_summary(described)
+        print_summary(described, target)
         click.echo(f"\nWrote {out}. Try: edgesdk quality {model} {out}; edgesdk export {out} --target T --out B")
 
 
-def print_summary(described: Description) -> None:
-    """A compressed checkpoint in a few lines."""
+def print_summary(described: Description, target: str | None) -> None:
+    """A compressed checkpoint in a few lines, and what a target gains from what was taken away."""
     from ..estimate import megabytes
 
     schemes: dict[str, int] = {}
@@ -82,9 +82,38 @@ def print_summary(described: Description) -> None:
         ("weights", ", ".join(f"{count} x {scheme}" for scheme, count in sorted(schemes.items())) or "as they were"),
         ("size", megabytes(sum(file.size for file in described.files))),
     ]
+    rows += _gains(described, target)
     rows += _quality(described)
     notes = [*described.notes, *(note for report in described.reports for note in report["notes"])]
     print_table(("", ""), rows + [("note", note) for note in notes])
+
+
+def _gains(described: Description, target: str | None) -> list[tuple[str, str]]:
+    """Which of speed, memory, storage and download get better with what was taken away."""
+    from ..compress.pruning.gains import taken_away
+    from ..targets import Gain, open_target
+
+    taken = taken_away(described.passes)
+    rows = [
+        ("zeros", f"{report['zeros']:.1%} of the weights of the layers' matrices")
+        for report in described.reports
+        if report["zeros"] is not None
+    ]
+    if taken and target is None:
+        return [*rows, ("gains", "name a --target to see what a device gains from what was taken away")]
+    for what in taken:
+        assert target is not None
+        gains = open_target(target).gains
+        seen = getattr(gains, what.kind)
+        unseen = [each for each in get_args(Gain) if each not in seen]
+        rows.append(
+            (
+                "gains",
+                f"{what.words} on {target}: {', '.join(seen)}"
+                + (f"; not {', '.join(unseen)}: {gains.why}" if unseen else ""),
+            )
+        )
+    return rows
 
 
 def _quality(described: Description) -> list[tuple[str, str]]:

@@ -104,6 +104,8 @@ def _contradicts(match: re.Match[str]) -> bool:
 def _passes(match: re.Match[str]) -> list[Pass]:
     passes = [*_shaping(match), *_preparing(match)]
     bits, pattern = int(match["bits"] or 8), match["pattern"] or ""
+    if ":" not in pattern:
+        pattern += "%"
     embedding = int(match["e"] or (16 if bits == 16 else 8))
     grid: dict[str, Any] = {
         "bits": bits,

@@ -51,7 +51,8 @@ class Recovery(Shapes):
         rate: of the weights, at its highest.
         states: weight of the states' squared error, relative to their size, beside the predictions' divergence.
         batch: sequences of one step.
-        sequences: of text, at most.
+        sequences: of text from a file, at most.
+        own_sequences: of text that the model writes itself, where no file is given: writing takes its time.
         teacher: a model to learn from instead of the original, with the same tokens.
         seed: of the order of the text.
     """
@@ -64,13 +65,14 @@ class Recovery(Shapes):
     states: float = 1.0
     batch: int = 8
     sequences: int = 2048
+    own_sequences: int = 256
     teacher: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.minutes > 0 or (self.steps is not None and self.steps < 1):
             raise RecipeError("recovery: 'minutes' and 'steps' must be above 0")
-        if min(self.rank, self.batch, self.sequences) < 1 or not self.rate > 0 or self.states < 0:
+        if min(self.rank, self.batch, self.sequences, self.own_sequences) < 1 or not self.rate > 0 or self.states < 0:
             raise RecipeError("recovery: 'rank', 'batch', 'sequences' and 'rate' must be above 0, 'states' at least 0")
 
     def __call__(self, model: Model, setting: Setting) -> PassResult:
@@ -85,7 +87,8 @@ class Recovery(Shapes):
         from .learner import Learner
 
         teacher = self._teacher(model, setting)
-        ids = replace(setting.calibration, sequences=self.sequences).tokens(teacher, setting.progress)
+        most = self.own_sequences if setting.calibration.file is None else self.sequences
+        ids = replace(setting.calibration, sequences=most).tokens(teacher, setting.progress)
         learner = Learner(model, teacher, self)
         run = _Run(setting.scratch / _STATE, learner, self)
         with setting.progress.stage("Learning from the original", 1.0) as stage:

@@ -1,7 +1,7 @@
 """A model in a part of its vocabulary: the tokenizer's definition without other tokens, and the rows that are left.
 
-Text whose tokens are all kept is tokenized as before. For byte-pair encoding that needs the tokens on the way too: those
-that merging passes through. For unigram, WordPiece and word-level models the kept tokens are enough.
+Text whose tokens are all kept is tokenized as before. For byte-pair encoding that needs the tokens on the way too,
+those that merging passes through. For unigram, WordPiece and word-level models the kept tokens are enough.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from .answers import PROMPTS, answer_pairs
 from .choices import ChoiceFile, read_choices
 from .layers import layer_errors, why_no_layers
 from .report import ChoiceScore, PerplexityByWindow, QualityReport
-from .sides import Side, logits_in_memory, logits_on_disk, open_side, write_text
+from .sides import Side, in_vocabulary, logits_in_memory, logits_on_disk, open_side, write_text
 from .texts import TextFindings, compare_texts, perplexity
 from .tokens import check_tokenizers
 
@@ -49,6 +49,9 @@ def compare_quality(
 ) -> QualityReport:
     """Measure what B lost against A.
 
+    Where B's vocabulary is a part of A's, A is looked at as it is over those tokens alone: its predictions for others
+    are left out, and texts are the tokens that B reads.
+
     Predictions are compared on text that A samples itself (16 sequences of 40 tokens, as in an export; LLM-QAT,
     arXiv 2305.17888) and on ``eval_text``. Meanwhile logits of B lie in the folder for temporary files: 4 bytes a
     logit, so 130 MB for 640 tokens of a vocabulary of 50,000.
@@ -77,7 +80,8 @@ def compare_quality(
     if files:
         _require_harness()
     text = read_text(Path(eval_text)) if eval_text is not None else None
-    with open_side(a, progress) as left, open_side(b, progress) as right, _scratch() as scratch:
+    with open_side(a, progress) as whole, open_side(b, progress) as right, _scratch() as scratch:
+        left = in_vocabulary(whole, right)
         where = Path(eval_text) if eval_text is not None else None
         check, check_reason = check_tokenizers(left, right, text, where)
         evaluated = None

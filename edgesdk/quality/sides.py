@@ -25,6 +25,7 @@ from ..errors import EdgeError, QualityError
 from ..model import Model, Tokenizer
 from ..model.opening import open_model
 from ..model.reference import ReferenceModel, ReferenceSession
+from ..model.vocabulary import ids_in, restricted
 from ..progress import Progress
 from .report import Compared
 
@@ -89,6 +90,16 @@ def open_side(given: str | Path | Model | bundles.Bundle, progress: Progress) ->
             yield _bundle_side(bundle, str(given))
     else:
         yield _model_side(open_model(given, progress), str(given))
+
+
+def in_vocabulary(side: Side, other: Side) -> Side:
+    """The side as it is; or, where the other has only some of a model's tokens, over those alone."""
+    if side.model is None or side.vocab <= other.vocab or side.tokenizer is None or other.tokenizer is None:
+        return side
+    ids = ids_in(side.tokenizer, other.tokenizer)
+    if ids is None or len(ids) != other.vocab:
+        return side  # the check of tokenizers says what is wrong
+    return _model_side(restricted(side.model, ids, other.tokenizer), side.about.name)
 
 
 def write_text(side: Side, sequences: int, length: int, seed: int, progress: Progress) -> list[list[int]]:

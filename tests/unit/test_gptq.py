@@ -9,7 +9,7 @@ import torch
 
 from edgesdk.compress.base import Limits, Setting
 from edgesdk.compress.calibration import Calibration
-from edgesdk.compress.gptq import Gptq, solve
+from edgesdk.compress.gptq import Gptq, Grid, Kept, sweep
 from edgesdk.compress.recipe import open_recipe
 from edgesdk.compress.rtn import round_to_nearest
 from edgesdk.errors import EdgeError, RecipeError
@@ -28,13 +28,19 @@ def products(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn((80, 96), generator=random), torch.randn((512, 96), generator=random) @ mix
 
 
+def solve(weight: torch.Tensor, hessian: torch.Tensor, bits: int, group: int, signed: bool) -> QuantizedTensor:
+    grid = Grid(weight, bits, group, signed_scales=signed)
+    sweep(weight, hessian, grid, Gptq())
+    return grid.tensor()
+
+
 @pytest.mark.parametrize("signed", [True, False])
 @pytest.mark.parametrize(("bits", "group"), [(4, 32), (4, 96), (8, 96)])
 def test_the_product_is_nearer_than_after_plain_rounding(signed, bits, group) -> None:
     weight, inputs = products()
     hessian = inputs.T @ inputs
     plain, _ = round_to_nearest(weight, bits, group, signed_scales=signed)
-    solved = solve(weight, hessian, bits, group, Gptq(), signed_scales=signed)
+    solved = solve(weight, hessian, bits, group, signed)
     assert torch.equal(solved.scales, plain.scales)
     assert signed or bool((solved.scales > 0).all())
 
@@ -44,11 +50,19 @@ def test_the_product_is_nearer_than_after_plain_rounding(signed, bits, group) ->
     assert lost(solved) < 0.7 * lost(plain)
 
 
+def test_zeros_that_were_pruned_stay() -> None:
+    weight, inputs = products()
+    gone = weight.abs() < 0.5
+    settle = Kept(Grid(weight.masked_fill(gone, 0), 4, 32, signed_scales=True), gone)
+    sweep(weight.masked_fill(gone, 0), inputs.T @ inputs, settle, Gptq())
+    assert bool((settle.tensor().dequantize()[gone] == 0).all())
+
+
 def test_a_hessian_that_is_not_positive_definite_is_damped() -> None:
     weight, _ = products()
     hessian = torch.zeros((96, 96))
     hessian[:4, :4] = torch.tensor([[1.0, 2, 0, 0], [2, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, -0.5]])
-    solved = solve(weight, hessian, 4, 32, Gptq(), signed_scales=True)
+    solved = solve(weight, hessian, 4, 32, True)
     assert solved.dequantize().isfinite().all()
 
 

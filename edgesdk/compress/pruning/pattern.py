@@ -11,10 +11,10 @@ from ...errors import RecipeError
 if TYPE_CHECKING:
     import torch
 
-_SHARE = re.compile(r"(\d+(?:\.\d+)?)\s*%?")
+_SHARE = re.compile(r"(-?\d+(?:\.\d+)?)\s*(%?)")
 _RUN = re.compile(r"(\d+):(\d+)")
 _RUNS = (2, 4, 8, 16, 32, 64)  # what blocks of columns hold whole
-_ALLOWED = "give a percentage between 0 and 100 like 50%, or a pattern like 2:4 (two of every four are left)"
+_ALLOWED = "give a share like 50%, or a pattern like 2:4 (two of every four are left; runs of 2, 4, 8, 16, 32 or 64)"
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Pattern:
 
 
 def parse_pattern(text: str, where: str) -> Pattern:
-    """A pattern as people write it: ``50%``, ``2:4``; ``N:M`` leaves N of M neighbours (Mishra et al., 2104.08378).
+    """A pattern as people write it: ``50%``, ``0.5``, ``2:4``; ``N:M`` leaves N of M neighbours (arXiv 2104.08378).
 
     Raises:
         RecipeError: neither, or nothing or everything would be taken away.
@@ -73,6 +73,9 @@ def parse_pattern(text: str, where: str) -> Pattern:
         if not 0 < left < run or run not in _RUNS:
             raise RecipeError(f"{where}: '{text}' leaves {left} of {run} weights", hint=_ALLOWED)
         return Pattern(1 - left / run, run)
-    if (match := _SHARE.fullmatch(text.strip())) and 0 < float(match[1]) < 100:
-        return Pattern(float(match[1]) / 100)
-    raise RecipeError(f"{where}: sparsity '{text}' is not possible", hint=_ALLOWED)
+    if match := _SHARE.fullmatch(text.strip()):
+        share = float(match[1]) / (100 if match[2] else 1)
+        if 0 < share < 1:
+            return Pattern(share)
+        raise RecipeError(f"{where}: sparsity {text} does not lie between 0 and 1 (0 % and 100 %)", hint=_ALLOWED)
+    raise RecipeError(f"{where}: sparsity '{text}' cannot be read", hint=_ALLOWED)
