@@ -1,6 +1,6 @@
 """What every pass costs and gives on SmolLM2: perplexity, KL divergence, size, CPU minutes and peak memory, as a table.
 
-    python tests/benchmarks/compression.py TEST_TEXT [--calibration TEXT] [--target T] [RECIPE ...]
+    python tests/benchmarks/compression.py TEST_TEXT [--calibration TEXT] [--target T] [--sparse | RECIPE ...]
 
 TEST_TEXT is WikiText-2's test split in its tokenised form: the first 6 windows of 512 tokens are scored in the float32
 reference over the compressed weights. Calibration text is the model's own, or a file. Each recipe runs in a process of
@@ -24,10 +24,20 @@ RECIPES = (
     *("w3g32", "w3g32-awq", "w3g32-gptq", "w3g32-gptq-qat"),
     *("w2g32", "w2g32-gptq", "w2g32-gptq-qat"),
 )
+#: Zeros, with the linear weights in float and rounded.
+SPARSE = (
+    *("w16-magnitude50", "w16-wanda50", "w16-admm50", "w16-sparsegpt50"),
+    *("w16-magnitude2:4", "w16-wanda2:4", "w16-admm2:4", "w16-sparsegpt2:4"),
+    *("w4g32-wanda50-gptq", "w4g32-sparsegpt50", "w4g32-sparsegpt2:4"),
+)
 
 
 def score(folder: Path, text: Path) -> tuple[float, float]:
-    """Perplexity, and mean KL divergence from the float model, nats a token."""
+    """Perplexity, and mean KL divergence from the float model, nats a token.
+
+    With fewer tokens in the vocabulary the same text is written with more of them: perplexity is then that of a token of
+    the float model, and the divergence is that over the tokens that are left.
+    """
     import torch
     import torch.nn.functional as F
 
@@ -35,20 +45,24 @@ def score(folder: Path, text: Path) -> tuple[float, float]:
     from edgesdk.compress.quality import WINDOW, perplexity_of, text_windows
     from edgesdk.compress.recording import row_slices
     from edgesdk.model.reference import ReferenceModel
+    from edgesdk.model.vocabulary import in_vocabulary_of
 
     original, made = edgesdk.open_model("smollm2-135m"), edgesdk.open_model(folder)
-    windows = text_windows(original, text, 6, WINDOW)
+    windows = scored = text_windows(original, text, 6, WINDOW)
+    if made.spec.vocab != original.spec.vocab:
+        scored = [made.tokenizer.encode(original.tokenizer.decode(window)) for window in windows]
+    original = in_vocabulary_of(original, made)
     sides = [ReferenceModel(model, resident=False) for model in (original, made)]
-    ids = [torch.tensor([window]) for window in windows]
+    ids = [torch.tensor([window]) for window in scored]
     states = [[x[0] for x in side.hidden(ids)] for side in sides]
     loss = divergence = 0.0
     with torch.inference_mode():
-        for window, wanted, found in zip(windows, *states, strict=True):
+        for window, wanted, found in zip(scored, *states, strict=True):
             for rows in row_slices(len(window) - 1):
                 p, q = (F.log_softmax(side.logits(x[rows]), -1) for side, x in zip(sides, (wanted, found), strict=True))
                 loss += float(F.nll_loss(q, torch.tensor(window[rows.start + 1 : rows.stop + 1]), reduction="sum"))
                 divergence += float((p.exp() * (p - q)).sum())
-    return perplexity_of(loss, windows), divergence / sum(len(window) - 1 for window in windows)
+    return perplexity_of(loss, windows), divergence / sum(len(window) - 1 for window in scored)
 
 
 def table(recipes: Sequence[str], text: Path, options: list[str]) -> None:
@@ -84,12 +98,14 @@ def main() -> None:
         return
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("text", type=Path)
-    parser.add_argument("recipes", nargs="*", default=RECIPES)
+    parser.add_argument("recipes", nargs="*")
+    parser.add_argument("--sparse", action="store_true", help="the recipes that make weights zero")
     parser.add_argument("--calibration", default="self")
     parser.add_argument("--target")
     chosen = parser.parse_args()
     options = ["--calibration", chosen.calibration]
-    table(chosen.recipes, chosen.text, options + (["--target", chosen.target] if chosen.target else []))
+    recipes = chosen.recipes or (SPARSE if chosen.sparse else RECIPES)
+    table(recipes, chosen.text, options + (["--target", chosen.target] if chosen.target else []))
 
 
 if __name__ == "__main__":
