@@ -30,7 +30,8 @@ class RoundedMatrix:
 
     Attributes:
         factors: of the scales, float32 [out, groups, 1].
-        latent: the integers as real numbers, float32 [out, groups, group].
+        latent: the integers as real numbers, [out, groups, group]: float32 when they are learned, otherwise in the
+            processor's fast type, which holds them exactly.
     """
 
     def __init__(self, tensor: QuantizedTensor, *, integers: bool) -> None:
@@ -38,19 +39,24 @@ class RoundedMatrix:
         self._bits, self._group, self._shape = tensor.bits, tensor.group, tensor.shape
         self.scales = tensor.scales.unsqueeze(2)
         self.factors = torch.ones_like(self.scales).requires_grad_()
-        self.latent = tensor.values.float().view(rows, -1, tensor.group).requires_grad_(integers)
+        values = tensor.values.to(torch.float32 if integers else fast_type())
+        self.latent = values.view(rows, -1, tensor.group).requires_grad_(integers)
 
     def __call__(self, x: Tensor) -> Tensor:
         """``x @ matrix.T``, float32."""
-        limit = float(1 << (self._bits - 1))
-        found: Tensor = _Product.apply(x, self.latent, self.scales, self.factors, limit)  # type: ignore[no-untyped-call]
+        found: Tensor
+        if self.latent.requires_grad:
+            limit = float(1 << (self._bits - 1))
+            found = _Product.apply(x, self.latent, self.scales, self.factors, limit)  # type: ignore[no-untyped-call]
+        else:
+            found = _ScaledProduct.apply(x, self.latent, self.scales, self.factors)  # type: ignore[no-untyped-call]
         return found
 
     def tensor(self) -> QuantizedTensor:
         """The matrix as it was learned."""
         limit = 1 << (self._bits - 1)
         with torch.no_grad():
-            values = self.latent.round().clamp(-limit, limit - 1).to(torch.int8).view(self._shape)
+            values = self.latent.float().round().clamp(-limit, limit - 1).to(torch.int8).view(self._shape)
             scales = portable_scales(self.scales * self.factors).squeeze(2)
         return QuantizedTensor(values, scales, self._bits, self._group)
 
@@ -65,6 +71,7 @@ class TrainableLayer(DecoderLayer):
     def __init__(self, model: Model, index: int, *, integers: bool, rounds_inputs: bool = False) -> None:
         spec, prefix = model.spec, f"layers.{index}."
         self.rounds_inputs = rounds_inputs
+        self._rounded: tuple[Tensor | None, Tensor | None] = (None, None)
         self.matrices: dict[str, RoundedMatrix] = {}
         floats: dict[str, Tensor] = {}
         for name in spec.layer_tensors(index):
@@ -77,12 +84,26 @@ class TrainableLayer(DecoderLayer):
 
     def _linear(self, x: Tensor, name: str) -> Tensor:
         if self.rounds_inputs:
-            x = x + (in_int8(x.detach()) - x.detach())
+            x = self._in_int8(x)
         matrix = self.matrices.get(name)
         if matrix is None:
             return super()._linear(x, name)
         bias = f"{name}_bias"
         return matrix(x) + self.get_buffer(bias) if hasattr(self, bias) else matrix(x)
+
+    def _in_int8(self, x: Tensor) -> Tensor:
+        """The input with its rounding, whose gradient is that of ``x``; matrices with the same input share it."""
+        if self._rounded[0] is not x:
+            exact = x.detach()
+            self._rounded = (x, x + in_int8(exact).sub_(exact))
+        found = self._rounded[1]
+        assert found is not None
+        return found
+
+    def forward(self, *inputs: Any) -> Tensor:
+        found = super().forward(*inputs)
+        self._rounded = (None, None)
+        return found
 
     def learned(self, index: int) -> Iterator[tuple[str, QuantizedTensor]]:
         """The learned matrices of layer ``index``, by canonical name."""
@@ -153,6 +174,28 @@ class _Product(torch.autograd.Function):
             outside = (latent < -ctx.limit - 0.5) | (latent > ctx.limit - 0.5)
             of_latent = (of_weight * each).masked_fill_(outside, 0)
         return of_x, of_latent, None, of_factors, None
+
+
+class _ScaledProduct(torch.autograd.Function):
+    """As :class:`_Product`, for integers that stay as they are."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, values: Tensor, scales: Tensor, factors: Tensor) -> Tensor:
+        each = portable_scales(scales * factors)  # exact in bfloat16
+        weight = (values * each.to(values.dtype)).flatten(1)
+        short = x.to(values.dtype)
+        ctx.save_for_backward(short, values, each, scales)
+        return F.linear(short, weight).float()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        short, values, each, scales = ctx.saved_tensors
+        gradient = gradients[0].to(values.dtype)
+        weight = (values * each.to(values.dtype)).flatten(1)
+        of_x = (gradient @ weight).float()
+        of_weight = (gradient.flatten(0, -2).T @ short.flatten(0, -2)).view(values.shape)
+        of_factors = (of_weight * values).sum(-1, keepdim=True, dtype=torch.float32) * scales
+        return of_x, None, None, of_factors
 
 
 def fast_type() -> torch.dtype:

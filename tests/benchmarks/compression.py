@@ -35,7 +35,7 @@ SPARSE = (
 def score(folder: Path, text: Path) -> tuple[float, float]:
     """Perplexity, and mean KL divergence from the float model, nats a token.
 
-    With fewer tokens in the vocabulary the same text is written with more of them: perplexity is then that of a token of
+    With fewer tokens in the vocabulary the same text is written with more: perplexity is then that of a token of
     the float model, and the divergence is that over the tokens that are left.
     """
     import torch
