@@ -16,6 +16,7 @@ from .compress.allocation import allocate, chosen_size
 from .compress.base import PORTABLE, Limits, Setting
 from .compress.calibration import Calibration
 from .compress.recipe import Recipe, choose_recipe, open_recipe
+from .compress.recovery import Recovery
 from .converter import CONVERTERS
 from .errors import EdgeError, RecipeError
 from .exporting import Checks
@@ -46,6 +47,7 @@ def compress_model(
     recipe: str | Recipe | None = None,
     target: str | None = None,
     size: str | None = None,
+    teacher: str | None = None,
     calibration: Calibration | None = None,
     checks: Checks | None = None,
     resume: bool = False,
@@ -61,6 +63,7 @@ def compress_model(
             default: what every target holds, and the size of the checkpoint's weights.
         size: most bytes (``90MB``) or bits per weight (``4.5bpw``); bits are then chosen for every matrix. Default:
             the recipe's, if it names one.
+        teacher: a model that the recipe's recovery learns from, with the same tokens; default: the original.
         calibration: text for passes that look at activations; default: the model's own.
         checks: what to measure against the original, and the limits that make it fail.
         resume: go on with a run of the same arguments that was interrupted; the result has the same bytes.
@@ -77,6 +80,8 @@ def compress_model(
     wanted = open_recipe(recipe, presets) if isinstance(recipe, str) else recipe
     opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
     chosen = choose_recipe(opened, wanted)
+    if teacher is not None:
+        chosen = _taught(chosen, teacher)
     most = chosen_size(chosen, size, opened.spec.parameters)
     _refuse(out, opened)
     limits, _ = _aim(described, opened, chosen)
@@ -102,6 +107,16 @@ def compress_model(
             description = _describe(opened, made, chosen, reports, grids, calibration, note, quality)
             records.write_description(description, folder)
     return records.read_description(out)
+
+
+def _taught(recipe: Recipe, teacher: str) -> Recipe:
+    """The recipe with another teacher in its recovery."""
+    if not any(isinstance(step, Recovery) for step in recipe.passes):
+        raise RecipeError(
+            f"recipe {recipe.name} has no recovery that a teacher could serve", hint="add -heal: w16-heal, w4g32-heal"
+        )
+    passes = (replace(step, teacher=teacher) if isinstance(step, Recovery) else step for step in recipe.passes)
+    return replace(recipe, passes=tuple(passes))
 
 
 def _refuse(out: Path, model: Model) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--target", "-t", help="Device class that the weights are for (edgesdk targets).  [default: what all of them hold]"
 )
+@click.option("--teacher", help="Model that -heal learns from instead of MODEL itself, with the same tokens.")
 @calibration_options
 @check_options
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
@@ -30,6 +31,7 @@ def command(
     out: Path,
     recipe: str | None,
     target: str | None,
+    teacher: str | None,
     size: str | None,
     calibration: str,
     sequences: int,
@@ -57,6 +59,7 @@ def command(
         recipe=recipe,
         target=target,
         size=size,
+        teacher=teacher,
         calibration=calibration_of(calibration, sequences, length, seed),
         checks=Checks(eval_text, eval_windows, max_kl, max_ppl_increase, skip_checks),
         resume=resume,

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/storage.py CHECKPOINT ...        (pip install zstandard)
 
-For every matrix of the layers in a compressed checkpoint: its bytes as they are stored, behind zstd (level 3 and 19) and
-deflate (zip), and as bitmask plus the packed values that are not zero, again alone and behind zstd. Prints sums in MB.
+For every matrix of the layers in a compressed checkpoint: its bytes as they are stored, behind zstd (level 3 and 19)
+and deflate (zip), and as bitmask plus the packed values that are not zero, again alone and behind zstd. Prints sums.
 """
 
 from __future__ import annotations

@@ -360,6 +360,8 @@ def test_a_smaller_student_learns_from_a_given_teacher(checkpoint, tmp_path) -> 
         student, setting(tmp_path, original=student)
     )
     assert result.model.spec == student.spec
+    with pytest.raises(RecipeError, match="no recovery"):
+        compress_model(student, tmp_path / "out", recipe="w4g32", teacher=str(checkpoint))
     other = make_checkpoint(tmp_path / "other")
     definition = json.loads((other / "tokenizer.json").read_text())
     definition["added_tokens"][0]["content"] = "<|another|>"
