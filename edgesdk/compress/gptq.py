@@ -66,10 +66,11 @@ class Gptq(RoundToNearest):
         made = replace(model, spec=spec, weights=tally.spool)
         return PassResult(made, self.report(made, tally))
 
-    @property
-    def reorders(self) -> bool:
-        """Whether columns are taken in another order than their own."""
-        return self.act_order
+    def order(self, diagonal: torch.Tensor) -> torch.Tensor:
+        """The order in which columns are taken, int64 [in], given the squares of their inputs [in]."""
+        import torch
+
+        return torch.argsort(diagonal, descending=True) if self.act_order else torch.arange(len(diagonal))
 
     def solves(self, name: str) -> bool:
         """Whether a canonical tensor is a matrix that the pass solves for."""
@@ -185,8 +186,7 @@ def sweep(weight: torch.Tensor, hessian: torch.Tensor, settle: Settle, options: 
     import torch
 
     columns = weight.shape[1]
-    diagonal = hessian.diagonal()
-    order = torch.argsort(diagonal, descending=True) if options.reorders else torch.arange(columns)
+    order = options.order(hessian.diagonal())
     upper = _inverse_factor(hessian[order][:, order], options.damping)
     places, left = order.tolist(), weight[:, order].clone()
     for start in range(0, columns, _BLOCK):

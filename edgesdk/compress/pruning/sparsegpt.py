@@ -37,7 +37,7 @@ class SparseGpt(Gptq):
     """Options of the pass: those of GPTQ, and how many weights become zero.
 
     Attributes:
-        pattern: ``50%``, or ``2:4`` (at most two of every four neighbours are left; columns then keep their order).
+        pattern: ``50%``, or ``2:4`` (at most two of every four neighbours are left).
         allocation: every layer loses the same share, or less where the model's output was measured to change more.
         skip: patterns of matrices that stay dense (``layers.0.*``); they are rounded all the same.
     """
@@ -54,9 +54,14 @@ class SparseGpt(Gptq):
         if self.parsed.run and self.allocation != "uniform":
             raise RecipeError(f"sparsegpt: {self.pattern} takes the same share of every layer (allocation 'uniform')")
 
-    @property
-    def reorders(self) -> bool:
-        return self.act_order and not self.parsed.run
+    def order(self, diagonal: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        run = self.parsed.run
+        if not (self.act_order and run) or len(diagonal) % run:
+            return super().order(diagonal)
+        runs = diagonal.view(-1, run).sum(1).argsort(descending=True)  # neighbours stay together
+        return (runs.unsqueeze(1) * run + torch.arange(run)).flatten()
 
     @cached_property
     def parsed(self) -> Pattern:
