@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .learner import Learner
 
 _SAVED = 120.0  # seconds between two states on disk
-_TIMED = 3  # steps that tell how many the time has room for
+_TIMED = 4  # steps that tell how many the time has room for; the first of them is slower and does not count
 _RESERVE = 0.95  # of the time limit that is planned
 
 
@@ -61,9 +61,9 @@ class Recovery(Shapes):
     steps: int | None = None
     method: Literal["full", "lora"] = "full"
     rank: int = 16
-    rate: float = 3e-4
+    rate: float = 8e-4
     states: float = 1.0
-    batch: int = 8
+    batch: int = 4
     sequences: int = 2048
     own_sequences: int = 256
     teacher: str | None = None
@@ -98,7 +98,7 @@ class Recovery(Shapes):
         tokens = run.done * self.batch * ids.shape[1]
         return learner, (
             f"recovery: {run.done} steps over {tokens:,} tokens in {run.seconds / 60:.1f} minutes; divergence from the "
-            f"teacher fell from {run.first:.3g} to {run.last:.3g} nats a token on its own text"
+            f"teacher fell from {run.first:.3g} to {run.last:.3g} nats a token on that text"
         )
 
     def _teacher(self, model: Model, setting: Setting) -> Model:
@@ -173,7 +173,7 @@ class _Run:
 
     def steps(self) -> Iterator[int]:
         """Numbers of the steps to take; the learner has the loss of each when the next is asked for."""
-        began, before = time.monotonic(), self.seconds
+        began, before, warm = time.monotonic(), self.seconds, 0.0
         saved = began
         while (self._planned is None or self.done < self._planned) and self.seconds < self._limit:
             earlier = self.progress
@@ -182,8 +182,11 @@ class _Run:
             self.done += 1
             now = time.monotonic()
             self.seconds = before + now - began
+            if self.done == 1:
+                warm = self.seconds
             if self._planned is None and self.done == _TIMED:
-                self._planned = max(_TIMED, int(_RESERVE * self._limit * _TIMED / self.seconds))
+                each = (self.seconds - warm) / (_TIMED - 1)
+                self._planned = _TIMED + max(0, int((_RESERVE * self._limit - self.seconds) / each))
             self.advanced = self.progress - earlier
             if now - saved > _SAVED:
                 self._save()
