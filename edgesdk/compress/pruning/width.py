@@ -107,12 +107,12 @@ class Width(Shapes):
         for index, parts in enumerate(_measured(model, setting, unit)):
             layer = spec.layers[index]
             if self.heads:
-                for part in parts.groups:
-                    heapq.heappush(queue, (part.price, index, 0, part))
+                for group, part in enumerate(parts.groups):
+                    heapq.heappush(queue, (part.price, index, -1 - group, part))
             if self.neurons:
                 most = int((1 - self.least) * layer.mlp.size) // unit
                 for number, part in enumerate(parts.neurons[:most]):  # by rising price
-                    heapq.heappush(queue, (part.price, index, 1 + number, part))
+                    heapq.heappush(queue, (part.price, index, number, part))
         while queue and excess > 0:
             _, index, _, part = heapq.heappop(queue)
             if part.group is not None:
@@ -181,6 +181,8 @@ def _losses(weight: torch.Tensor, products: torch.Tensor, width: int) -> torch.T
     import torch
 
     inverse = torch.linalg.inv(_damped(products))
+    if width == 1:
+        return (weight.double().square().sum(0) / inverse.diagonal()).float()
     found = []
     for start in range(0, weight.shape[1], width):
         block = slice(start, start + width)
