@@ -17,6 +17,9 @@ from edgesdk.model.reference import ReferenceSession
 from edgesdk.progress import SILENT
 from edgesdk_converters.executorch.readback import read_packed as read_phone
 from edgesdk_converters.onnx.readback import read_packed
+from edgesdk_converters.tflite.readback import read_packed as read_tflite
+
+from ..integers import assert_carried
 
 pytestmark = pytest.mark.real
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
@@ -95,14 +98,9 @@ def test_one_compressed_checkpoint_serves_a_board_and_a_phone(model, tmp_path) -
     assert described.quality["own_text"]["kl"] < 0.4  # plain rounding for every target costs 0.5
     made = edgesdk.open_model(tmp_path / "made")
     skip = edgesdk.Checks(skip=True)
-    for target, read in (("linux-x86_64", read_packed), ("android-arm64", read_phone)):
+    readers = {"linux-x86_64": read_packed, "android-arm64": read_phone, "litert-arm64": read_tflite}
+    for target, read in readers.items():
         manifest = edgesdk.export(made, target, tmp_path / target, checks=skip)
-        packed = read(tmp_path / target / manifest.program.main)
-        for name in ("layers.0.o", "layers.29.down", "layers.3.v"):
-            wanted = made.weights.get(f"{name}.weight")
-            found = packed[name]
-            assert (found.values == wanted.values).all()
-            blocks = found.scales.shape[1] // wanted.scales.shape[1]
-            assert (found.scales == wanted.scales.repeat_interleave(blocks, 1)).all()
+        assert_carried(made, read(tmp_path / target / manifest.program.main))
     with edgesdk.open_bundle(tmp_path / "android-arm64") as opened:
         assert "Paris" in edgesdk.Chat(opened).ask("What is the capital of France?", max_tokens=40)

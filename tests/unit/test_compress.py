@@ -23,14 +23,13 @@ from edgesdk.exporting import Checks, export
 from edgesdk.model.checkpoint import read_description
 from edgesdk.model.opening import open_model
 from edgesdk.model.spec import is_linear
-from edgesdk.model.tensors import QuantizedTensor
-from edgesdk.model.weights import stack_rows
 from edgesdk.options import program_options
 from edgesdk_converters.executorch import readback as executorch
 from edgesdk_converters.onnx import readback as onnx
 from edgesdk_converters.tflite import readback as tflite
 
 from ..conftest import make_checkpoint
+from ..integers import assert_carried
 
 SMALL = Calibration(sequences=4, length=24)
 SKIP = Checks(skip=True)
@@ -73,20 +72,7 @@ def test_every_runtime_carries_the_same_integers(compressed, tmp_path) -> None:
     assert {model.weights.get(name).scheme for name in names} == {"w4g32", "w8"}
     for target, reader in (("linux-x86_64", onnx), ("host", executorch), ("litert-arm64", tflite)):
         manifest = export(compressed, target, tmp_path / target, context=64, checks=SKIP)
-        found = reader.read_packed(tmp_path / target / manifest.program.main)
-        checked = set()
-        for stowed, tensor in found.items():
-            prefix, _, last = stowed.removesuffix(".weight").rpartition(".")
-            parts = ["q", "k", "v"] if last == "qkv" else ["q", "k"] if last == "qk" else [last]
-            members = [f"{prefix}.{part}.weight" for part in parts]
-            if all(name in names for name in members):
-                wanted = stack_rows([model.weights.get(name) for name in members])
-                assert isinstance(wanted, QuantizedTensor)
-                assert torch.equal(tensor.values, wanted.values), (target, stowed)
-                blocks = tensor.scales.shape[1] // wanted.scales.shape[1]  # one scale a row may be repeated
-                assert torch.equal(tensor.scales, wanted.scales.repeat_interleave(blocks, dim=1)), (target, stowed)
-                checked.update(members)
-        assert checked == set(names), target
+        assert_carried(model, reader.read_packed(tmp_path / target / manifest.program.main))
         assert manifest.recipe.name == "w4g32-gptq"
         assert manifest.recipe.passes[0]["exceptions"] == {"layers.*.v": 8, "layers.1.down": 8}
 
