@@ -223,7 +223,8 @@ def _work(out: Path, plan: dict[str, Any], resume: bool, progress: Progress) -> 
 
 def _leave(folder: Path, progress: Progress) -> None:
     """Keep the work of a run that got anywhere, and say so."""
-    if any(path.stat().st_size for path in folder.rglob("*.jsonl")):
+    done = (path for what in ("*.jsonl", "pass*/*.json", "pass*/*.pt") for path in folder.rglob(what))
+    if any(path.stat().st_size for path in done):
         progress.note(f"the work so far is in {folder}: --resume goes on with it; delete it to start anew")
     else:
         shutil.rmtree(folder, ignore_errors=True)

@@ -87,8 +87,7 @@ class Recovery(Shapes):
         from .learner import Learner
 
         teacher = self._teacher(model, setting)
-        most = self.own_sequences if setting.calibration.file is None else self.sequences
-        ids = replace(setting.calibration, sequences=most).tokens(teacher, setting.progress)
+        ids = self._text(teacher, setting)
         learner = Learner(model, teacher, self)
         run = _Run(setting.scratch / _STATE, learner, self)
         with setting.progress.stage("Learning from the original", 1.0) as stage:
@@ -100,6 +99,20 @@ class Recovery(Shapes):
             f"recovery: {run.done} steps over {tokens:,} tokens in {run.seconds / 60:.1f} minutes; divergence from the "
             f"teacher fell from {run.first:.3g} to {run.last:.3g} nats a token on that text"
         )
+
+    def _text(self, teacher: Model, setting: Setting) -> torch.Tensor:
+        """Ids to learn from, int64 [sequences, length]; kept for a resumed run."""
+        import torch
+
+        kept = setting.scratch / "text.pt"
+        if kept.is_file():
+            known: torch.Tensor = torch.load(kept, weights_only=True)
+            return known
+        most = self.own_sequences if setting.calibration.file is None else self.sequences
+        ids = replace(setting.calibration, sequences=most).tokens(teacher, setting.progress)
+        with replacing(kept) as partial:
+            torch.save(ids, partial)
+        return ids
 
     def _teacher(self, model: Model, setting: Setting) -> Model:
         if self.teacher is None:

@@ -300,13 +300,16 @@ def test_channels_that_nothing_uses_go_and_the_rest_computes_the_same(tmp_path) 
     assert float((before - after).abs().max()) < 5e-3 * float(before.abs().max())
 
 
-@pytest.mark.parametrize("recipe", ["w16-width75-heal", "w4g32-hidden75-heal-gptq", "w16-sparsegpt50"])
-def test_an_interrupted_run_resumes_to_the_same_bytes(checkpoint, tmp_path, recipe, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "recipe", ["w16-depth80-heal", "w16-width75-heal", "w4g32-hidden75-heal-gptq", "w16-sparsegpt50"]
+)
+def test_an_interrupted_run_resumes_to_the_same_bytes(tmp_path, recipe, monkeypatch) -> None:
     from . import test_compress
 
     monkeypatch.setattr("edgesdk.compress.recovery._SAVED", 0.0)
     chosen = open_recipe(recipe)
     chosen = short(chosen, steps=6)
+    checkpoint = make_checkpoint(tmp_path / "deep", num_hidden_layers=3)
     arguments = {"recipe": chosen, "calibration": SMALL, "checks": SKIP}
     compress_model(checkpoint, tmp_path / "whole", **arguments)
     for title, count in (("Narrowing", 1), ("Learning from", 3), ("Rounding layers", 1), ("Pruning (Sp", 1)):

@@ -182,7 +182,8 @@ def _losses(weight: torch.Tensor, products: torch.Tensor, width: int) -> torch.T
 
     inverse = torch.linalg.inv(_damped(products))
     if width == 1:
-        return (weight.double().square().sum(0) / inverse.diagonal()).float()
+        each: torch.Tensor = weight.double().square().sum(0) / inverse.diagonal()
+        return each.float()
     found = []
     for start in range(0, weight.shape[1], width):
         block = slice(start, start + width)
