@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .compress.allocation import allocate, chosen_size
+from .compress.allocation import chosen_size, sized
 from .compress.base import PORTABLE, Limits, Setting
 from .compress.calibration import Calibration
 from .compress.recipe import Recipe, choose_recipe, open_recipe
@@ -84,27 +84,23 @@ def compress_model(
         chosen = _taught(chosen, teacher)
     most = chosen_size(chosen, size, opened.spec.parameters)
     _refuse(out, opened)
-    limits, _ = _aim(described, opened, chosen)
+    limits, _ = _aim(described, opened, chosen, refuse=not chosen.reshapes)
     _refuse_grids(opened, chosen, limits)
     plan = _plan(opened, chosen, target, limits, most, calibration)
     with _work(out, plan, resume, progress) as scratch:
         setting = Setting(scratch, progress, limits, calibration)
         shaped, early = chosen(opened, setting, slice(chosen.shaping))
-        _, size_of = _aim(described, shaped, chosen)
+        _, size_of = _aim(described, shaped, chosen, refuse=True)
         original = in_vocabulary_of(opened, shaped)
-        note = None
-        if most is not None:
-            room = scratch / "allocation"
-            room.mkdir(exist_ok=True)
-            chosen, note = allocate(chosen, shaped, most, size_of, replace(setting, scratch=room, original=original))
-        rest = slice(chosen.shaping, None)
-        made, reports = chosen(shaped, replace(setting, original=original), rest)
-        reports = (*early, *reports)
+        setting = replace(setting, original=original)
+        chosen, sizing = sized(chosen, shaped, size, size_of, setting)
+        made, late = chosen(shaped, setting, slice(chosen.shaping, None))
+        reports = (*early, *late)
         with replacing_folder(out) as folder:
             write_texts(made, folder)
             grids = records.write_weights(made, folder, progress)
             quality = None if checks.skip else _measure(original, made, chosen, out.name, checks, progress)
-            description = _describe(opened, made, chosen, reports, grids, calibration, note, quality)
+            description = _describe(opened, made, chosen, reports, grids, calibration, sizing, quality)
             records.write_description(description, folder)
     return records.read_description(out)
 
@@ -141,13 +137,19 @@ def _refuse_grids(model: Model, recipe: Recipe, limits: Limits) -> None:
             )
 
 
-def _aim(target: Target | None, model: Model, recipe: Recipe) -> tuple[Limits, Callable[[Recipe], int]]:
-    """What the weights may look like, and the size in bytes that a recipe would give."""
+def _aim(
+    target: Target | None, model: Model, recipe: Recipe, *, refuse: bool
+) -> tuple[Limits, Callable[[Recipe], int]]:
+    """What the weights may look like, and the size in bytes that a recipe would give.
+
+    ``refuse``: raise an error where the target cannot take the model.
+    """
     if target is None:
         return PORTABLE, lambda chosen: _checkpoint_bytes(model, chosen)
     converter = CONVERTERS.get(target.converter)
     options = program_options(model, target, recipe)
-    converter.check(recipe.spec(model.spec), recipe, options, target)
+    if refuse:
+        converter.check(recipe.spec(model.spec), recipe, options, target)
     limits = converter.limits(options.delegate)
     return limits, lambda chosen: converter.plan(chosen.spec(model.spec), chosen, options).program
 
@@ -279,10 +281,9 @@ def _describe(
     reports: tuple[PassReport, ...],
     grids: dict[str, records.Grid],
     calibration: Calibration,
-    note: str | None,
+    notes: list[str],
     quality: dict[str, Any] | None,
 ) -> records.Description:
-    notes = () if note is None else (note,)
     text = calibration.file
     return records.Description(
         schema=records.SCHEMA,
@@ -308,5 +309,5 @@ def _describe(
         quality=quality,
         quality_reason=None if quality else "skipped with --skip-checks",
         tools=_tools(),
-        notes=notes,
+        notes=tuple(notes),
     )

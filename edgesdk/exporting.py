@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from . import bundle as bundles
 from . import estimate
 from .bundle import manifest as records
-from .compress.allocation import allocate, chosen_size
+from .compress.allocation import chosen_size, sized
 from .compress.base import Limits, Setting, stored_width
 from .compress.calibration import Calibration
 from .compress.recipe import Recipe, choose_recipe, open_recipe
@@ -133,10 +133,11 @@ def export(
         )
     options = program_options(opened, described, chosen, context, float_type, delegate)
     spec = chosen.spec(opened.spec)
-    converter.check(spec, chosen, options, described)
+    if not chosen.reshapes:
+        converter.check(spec, chosen, options, described)
     if opened.tokenizer is not None:
         refuse_tokenizer(opened.tokenizer, described)
-    if most is None and not chosen.shaping:
+    if most is None and not chosen.reshapes:
         estimate.refuse_unfit(spec, converter.plan(spec, chosen, options), options, described, memory_mb)
     with _staging(out) as (folder, scratch):
         limits = converter.limits(options.delegate)
@@ -144,21 +145,16 @@ def export(
         shaped, early = chosen(opened, setting, slice(chosen.shaping))
         original, spec = in_vocabulary_of(opened, shaped), chosen.spec(shaped.spec)
         setting = replace(setting, original=original)
-        sizing = None
-        if most is not None:
-            chosen, sizing = allocate(
-                chosen, shaped, most, lambda recipe: converter.plan(spec, recipe, options).program, setting
-            )
+        chosen, sizing = sized(chosen, shaped, size, lambda it: converter.plan(spec, it, options).program, setting)
         converter.check(spec, chosen, options, described)
         plan = converter.plan(spec, chosen, options)
         estimate.refuse_unfit(spec, plan, options, described, memory_mb)
         warnings = [*warnings_of(opened, plan, described), *_notes_of(opened)]
         for warning in warnings:
             progress.note(warning)
-        warnings += [] if sizing is None else [sizing]
-        warnings += _widened(spec, chosen, limits)
-        compressed, reports = chosen(shaped, setting, slice(chosen.shaping, None))
-        reports = (*early, *reports)
+        warnings += [*sizing, *_widened(spec, chosen, limits)]
+        compressed, late = chosen(shaped, setting, slice(chosen.shaping, None))
+        reports = (*early, *late)
         program = converter.convert(compressed, options, folder, progress)
         notes = [*warnings, *(note for report in reports for note in report.notes)]
         write_texts(compressed, folder)

@@ -85,6 +85,19 @@ def chosen_size(recipe: Recipe, size: str | None, parameters: int) -> int | None
     return parse_size(text, parameters)
 
 
+def sized(
+    recipe: Recipe, model: Model, size: str | None, size_of: Callable[[Recipe], int], setting: Setting
+) -> tuple[Recipe, list[str]]:
+    """The recipe with bits for every matrix where a size is asked for, and what to say of them."""
+    most = chosen_size(recipe, size, model.spec.parameters)
+    if most is None:
+        return recipe, []
+    room = replace(setting, scratch=setting.scratch / "allocation")
+    room.scratch.mkdir(exist_ok=True)
+    chosen, note = allocate(recipe, model, most, size_of, room)
+    return chosen, [note]
+
+
 def allocate(
     recipe: Recipe, model: Model, size: int, size_of: Callable[[Recipe], int], setting: Setting
 ) -> tuple[Recipe, str]:

@@ -123,6 +123,7 @@ class Setting:
         unrounded: the model as the first rounding pass got it, or None before that: the same function as the original,
             perhaps in other coordinates.
         grid: bits and group that the recipe will give a tensor in the end, for passes that prepare rounding.
+        sparse: a pass of the recipe makes weights zero: passes that learn leave integers alone that are.
     """
 
     scratch: Path
@@ -132,6 +133,7 @@ class Setting:
     original: Model | None = None
     unrounded: Model | None = None
     grid: Callable[[str], tuple[int, int] | None] = _no_grid
+    sparse: bool = False
 
     def rounded(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """A matrix as the recipe will round it, to nearest; float32, as it is where the recipe leaves it alone."""

@@ -75,7 +75,7 @@ class Distillation(KeepsGrid):
         teacher = ReferenceModel(setting.unrounded or model, resident=False)
         wanted = torch.cat(teacher.hidden(batches(ids)))
         teacher.release()
-        student = Student(model, teacher, self)
+        student = Student(model, teacher, self, zeros_stay=setting.sparse)
         random = torch.Generator().manual_seed(self.seed)
         order = torch.cat([torch.randperm(len(ids), generator=random) for _ in range(self._rounds(len(ids)))])
         with setting.progress.stage("Distilling", self.steps) as stage:

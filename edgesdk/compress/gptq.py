@@ -88,8 +88,10 @@ class Gptq(RoundToNearest):
             return [name for name in names if tally.spool.entry(name) is None]
 
         for name in filter(self.solves, model.spec.tensors()):  # what an interrupted run wrote
-            if tally.resumed(name, (self.grid(name) or (0, 0))[0]) and self.grid(name):
-                self.fitted(name, model.spec.tensors()[name][1], setting.limits, tally)  # for its notes
+            if tally.spool.entry(name) is not None:
+                if self.grid(name):
+                    self.fitted(name, model.spec.tensors()[name][1], setting.limits, tally)  # for its notes
+                tally.resumed(name, (self.grid(name) or (0, 0))[0])
         settles, changed = self.settles(model, setting, tally), model.with_weights(tally.spool)
         for index, inputs in walk_changing(model, changed, setting, self.title, lambda index: not left(index)):
             for name in left(index):

@@ -20,6 +20,7 @@ from .training import fast_type
 
 if TYPE_CHECKING:
     from ..model import Model
+    from ..model.spec import Layer, Norm
     from .recovery import Recovery
 
 _WARMUP = 0.03  # of the steps
@@ -46,7 +47,7 @@ class Learner:
                 self._free[name] = dense(model.weights.get(name)).clone().requires_grad_()
         self._head = dense(model.weights.get(model.spec.head_name)).to(fast_type())
         self._wanted_head = dense(teacher.weights.get(teacher.spec.head_name)).to(fast_type())
-        self._same_states = model.spec.hidden == teacher.spec.hidden
+        self._same_states = model.spec.hidden == teacher.spec.hidden and options.teacher is None
         self._adam = torch.optim.Adam(list(self._free.values()), lr=options.rate, betas=(0.9, 0.98), fused=True)
 
     @property
@@ -58,10 +59,13 @@ class Learner:
         spec, prefix = self._model.spec, f"layers.{index}."
         tensors: dict[str, Tensor] = {}
         low: dict[str, tuple[Tensor, Tensor]] = {}
+        masks: dict[str, Tensor] = {}
         for name in spec.layer_tensors(index):
             tensor, short = dense(self._model.weights.get(name)).clone(), name.removeprefix(prefix)
             if is_linear(name) and self._options.method == "lora":
                 low[short.removesuffix(".weight")] = self._addition(name, tensor.shape)
+                if bool((tensor == 0).any()):
+                    masks[short.removesuffix(".weight")] = tensor != 0
                 tensor = tensor.to(fast_type())
             else:
                 tensor.requires_grad_()
@@ -69,7 +73,7 @@ class Learner:
                 if is_linear(name) and bool((tensor == 0).any()):
                     self._masks[name] = tensor.detach() != 0
             tensors[short] = tensor
-        return _LearningLayer(spec.layers[index], spec.norm, spec.norm_eps, tensors, low)
+        return _LearningLayer(spec.layers[index], spec.norm, spec.norm_eps, tensors, low, masks)
 
     def _addition(self, name: str, shape: torch.Size) -> tuple[Tensor, Tensor]:
         """Two thin matrices whose product is added to a matrix: at first nothing."""
@@ -143,13 +147,21 @@ class _LearningLayer(DecoderLayer):
     """A decoder layer whose matrices are leaves of the gradient, with low-rank additions where there are any."""
 
     def __init__(
-        self, layer: Any, norm: Any, eps: float, tensors: dict[str, Tensor], low: dict[str, tuple[Tensor, Tensor]]
+        self,
+        layer: Layer,
+        norm: Norm,
+        eps: float,
+        tensors: dict[str, Tensor],
+        low: dict[str, tuple[Tensor, Tensor]],
+        masks: dict[str, Tensor],
     ) -> None:
         super().__init__(layer, norm, eps, tensors)
-        self._low = low
+        self._low, self._masks = low, masks
 
     def _linear(self, x: Tensor, name: str) -> Tensor:
         found = super()._linear(x, name)
         if (pair := self._low.get(name)) is not None:
-            found = found + F.linear(F.linear(x, pair[0]), pair[1])
+            down, up = pair
+            mask = self._masks.get(name)
+            found = found + (F.linear(F.linear(x, down), up) if mask is None else F.linear(x, (up @ down) * mask))
         return found

@@ -25,6 +25,7 @@ from ..schema import dump, load
 from .activations import Observer
 from .base import PASSES, Pass, PassReport, Setting, Shapes, WithinLimits
 from .names import LEARNING, PREPARING, PRUNING, decode
+from .pruning.sparsegpt import SparseGpt
 from .pruning.zeros import Zeros
 from .recovery import Recovery
 from .rotation import Rotation
@@ -72,7 +73,7 @@ class Recipe:
     observer: Observer = "minmax"
 
     def __post_init__(self) -> None:
-        rounds = [index for index, step in enumerate(self.passes) if isinstance(step, RoundToNearest)]
+        rounds = [index for index, step in enumerate(self.passes) if _rounds(step)]
         zeros = [index for index, step in enumerate(self.passes) if isinstance(step, PRUNING)]
         for index, step in enumerate(self.passes):
             if isinstance(step, (*PREPARING, Zeros)) and rounds and index > rounds[0]:
@@ -81,15 +82,27 @@ class Recipe:
                 raise RecipeError(f"recipe {self.name}: {_use(step)} needs weights in float: put it before rounding")
             if isinstance(step, (Rotation, Shapes)) and not isinstance(step, Recovery) and zeros and index > zeros[0]:
                 raise RecipeError(f"recipe {self.name}: {_use(step)} would undo zeros: put it before they are made")
+            if isinstance(step, SparseGpt) and zeros[0] < index:
+                raise RecipeError(f"recipe {self.name}: sparsegpt makes its own zeros: leave out the pass before it")
+            if isinstance(step, Recovery) and any(isinstance(earlier, Rotation) for earlier in self.passes[:index]):
+                raise RecipeError(f"recipe {self.name}: rotation comes after recovery, which compares states")
             if isinstance(step, LEARNING) and (not rounds or index < rounds[-1]):
                 raise RecipeError(f"recipe {self.name}: {_use(step)} learns what was rounded, so it must come after it")
 
     def __call__(
         self, model: Model, setting: Setting, part: slice = slice(None)
     ) -> tuple[Model, tuple[PassReport, ...]]:
-        """Apply the passes (or some of them) one after the other; see :class:`~edgesdk.compress.base.Pass`."""
+        """Apply the passes (or those of an open slice) in order; see :class:`~edgesdk.compress.base.Pass`.
+
+        Only the last part gives weights as the target's kernels hold them.
+        """
         reports = []
-        setting = replace(setting, original=in_vocabulary_of(setting.original or model, model), grid=self.grid)
+        setting = replace(
+            setting,
+            original=in_vocabulary_of(setting.original or model, model),
+            grid=self.grid,
+            sparse=any(isinstance(step, PRUNING) for step in self.passes),
+        )
         for index, step in list(enumerate(self.passes))[part]:
             folder = setting.scratch / f"pass{index}"
             folder.mkdir(exist_ok=True)
@@ -99,12 +112,19 @@ class Recipe:
             model = result.model
             setting = replace(setting, original=in_vocabulary_of(setting.original or model, model))
             reports.append(result.report)
-        return model.with_weights(WithinLimits(model.weights, setting.limits)), tuple(reports)
+        if part.stop is None:
+            model = model.with_weights(WithinLimits(model.weights, setting.limits))
+        return model, tuple(reports)
 
     @property
     def shaping(self) -> int:
         """How many passes come first after which the model can be planned: the last that gives it a shape is there."""
         return max((index + 1 for index, step in enumerate(self.passes) if isinstance(step, Shapes)), default=0)
+
+    @property
+    def reshapes(self) -> bool:
+        """Whether the model will have a shape that is not known before its passes run."""
+        return any(isinstance(step, Shapes) and not isinstance(step, Recovery) for step in self.passes)
 
     def grid(self, name: str) -> tuple[int, int] | None:
         """Bits and group that the passes will give a canonical tensor (0: a row, WHOLE: all of it), or None: float."""
@@ -122,6 +142,10 @@ class Recipe:
     def describe(self) -> list[dict[str, Any]]:
         """Every pass with all its options, as plain data."""
         return [{"use": _use(step), **dump(step)} for step in self.passes]
+
+
+def _rounds(step: Pass) -> bool:
+    return isinstance(step, RoundToNearest) and not (isinstance(step, SparseGpt) and step.bits == 16)
 
 
 def _use(step: Pass) -> str:

@@ -65,7 +65,7 @@ class Reconstruction(KeepsGrid):
         layers = len(model.spec.layers)
         for index in track(setting.progress, "Learning rounding, layer by layer", range(layers)):
             wanted = unrounded.through(unrounded.layer(index), wanted)
-            layer = TrainableLayer(model, index, integers=True)
+            layer = TrainableLayer(model, index, integers=True, zeros_stay=setting.sparse)
             if any(spool.entry(f"layers.{index}.{name}.weight") is None for name in layer.matrices):
                 cut = self._learn(rounded, layer, index, states, wanted, 60 * self.minutes / layers)
                 note = f"the time limit of {self.minutes:g} minutes cut layers short" if cut else None

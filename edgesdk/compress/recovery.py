@@ -7,7 +7,8 @@ When to use it: after ``depth``, ``width``, ``hidden`` or ``vocabulary``; one-sh
 does not ship without it. Also to teach a given smaller model (``teacher``). Give it much text: calibration text from a
 file is used in full, up to ``sequences``.
 What it costs: ``minutes``; memory of the model four times in float32 and of the teacher in half (``lora``: twice less).
-Every few minutes its state goes to disk, and ``--resume`` goes on from there.
+Every few minutes its state goes to disk, and ``--resume`` goes on from there. Without ``steps`` their number follows
+from the clock, so that two runs differ.
 Example: ``edgesdk compress MODEL --recipe w4g32-depth75-heal --calibration corpus.txt --out DIR``.
 Source: Hinton et al., arXiv 1503.02531; Muralidharan et al., Minitron, arXiv 2407.14679 (logits and states after
 pruning); Hu et al., LoRA, arXiv 2106.09685.
@@ -96,8 +97,8 @@ class Recovery(Shapes):
                 stage.advance(run.advanced)
         tokens = run.done * self.batch * ids.shape[1]
         return learner, (
-            f"recovery: {run.done} steps over {tokens:,} tokens in {run.seconds / 60:.1f} minutes; divergence from the "
-            f"teacher fell from {run.first:.3g} to {run.last:.3g} nats a token on that text"
+            f"recovery: {run.done} steps over {tokens:,} tokens; divergence from the teacher fell from {run.first:.3g} "
+            f"to {run.last:.3g} nats a token on that text"
         )
 
     def _text(self, teacher: Model, setting: Setting) -> torch.Tensor:

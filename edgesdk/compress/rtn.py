@@ -177,11 +177,12 @@ class Tally:
         self._schemes: Counter[str] = Counter()
         self._errors: list[float] = []
         self._notes: list[str] = []
+        self._kept: set[str] = set()
 
     def resumed(self, name: str, bits: int) -> bool:
         """Whether an earlier run wrote this tensor with so many bits (or 8, where nothing else fits); it is counted."""
         entry = self.spool.entry(name)
-        if entry is None or entry.bits not in (bits, 8):
+        if entry is None or entry.bits not in (bits, 8, 0):
             return False
         self._count(entry)
         return True
@@ -191,8 +192,9 @@ class Tally:
         self._count(self.spool.write(name, tensor, error))
 
     def keep(self, name: str, columns: int, group: int) -> None:
-        """A tensor stays as it is, since no group divides its rows."""
+        """A tensor stays in float, since no group divides its rows."""
         self._schemes["float"] += 1
+        self._kept.add(name)
         self._notes.append(f"{name} keeps its float values: {columns} inputs are no multiple of {group}")
 
     def note(self, text: str) -> None:
@@ -203,6 +205,8 @@ class Tally:
         return PassReport(name, bool(self._schemes), dict(self._schemes), mean, tuple(self._notes))
 
     def _count(self, entry: Entry) -> None:
+        if entry.name in self._kept:
+            return
         self._schemes[entry.scheme] += 1
         if entry.error is not None:
             self._errors.append(entry.error)

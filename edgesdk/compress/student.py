@@ -29,12 +29,18 @@ class Student:
         cut: whether the time limit ended them.
     """
 
-    def __init__(self, model: Model, teacher: ReferenceModel, options: Distillation) -> None:
-        """``teacher`` gives the head that its own final states go through."""
+    def __init__(self, model: Model, teacher: ReferenceModel, options: Distillation, *, zeros_stay: bool) -> None:
+        """``teacher`` gives the head that its own final states go through; ``zeros_stay`` if integers learn."""
         self._model, self._reference = model, ReferenceModel(model, resident=False)
         with torch.inference_mode(False):
             self._layers = [
-                TrainableLayer(model, index, integers=options.integers, rounds_inputs=options.activations == 8)
+                TrainableLayer(
+                    model,
+                    index,
+                    integers=options.integers,
+                    rounds_inputs=options.activations == 8,
+                    zeros_stay=zeros_stay,
+                )
                 for index in range(len(model.spec.layers))
             ]
             self._norms = {name: dense(model.weights.get(name)).clone() for name in _norm_names(model)}

@@ -34,13 +34,16 @@ class RoundedMatrix:
             processor's fast type, which holds them exactly.
     """
 
-    def __init__(self, tensor: QuantizedTensor, *, integers: bool) -> None:
+    def __init__(self, tensor: QuantizedTensor, *, integers: bool, zeros_stay: bool) -> None:
         rows = tensor.shape[0]
         self._bits, self._group, self._shape = tensor.bits, tensor.group, tensor.shape
         self.scales = tensor.scales.unsqueeze(2)
         self.factors = torch.ones_like(self.scales).requires_grad_()
         values = tensor.values.to(torch.float32 if integers else fast_type())
         self.latent = values.view(rows, -1, tensor.group).requires_grad_(integers)
+        if integers and zeros_stay:
+            moving = self.latent.detach() != 0
+            self.latent.register_hook(lambda gradient: gradient * moving)  # type: ignore[no-untyped-call]
 
     def __call__(self, x: Tensor) -> Tensor:
         """``x @ matrix.T``, float32."""
@@ -68,7 +71,9 @@ class TrainableLayer(DecoderLayer):
         rounds_inputs: the inputs of matrices are rounded to int8 with a scale a token, as the target's kernels will.
     """
 
-    def __init__(self, model: Model, index: int, *, integers: bool, rounds_inputs: bool = False) -> None:
+    def __init__(
+        self, model: Model, index: int, *, integers: bool, rounds_inputs: bool = False, zeros_stay: bool = False
+    ) -> None:
         spec, prefix = model.spec, f"layers.{index}."
         self.rounds_inputs = rounds_inputs
         self._rounded: tuple[Tensor | None, Tensor | None] = (None, None)
@@ -77,7 +82,9 @@ class TrainableLayer(DecoderLayer):
         for name in spec.layer_tensors(index):
             stored, short = model.weights.get(name), name.removeprefix(prefix)
             if isinstance(stored, QuantizedTensor) and learnable(stored):
-                self.matrices[short.removesuffix(".weight")] = RoundedMatrix(stored, integers=integers)
+                self.matrices[short.removesuffix(".weight")] = RoundedMatrix(
+                    stored, integers=integers, zeros_stay=zeros_stay
+                )
             else:
                 floats[short] = dense(stored)
         super().__init__(spec.layers[index], spec.norm, spec.norm_eps, floats)

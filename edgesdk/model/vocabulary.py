@@ -33,6 +33,7 @@ def required_ids(tokenizer: Tokenizer) -> set[int]:
     found |= {index for text, index in vocabulary.items() if len(text) == 1 and _byte_level(definition)}
     found |= {index for text, index in vocabulary.items() if _is_byte(text)}
     model = definition["model"]
+    found |= _processor_ids(definition.get("post_processor"))
     unknown = model.get("unk_token")
     if isinstance(unknown, str) and unknown in vocabulary:
         found.add(vocabulary[unknown])
@@ -86,6 +87,9 @@ def without_others(tokenizer: Tokenizer, ids: Sequence[int]) -> Tokenizer:
         {**entry, "id": new[entry["id"]]} for entry in definition.get("added_tokens") or () if entry["id"] in new
     ]
     _renumber(definition.get("post_processor"), new)
+    padding = definition.get("padding")
+    if isinstance(padding, dict) and "pad_id" in padding:
+        padding["pad_id"] = new.get(padding["pad_id"], 0)
     special = tokenizer.special
     policy = SpecialTokens(
         None if special.bos is None else new[special.bos],
@@ -95,6 +99,14 @@ def without_others(tokenizer: Tokenizer, ids: Sequence[int]) -> Tokenizer:
     )
     text = json.dumps(definition, ensure_ascii=False, indent=2) + "\n"
     return replace(tokenizer, definition=text, special=policy)
+
+
+def without(tokenizer: Tokenizer) -> str:
+    """What becomes of text whose tokens are gone, in words."""
+    definition = json.loads(tokenizer.definition)
+    if _byte_level(definition) or definition["model"].get("byte_fallback"):
+        return "text with others takes more, shorter tokens"
+    return "text with others may be read as unknown"
 
 
 def ids_in(tokenizer: Tokenizer, part: Tokenizer) -> list[int] | None:
@@ -125,6 +137,8 @@ def in_vocabulary_of(model: Model, other: Model) -> Model:
     if model.spec.vocab == other.spec.vocab or model.tokenizer is None or other.tokenizer is None:
         return model
     ids = ids_in(model.tokenizer, other.tokenizer)
+    if ids == list(range(len(ids or ()))) and other.spec.vocab <= model.spec.vocab:
+        ids = list(range(other.spec.vocab))  # the same tokens, and rows that no token has
     if ids is None or len(ids) != other.spec.vocab:
         raise ModelError(
             f"the tokens of {other.origin.name} are not a part of those of {model.origin.name}",
@@ -216,6 +230,17 @@ def _refuse_missing(tokenizer: Tokenizer, new: Mapping[int, int]) -> None:
                 "cannot be written",
                 hint="special and byte tokens must stay: allow a larger vocabulary",
             )
+
+
+def _processor_ids(processor: Any) -> set[int]:
+    """Ids that a post-processor writes."""
+    if not isinstance(processor, dict):
+        return set()
+    found = set[int]().union(*(_processor_ids(child) for child in processor.get("processors") or ()))
+    special = processor.get("special_tokens")
+    for entry in special.values() if isinstance(special, dict) else ():
+        found.update(entry["ids"])
+    return found | {processor[key][1] for key in ("sep", "cls") if isinstance(processor.get(key), list)}
 
 
 def _renumber(processor: Any, new: Mapping[int, int]) -> None:

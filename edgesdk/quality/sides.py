@@ -28,6 +28,7 @@ from ..model.reference import ReferenceModel, ReferenceSession
 from ..model.vocabulary import ids_in, restricted
 from ..progress import Progress
 from .report import Compared
+from .tokens import TEXTS
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -97,9 +98,16 @@ def in_vocabulary(side: Side, other: Side) -> Side:
     if side.model is None or side.vocab <= other.vocab or side.tokenizer is None or other.tokenizer is None:
         return side
     ids = ids_in(side.tokenizer, other.tokenizer)
-    if ids is None or len(ids) != other.vocab:
+    if ids is None or len(ids) != other.vocab or not _same_tokens(side.tokenizer, other.tokenizer, ids):
         return side  # the check of tokenizers says what is wrong
     return _model_side(restricted(side.model, ids, other.tokenizer), side.about.name)
+
+
+def _same_tokens(whole: Tokenizer, part: Tokenizer, ids: list[int]) -> bool:
+    """Whether texts whose tokens are all in the part are written with the same ones by both."""
+    kept = set(ids)
+    written = ((whole.encode(text), part.encode(text)) for text in TEXTS)
+    return all([ids[index] for index in found] == wanted for wanted, found in written if kept.issuperset(wanted))
 
 
 def write_text(side: Side, sequences: int, length: int, seed: int, progress: Progress) -> list[list[int]]:

@@ -14,16 +14,19 @@ import torch
 import edgesdk
 from edgesdk.cli import run
 from edgesdk.compress.allocation import parse_size
+from edgesdk.compress.base import Setting
 from edgesdk.compress.calibration import Calibration
 from edgesdk.compress.recipe import choose_recipe, open_recipe
 from edgesdk.compressing import compress_model
 from edgesdk.converter import CONVERTERS
 from edgesdk.errors import EdgeError, ModelError, RecipeError
 from edgesdk.exporting import Checks, export
+from edgesdk.model import Compression
 from edgesdk.model.checkpoint import read_description
 from edgesdk.model.opening import open_model
 from edgesdk.model.spec import is_linear
 from edgesdk.options import program_options
+from edgesdk.progress import SILENT
 from edgesdk_converters.executorch import readback as executorch
 from edgesdk_converters.onnx import readback as onnx
 from edgesdk_converters.tflite import readback as tflite
@@ -75,6 +78,31 @@ def test_every_runtime_carries_the_same_integers(compressed, tmp_path) -> None:
         assert_carried(model, reader.read_packed(tmp_path / target / manifest.program.main))
         assert manifest.recipe.name == "w4g32-gptq"
         assert manifest.recipe.passes[0]["exceptions"] == {"layers.*.v": 8, "layers.1.down": 8}
+
+
+def test_integers_that_kernels_cannot_hold_are_refused_by_name(checkpoint, tmp_path) -> None:
+    plain = open_model(checkpoint)
+    rounded, _ = open_recipe("w4g32")(plain, Setting(tmp_path, SILENT))
+
+    class Asymmetric:
+        def get(self, name: str) -> object:
+            stored = rounded.weights.get(name)
+            if not isinstance(stored, QuantizedTensor) or stored.bits != 4:
+                return stored
+            return replace(stored, zero_points=torch.ones(stored.scales.shape, dtype=torch.int8))
+
+    names = [name for name in plain.spec.tensors() if is_linear(name)]
+    done = Compression("awq", dict.fromkeys(names, (4, 32)))
+    model = replace(plain, weights=Asymmetric(), compression=done)
+    with pytest.raises(RecipeError, match=r"layers\.0\.q\.weight is w4g32-asym .* zero points"):
+        export(model, "android-arm64", tmp_path / "out", checks=SKIP)
+    export(model, "linux-x86_64", tmp_path / "board", checks=SKIP)
+
+
+def test_an_export_to_a_size_leaves_nothing_beside_it(checkpoint, tmp_path) -> None:
+    (folder := tmp_path / "only").mkdir()
+    export(checkpoint, "linux-x86_64", folder / "out", recipe="w4g32@7bpw", calibration=SMALL, checks=SKIP)
+    assert [path.name for path in folder.iterdir()] == ["out"]
 
 
 def test_an_export_measures_what_it_can_and_says_the_rest(compressed, tmp_path) -> None:

@@ -91,8 +91,8 @@ class OnnxConverter:
                     stage.advance()
         program = ir.Model(builder.graph("decoder", OPSET), ir_version=10, producer_name="edgesdk")
         (folder / MODEL_FILE).write_bytes(ir.to_proto(program).SerializeToString(deterministic=True))
-        self._write_genai(model, options, folder)
-        facts = {"accuracy_level": accuracy, "data": DATA_FILE, "genai": "genai_config.json"}
+        genai = self._write_genai(model, options, folder)
+        facts = {"accuracy_level": accuracy, "data": DATA_FILE, "genai": genai}
         return Program(MODEL_FILE, facts, {"onnx-ir": ir.__version__})
 
     def open(self, main: Path, context: int, threads: int | None = None) -> Session:
@@ -109,11 +109,15 @@ class OnnxConverter:
             hint="run without --runner; onnxruntime-genai loads the bundle's folder as it is",
         )
 
-    def _write_genai(self, model: Model, options: ProgramOptions, folder: Path) -> None:
-        from .genai import genai_config
+    def _write_genai(self, model: Model, options: ProgramOptions, folder: Path) -> str | None:
+        """Write the configuration; returns its name, or None where onnxruntime-genai cannot run the program."""
+        from .genai import genai_config, uniform
 
+        if not uniform(model):
+            return None
         text = json.dumps(genai_config(model, options.context), indent=2, ensure_ascii=False)
         (folder / "genai_config.json").write_text(text + "\n", encoding="utf-8")
+        return "genai_config.json"
 
 
 CONVERTER = OnnxConverter()

@@ -13,8 +13,13 @@ if TYPE_CHECKING:
 _TYPES = {"llama": "llama", "mistral": "mistral", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3_text"}
 
 
+def uniform(model: Model) -> bool:
+    """Whether all layers have caches of the same shape, as onnxruntime-genai takes for granted."""
+    return len({(layer.attention.kv_heads, layer.attention.head_dim) for layer in model.spec.layers}) == 1
+
+
 def genai_config(model: Model, context: int) -> dict[str, Any]:
-    """The configuration for the program that the converter writes for ``model``."""
+    """The configuration for the program that the converter writes for ``model``, whose layers are :func:`uniform`."""
     spec = model.spec
     attention = spec.layers[0].attention
     special = model.tokenizer.special if model.tokenizer else None

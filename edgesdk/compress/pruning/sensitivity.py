@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ...errors import ModelError
-from ...model.spec import is_linear
 from ...model.weights import dense
 from ...progress import track
 
@@ -20,8 +20,10 @@ _SPREAD = 0.15  # most that a layer's share differs from the whole
 _POWER = 4.0  # how fast divergence grows with the share; see layer_shares
 
 
-def layer_shares(model: Model, pattern: Pattern, allocation: str, setting: Setting) -> list[float]:
-    """The share of every layer's weights that becomes zero; over all weights it is the pattern's.
+def layer_shares(
+    model: Model, names: Mapping[str, int], pattern: Pattern, allocation: str, setting: Setting
+) -> list[float]:
+    """The share of every layer's weights that becomes zero; over the named matrices (with sizes) it is the pattern's.
 
     Each layer alone loses the pattern's share by magnitude, and the divergence ``d`` of the output is measured. With
     a divergence of ``d s^4``, the sum is smallest at shares in proportion to ``d^(-1/3)``; none differs from the
@@ -30,8 +32,8 @@ def layer_shares(model: Model, pattern: Pattern, allocation: str, setting: Setti
     layers = range(len(model.spec.layers))
     if allocation == "uniform":
         return [pattern.share for _ in layers]
-    found = _divergences(model, pattern, setting)
-    sizes = [_size(model, index) for index in layers]
+    found = _divergences(model, names, pattern, setting)
+    sizes = [sum(size for name, size in names.items() if int(name.split(".")[1]) == index) for index in layers]
     wanted = [max(value, 1e-9) ** (-1 / (_POWER - 1)) for value in found]
     low, high = max(0.01, pattern.share - _SPREAD), min(0.99, pattern.share + _SPREAD)
     left, right = 0.0, 1 / min(wanted)
@@ -43,12 +45,7 @@ def layer_shares(model: Model, pattern: Pattern, allocation: str, setting: Setti
     return shares
 
 
-def _size(model: Model, index: int) -> int:
-    shapes = model.spec.layer_tensors(index)
-    return sum(shape[0] * shape[1] for name, shape in shapes.items() if is_linear(name))
-
-
-def _divergences(model: Model, pattern: Pattern, setting: Setting) -> list[float]:
+def _divergences(model: Model, names: Mapping[str, int], pattern: Pattern, setting: Setting) -> list[float]:
     """Mean divergence of the output, nats a token, when one layer alone is pruned; kept for a resumed run."""
     import torch
     import torch.nn.functional as F
@@ -68,7 +65,7 @@ def _divergences(model: Model, pattern: Pattern, setting: Setting) -> list[float
         wanted = F.log_softmax(reference.logits(reference.hidden([ids])[0][:, ::2].flatten(0, 1)), dim=-1)
         for index in track(setting.progress, "Measuring layers", range(len(model.spec.layers))):
             layer = reference.layer(index)
-            for name in filter(is_linear, model.spec.layer_tensors(index)):
+            for name in filter(names.__contains__, model.spec.layer_tensors(index)):
                 weight = dense(model.weights.get(name))
                 gone = pattern.lowest(weight.abs(), rows=True)
                 layer.register_buffer(f"{name.split('.')[2]}_weight", weight.masked_fill(gone, 0))

@@ -72,12 +72,13 @@ class SparseGpt(Gptq):
 
     def settles(self, model: Model, setting: Setting, tally: Tally) -> Callable[[str, torch.Tensor], Settle | None]:
         names = pruned_names(model, self.parsed, self.skip)
-        shares = layer_shares(model, self.parsed, self.allocation, setting)
+        shares = layer_shares(model, names, self.parsed, self.allocation, setting)
+        plain = super().settles(model, setting, tally)
 
         def settle(name: str, weight: torch.Tensor) -> Settle | None:
-            rounding = self.rounding(name, weight, setting, tally)
             if name not in names:
-                return rounding
+                return plain(name, weight)
+            rounding = self.rounding(name, weight, setting, tally)
             pattern = replace(self.parsed, share=shares[int(name.split(".")[1])])
             return Cheapest(rounding or Values(weight), pattern, weight.shape)
 

@@ -13,14 +13,16 @@ Source: Abdaoui et al., Load What You Need, arXiv 2010.05609; Yang et al., TextP
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ModelError, RecipeError
+from ...files import replacing
 from ...model import Model
 from ...model.tokenizer import Tokenizer
-from ...model.vocabulary import closed, required_ids, restricted, without_others
+from ...model.vocabulary import closed, required_ids, restricted, without, without_others
 from ..base import PassReport, PassResult, Setting, Shapes
 from ..calibration import file_parts
 
@@ -56,11 +58,18 @@ class Vocabulary(Shapes):
                 "vocabulary: a corpus must show which tokens are needed; what the model writes by itself does not",
                 hint="name a text file with --calibration",
             )
-        with setting.progress.stage("Counting tokens", None):
-            counts = _counts(model.tokenizer, path)
-        ids = sorted(index for index in self._chosen(model.tokenizer, counts) if index < model.spec.vocab)
+        kept = setting.scratch / "vocabulary.json"
+        if not kept.is_file():
+            with setting.progress.stage("Counting tokens", None):
+                chosen = self._chosen(model.tokenizer, _counts(model.tokenizer, path))
+            with replacing(kept) as partial:
+                partial.write_text(json.dumps(sorted(chosen)), encoding="utf-8")
+        ids = [index for index in json.loads(kept.read_text(encoding="utf-8")) if index < model.spec.vocab]
         tokenizer = without_others(model.tokenizer, ids)
-        note = f"of {model.spec.vocab} tokens {len(ids)} are left; text with others takes more, shorter tokens"
+        note = (
+            f"of {model.spec.vocab} tokens {len(ids)} are left; quality is measured over these, on text as they write "
+            f"it, and {without(model.tokenizer)}"
+        )
         return PassResult(restricted(model, ids, tokenizer), PassReport("vocabulary", True, notes=(note,)))
 
     def _chosen(self, tokenizer: Tokenizer, counts: Counter[int]) -> set[int]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -103,24 +104,23 @@ class Width(Shapes):
         queue: list[tuple[float, int, int, _Part]] = []
         groups = [set(range(layer.attention.kv_heads)) for layer in spec.layers]
         neurons = [layer.mlp.size for layer in spec.layers]
-        unit = max(_UNIT, (setting.grid("layers.0.down.weight") or (0, 0))[1])
-        for index, parts in enumerate(_measured(model, setting, unit)):
-            layer = spec.layers[index]
+        for index, parts in enumerate(_measured(model, setting)):
+            layer, unit = spec.layers[index], parts.unit
             if self.heads:
-                for group, part in enumerate(parts.groups):
-                    heapq.heappush(queue, (part.price, index, -1 - group, part))
+                for number, part in enumerate(parts.groups):
+                    heapq.heappush(queue, (part.price, index, -1 - number, part))
             if self.neurons:
                 most = int((1 - self.least) * layer.mlp.size) // unit
                 for number, part in enumerate(parts.neurons[:most]):  # by rising price
                     heapq.heappush(queue, (part.price, index, number, part))
         while queue and excess > 0:
             _, index, _, part = heapq.heappop(queue)
-            if part.group is not None:
-                if len(groups[index]) == 1:
+            if part.groups:
+                if len(groups[index]) <= len(part.groups):
                     continue
-                groups[index].discard(part.group)
+                groups[index].difference_update(part.groups)
             else:
-                neurons[index] -= unit
+                neurons[index] -= part.neurons
             excess -= part.parameters
         if excess > 0:
             raise RecipeError(
@@ -133,23 +133,27 @@ class Width(Shapes):
 
 @dataclass(frozen=True)
 class _Part:
-    """Something that may go: a group of heads by its index, or (None) a unit of neurons.
+    """Something that may go: groups of heads by index, or so many neurons.
 
     ``price`` is the error that its loss leaves, relative to the residual stream, for each parameter.
     """
 
     price: float
     parameters: int
-    group: int | None = None
+    groups: tuple[int, ...] = ()
+    neurons: int = 0
 
 
 @dataclass(frozen=True)
 class _Parts:
+    """What may go of a layer, by rising price; ``unit`` neurons go together."""
+
+    unit: int
     groups: Sequence[_Part]
     neurons: Sequence[_Part]
 
 
-def _measured(model: Model, setting: Setting, unit: int) -> list[_Parts]:
+def _measured(model: Model, setting: Setting) -> list[_Parts]:
     """What may go of every layer."""
     from ...model.reference import ReferenceModel
 
@@ -158,19 +162,48 @@ def _measured(model: Model, setting: Setting, unit: int) -> list[_Parts]:
     reference.release()
     found = []
     for index in track(setting.progress, "Weighing heads and neurons", range(len(spec.layers))):
-        layer, inputs = spec.layers[index], Inputs()
+        inputs = Inputs()
         states = observe(reference, reference.layer(index), index, states, inputs)
         size = sum(float(x.double().square().sum()) for x in states)
-        attention = layer.attention
-        shared = attention.heads // attention.kv_heads * attention.head_dim
-        of_group = 2 * spec.hidden * (shared + attention.head_dim)
-        errors = _losses(dense(model.weights.get(f"layers.{index}.o.weight")), inputs.of("o").products, shared)
-        groups = [_Part(error / size / of_group, of_group, group) for group, error in enumerate(errors.tolist())]
-        of_unit = unit * spec.hidden * (3 if layer.mlp.gated else 2)
-        each = _losses(dense(model.weights.get(f"layers.{index}.down.weight")), inputs.of("down").products, 1)
-        rising = each.sort().values[: len(each) // unit * unit].view(-1, unit).sum(1)
-        found.append(_Parts(groups, [_Part(error / size / of_unit, of_unit) for error in rising.tolist()]))
+        found.append(_parts(model, index, setting, inputs, size))
     return found
+
+
+def _parts(model: Model, index: int, setting: Setting, inputs: Inputs, size: float) -> _Parts:
+    """What may go of a layer; ``size`` is the sum of the squares of the states behind it."""
+    layer, hidden, prefix = model.spec.layers[index], model.spec.hidden, f"layers.{index}."
+    attention = layer.attention
+
+    def prices(name: str, norm: str, width: int, together: int) -> list[tuple[float, tuple[int, ...]]]:
+        weight, sums = dense(model.weights.get(f"{prefix}{name}.weight")), inputs.of(name)
+        errors = _losses(weight, sums.products, width)
+        if layer.post_norms:  # the norm behind gives the output another size
+            before = float(((weight @ sums.products) * weight).sum())
+            after = sums.rows * float(dense(model.weights.get(f"{prefix}{norm}.weight")).square().sum())
+            errors = errors * (after / max(before, 1e-30))
+        rising = errors.argsort()[: len(errors) // together * together].view(-1, together)
+        return [(float(errors[indices].sum()) / size, tuple(indices.tolist())) for indices in rising]
+
+    shared = attention.heads // attention.kv_heads * attention.head_dim
+    together = _together(attention.q_size, shared, _group(setting, f"{prefix}o.weight"))
+    of_groups = together * 2 * hidden * (shared + attention.head_dim)
+    unit = max(_UNIT, _group(setting, f"{prefix}down.weight"))
+    of_unit = unit * hidden * (3 if layer.mlp.gated else 2)
+    return _Parts(
+        unit,
+        [_Part(it / of_groups, of_groups, groups=them) for it, them in prices("o", "post_attn_norm", shared, together)],
+        [_Part(it / of_unit, of_unit, neurons=unit) for it, _ in prices("down", "post_mlp_norm", 1, unit)],
+    )
+
+
+def _group(setting: Setting, name: str) -> int:
+    """Inputs of a matrix that will share a scale, or 0."""
+    return max(0, (setting.grid(name) or (0, 0))[1])
+
+
+def _together(whole: int, width: int, group: int) -> int:
+    """How many blocks of so many columns must go together for groups to divide what is left, as they do the whole."""
+    return math.lcm(width, group) // width if group and whole % group == 0 else 1
 
 
 def _losses(weight: torch.Tensor, products: torch.Tensor, width: int) -> torch.Tensor:

@@ -74,7 +74,7 @@ class Zeros(KeepsGrid):
 
     def __call__(self, model: Model, setting: Setting) -> PassResult:
         names = pruned_names(model, self.parsed, self.skip)
-        shares = layer_shares(model, self.parsed, self.allocation, setting)
+        shares = layer_shares(model, names, self.parsed, self.allocation, setting)
         spool = Spool(setting.scratch / "zeros.bin", model.weights)
         for name, sums in self._inputs(model, names, setting, spool):
             if spool.entry(name) is None:
@@ -125,6 +125,8 @@ def pruned_names(model: Model, pattern: Pattern, skip: tuple[str, ...]) -> dict[
             continue
         pattern.refuse_misfit(name, columns)
         found[name] = rows * columns
+    if not found:
+        raise RecipeError("every matrix is to be skipped, so nothing is left to prune")
     return found
 
 
