@@ -25,6 +25,7 @@ from edgesdk.model import Compression
 from edgesdk.model.checkpoint import read_description
 from edgesdk.model.opening import open_model
 from edgesdk.model.spec import is_linear
+from edgesdk.model.tensors import QuantizedTensor
 from edgesdk.options import program_options
 from edgesdk.progress import SILENT
 from edgesdk_converters.executorch import readback as executorch
