@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--sparse", action="store_true", help="the recipes that make weights zero")
     parser.add_argument("--calibration", default="self")
     parser.add_argument("--target")
-    chosen = parser.parse_args()
+    chosen = parser.parse_intermixed_args()
     options = ["--calibration", chosen.calibration]
     recipes = chosen.recipes or (SPARSE if chosen.sparse else RECIPES)
     table(recipes, chosen.text, options + (["--target", chosen.target] if chosen.target else []))

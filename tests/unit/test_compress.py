@@ -14,7 +14,7 @@ import torch
 import edgesdk
 from edgesdk.cli import run
 from edgesdk.compress.allocation import parse_size
-from edgesdk.compress.base import Setting
+from edgesdk.compress.base import PORTABLE, Setting
 from edgesdk.compress.calibration import Calibration
 from edgesdk.compress.recipe import choose_recipe, open_recipe
 from edgesdk.compressing import compress_model
@@ -83,7 +83,7 @@ def test_every_runtime_carries_the_same_integers(compressed, tmp_path) -> None:
 
 def test_integers_that_kernels_cannot_hold_are_refused_by_name(checkpoint, tmp_path) -> None:
     plain = open_model(checkpoint)
-    rounded, _ = open_recipe("w4g32")(plain, Setting(tmp_path, SILENT))
+    rounded, _ = open_recipe("w4g32")(plain, Setting(tmp_path, SILENT, PORTABLE))
 
     class Asymmetric:
         def get(self, name: str) -> object:
@@ -102,7 +102,7 @@ def test_integers_that_kernels_cannot_hold_are_refused_by_name(checkpoint, tmp_p
 
 def test_an_export_to_a_size_leaves_nothing_beside_it(checkpoint, tmp_path) -> None:
     (folder := tmp_path / "only").mkdir()
-    export(checkpoint, "linux-x86_64", folder / "out", recipe="w4g32@7bpw", calibration=SMALL, checks=SKIP)
+    export(checkpoint, "linux-x86_64", folder / "out", recipe="w4g32@0.6MB", calibration=SMALL, checks=SKIP)
     assert [path.name for path in folder.iterdir()] == ["out"]
 
 
