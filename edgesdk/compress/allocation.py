@@ -250,7 +250,7 @@ def _measure(
     ids = ids[: max(1, _TOKENS // ids.shape[1])]
     with torch.inference_mode():
         (state,) = reference.embed([ids])
-        wanted = _predictions(reference, reference.hidden([ids])[0])
+        wanted = predictions(reference, reference.hidden([ids])[0])
         for index in track(setting.progress, "Measuring sensitivity", range(len(model.spec.layers))):
             layer = reference.layer(index)
             for name in filter(is_linear, model.spec.layer_tensors(index)):
@@ -261,7 +261,7 @@ def _measure(
                 part = name.split(".")[2]
                 kept = layer.get_buffer(f"{part}_weight")
                 layer.register_buffer(f"{part}_weight", lowest)
-                loss = _divergence(wanted, _predictions(reference, _to_the_end(reference, layer, index, state)))
+                loss = divergence(wanted, predictions(reference, _to_the_end(reference, layer, index, state)))
                 layer.register_buffer(f"{part}_weight", kept)
                 yield name, {bits: loss * rounded[bits][1] / error if error else 0.0 for bits in widths}
             (state,) = reference.through(layer, [state])
@@ -279,14 +279,19 @@ def _to_the_end(reference: ReferenceModel, layer: DecoderLayer, index: int, stat
     return reference.finish([state], after=index)[0]
 
 
-def _predictions(reference: ReferenceModel, hidden: torch.Tensor) -> torch.Tensor:
+def predictions(reference: ReferenceModel, hidden: torch.Tensor) -> torch.Tensor:
     """Log probabilities of every second position, [positions, vocab]."""
     import torch.nn.functional as F
 
     return F.log_softmax(reference.logits(hidden[:, ::2].flatten(0, 1)), dim=-1)
 
 
-def _divergence(wanted: torch.Tensor, found: torch.Tensor) -> float:
+def divergence(wanted: torch.Tensor, found: torch.Tensor) -> float:
+    """Mean divergence of log probabilities [positions, vocab], nats.
+
+    Raises:
+        ModelError: it is NaN or infinite.
+    """
     apart = float((wanted.exp() * (wanted - found)).sum(-1).mean())
     if not math.isfinite(apart):
         raise ModelError("the model gives NaN or infinite predictions on the calibration text")

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ...errors import ModelError
 from ...model.weights import dense
 from ...progress import track
+from ..allocation import divergence, predictions
 
 if TYPE_CHECKING:
     from ...model import Model
@@ -48,7 +48,6 @@ def layer_shares(
 def _divergences(model: Model, names: Mapping[str, int], pattern: Pattern, setting: Setting) -> list[float]:
     """Mean divergence of the output, nats a token, when one layer alone is pruned; kept for a resumed run."""
     import torch
-    import torch.nn.functional as F
 
     from ...files import replacing
     from ...model.reference import ReferenceModel
@@ -62,7 +61,7 @@ def _divergences(model: Model, names: Mapping[str, int], pattern: Pattern, setti
     found = []
     with torch.inference_mode():
         (state,) = reference.embed([ids])
-        wanted = F.log_softmax(reference.logits(reference.hidden([ids])[0][:, ::2].flatten(0, 1)), dim=-1)
+        wanted = predictions(reference, reference.hidden([ids])[0])
         for index in track(setting.progress, "Measuring layers", range(len(model.spec.layers))):
             layer = reference.layer(index)
             for name in filter(names.__contains__, model.spec.layer_tensors(index)):
@@ -70,11 +69,8 @@ def _divergences(model: Model, names: Mapping[str, int], pattern: Pattern, setti
                 gone = pattern.lowest(weight.abs(), rows=True)
                 layer.register_buffer(f"{name.split('.')[2]}_weight", weight.masked_fill(gone, 0))
             (end,) = reference.finish(reference.through(layer, [state]), after=index)
-            other = F.log_softmax(reference.logits(end[:, ::2].flatten(0, 1)), dim=-1)
-            found.append(float((wanted.exp() * (wanted - other)).sum(-1).mean()))
+            found.append(divergence(wanted, predictions(reference, end)))
             (state,) = reference.through(reference.layer(index), [state])
-    if not all(value == value for value in found):
-        raise ModelError("the model gives NaN predictions on the calibration text")
     with replacing(kept) as partial:
         partial.write_text(json.dumps(found), encoding="utf-8")
     return found

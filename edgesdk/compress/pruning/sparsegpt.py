@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ...errors import RecipeError
 from ...model.spec import is_linear
-from ..gptq import Gptq, Settle
+from ..gptq import Gptq, Kept, Settle
 from .pattern import Pattern, parse_pattern
 from .sensitivity import layer_shares
 from .zeros import Allocation, pruned_names, zero_share
@@ -106,22 +106,16 @@ class Values:
         return self._values
 
 
-class Cheapest:
+class Cheapest(Kept):
     """Makes the weights of each block zero that cost least, and settles the rest by another rule."""
 
     def __init__(self, inner: Settle, pattern: Pattern, shape: torch.Size) -> None:
         import torch
 
-        self._inner, self._pattern = inner, pattern
-        self._gone = torch.zeros(shape, dtype=torch.bool)
+        super().__init__(inner, torch.zeros(shape, dtype=torch.bool))
+        self._pattern = pattern
 
     def begin(self, columns: torch.Tensor, block: torch.Tensor, diagonal: torch.Tensor) -> None:
         """As :meth:`Settle.begin`; the cost of a weight is its square over that of the factor (equation 3)."""
-        self._inner.begin(columns, block, diagonal)
+        super().begin(columns, block, diagonal)
         self._gone[:, columns] = self._pattern.lowest((block / diagonal).square(), rows=False)
-
-    def settle(self, column: int, values: torch.Tensor) -> torch.Tensor:
-        return self._inner.settle(column, values.masked_fill(self._gone[:, column], 0))
-
-    def tensor(self) -> Stored:
-        return self._inner.tensor()
