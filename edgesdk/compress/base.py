@@ -152,20 +152,13 @@ class Setting:
         Raises:
             EdgeError: the calibration text cannot be used.
         """
-        import torch
+        from .kept import kept_tensor
 
-        from ..files import replacing
-
-        if self.original is None:  # a pass by itself
+        original = self.original
+        if original is None:  # a pass by itself
             return self.calibration.tokens(model, self.progress)
-        kept = self.scratch.parent / f"calibration-{self.original.spec.vocab}.pt"
-        if kept.is_file():
-            ids: torch.Tensor = torch.load(kept, weights_only=True)
-            return ids
-        ids = self.calibration.tokens(self.original, self.progress)
-        with replacing(kept) as partial:
-            torch.save(ids, partial)
-        return ids
+        path = self.scratch.parent / f"calibration-{original.spec.vocab}.pt"
+        return kept_tensor(path, lambda: self.calibration.tokens(original, self.progress))
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from ..errors import ModelError, RecipeError
 from ..files import replacing
 from ..model.vocabulary import in_vocabulary_of
 from .base import PassReport, PassResult, Setting, Shapes
+from .kept import kept_tensor
 from .spool import Spool
 
 if TYPE_CHECKING:
@@ -103,17 +104,9 @@ class Recovery(Shapes):
 
     def _text(self, teacher: Model, setting: Setting) -> torch.Tensor:
         """Ids to learn from, int64 [sequences, length]; kept for a resumed run."""
-        import torch
-
-        kept = setting.scratch / "text.pt"
-        if kept.is_file():
-            known: torch.Tensor = torch.load(kept, weights_only=True)
-            return known
         most = self.own_sequences if setting.calibration.file is None else self.sequences
-        ids = replace(setting.calibration, sequences=most).tokens(teacher, setting.progress)
-        with replacing(kept) as partial:
-            torch.save(ids, partial)
-        return ids
+        text = replace(setting.calibration, sequences=most)
+        return kept_tensor(setting.scratch / "text.pt", lambda: text.tokens(teacher, setting.progress))
 
     def _teacher(self, model: Model, setting: Setting) -> Model:
         if self.teacher is None:

@@ -13,13 +13,12 @@ Shortened LLaMA, arXiv 2402.02834.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...errors import RecipeError
-from ...files import replacing
 from ..base import PassReport, PassResult, Setting, Shapes
+from ..kept import kept_json
 from ..layerwise import batches
 from .sizes import check_keep, parameters_of
 
@@ -53,22 +52,12 @@ class Depth(Shapes):
             raise RecipeError("depth: 'protect_first' and 'protect_last' must be 0 or more")
 
     def __call__(self, model: Model, setting: Setting) -> PassResult:
-        left = self._chosen(model, setting)
+        left = kept_json(setting.scratch / "layers.json", lambda: self._choose(model, setting))
         dropped = [index for index in range(len(model.spec.layers)) if index not in left]
         spec = replace(model.spec, layers=tuple(model.spec.layers[index] for index in left))
         made = replace(model, spec=spec, weights=Renumbered(model.weights, left))
         note = f"dropped {len(dropped)} of {len(model.spec.layers)} layers: {', '.join(map(str, dropped))}"
         return PassResult(made, PassReport("depth", True, notes=(note,)))
-
-    def _chosen(self, model: Model, setting: Setting) -> list[int]:
-        kept = setting.scratch / "layers.json"
-        if kept.is_file():
-            known: list[int] = json.loads(kept.read_text(encoding="utf-8"))
-            return known
-        left = self._choose(model, setting)
-        with replacing(kept) as partial:
-            partial.write_text(json.dumps(left), encoding="utf-8")
-        return left
 
     def _choose(self, model: Model, setting: Setting) -> list[int]:
         from ...model.reference import ReferenceModel

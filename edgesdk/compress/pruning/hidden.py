@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...errors import RecipeError
-from ...files import replacing
 from ...progress import track
 from ..base import PassReport, PassResult, Setting, Shapes
+from ..kept import kept_tensor
 from ..layerwise import batches
 from ..rotation import refuse_unturnable, turned_ends, turned_layer
 from ..spool import Spool
@@ -50,7 +50,7 @@ class Hidden(Shapes):
         refuse_unturnable(model.spec, "take 'width' or 'depth' instead")
         spec = self._smaller(model.spec, setting)
         spool = Spool(setting.scratch / "hidden.bin", model.weights)
-        axes = _axes(model, setting)[:, : spec.hidden].contiguous()
+        axes = kept_tensor(setting.scratch / "axes.pt", lambda: _axes(model, setting))[:, : spec.hidden].contiguous()
         layers = range(len(spec.layers))
         for index in track(setting.progress, "Cutting channels", layers):
             for name, tensor in turned_layer(model, index, axes, None):
@@ -85,10 +85,6 @@ def _axes(model: Model, setting: Setting) -> torch.Tensor:
 
     from ...model.reference import ReferenceModel
 
-    kept = setting.scratch / "axes.pt"
-    if kept.is_file():
-        known: torch.Tensor = torch.load(kept, weights_only=True)
-        return known
     reference = ReferenceModel(model, resident=False)
     states = reference.embed(batches(setting.tokens(model)))
     reference.release()
@@ -102,6 +98,4 @@ def _axes(model: Model, setting: Setting) -> torch.Tensor:
     if not bool(moments.isfinite().all()):
         raise RecipeError("hidden: the model gives NaN or infinite states on the calibration text")
     axes: torch.Tensor = torch.linalg.eigh(moments).eigenvectors.flip(1).float().contiguous()
-    with replacing(kept) as partial:
-        torch.save(axes, partial)
     return axes

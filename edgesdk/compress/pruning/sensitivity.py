@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ...model.weights import dense
 from ...progress import track
 from ..allocation import divergence, predictions
+from ..kept import kept_json
 
 if TYPE_CHECKING:
     from ...model import Model
@@ -32,7 +32,7 @@ def layer_shares(
     layers = range(len(model.spec.layers))
     if allocation == "uniform":
         return [pattern.share for _ in layers]
-    found = _divergences(model, names, pattern, setting)
+    found = kept_json(setting.scratch / "layers.json", lambda: _divergences(model, names, pattern, setting))
     sizes = [sum(size for name, size in names.items() if int(name.split(".")[1]) == index) for index in layers]
     wanted = [max(value, 1e-9) ** (-1 / (_POWER - 1)) for value in found]
     low, high = max(0.01, pattern.share - _SPREAD), min(0.99, pattern.share + _SPREAD)
@@ -46,16 +46,11 @@ def layer_shares(
 
 
 def _divergences(model: Model, names: Mapping[str, int], pattern: Pattern, setting: Setting) -> list[float]:
-    """Mean divergence of the output, nats a token, when one layer alone is pruned; kept for a resumed run."""
+    """Mean divergence of the output, nats a token, when one layer alone is pruned."""
     import torch
 
-    from ...files import replacing
     from ...model.reference import ReferenceModel
 
-    kept = setting.scratch / "layers.json"
-    if kept.is_file():
-        known: list[float] = json.loads(kept.read_text(encoding="utf-8"))
-        return known
     reference = ReferenceModel(model, resident=False)
     ids = setting.tokens(model)[:_SEQUENCES]
     found = []
@@ -71,6 +66,4 @@ def _divergences(model: Model, names: Mapping[str, int], pattern: Pattern, setti
             (end,) = reference.finish(reference.through(layer, [state]), after=index)
             found.append(divergence(wanted, predictions(reference, end)))
             (state,) = reference.through(reference.layer(index), [state])
-    with replacing(kept) as partial:
-        partial.write_text(json.dumps(found), encoding="utf-8")
     return found

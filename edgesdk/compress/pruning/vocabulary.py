@@ -13,18 +13,17 @@ Source: Abdaoui et al., Load What You Need, arXiv 2010.05609; Yang et al., TextP
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ModelError, RecipeError
-from ...files import replacing
 from ...model import Model
 from ...model.tokenizer import Tokenizer
 from ...model.vocabulary import closed, required_ids, restricted, without, without_others
 from ..base import PassReport, PassResult, Setting, Shapes
 from ..calibration import file_parts
+from ..kept import kept_json
 
 _FIRST = 1_000_000_000  # occurrences that stand for "always"
 
@@ -58,13 +57,14 @@ class Vocabulary(Shapes):
                 "vocabulary: a corpus must show which tokens are needed; what the model writes by itself does not",
                 hint="name a text file with --calibration",
             )
-        kept = setting.scratch / "vocabulary.json"
-        if not kept.is_file():
+        whole = model.tokenizer
+
+        def needed() -> list[int]:
             with setting.progress.stage("Counting tokens", None):
-                chosen = self._chosen(model.tokenizer, _counts(model.tokenizer, path))
-            with replacing(kept) as partial:
-                partial.write_text(json.dumps(sorted(chosen)), encoding="utf-8")
-        ids = [index for index in json.loads(kept.read_text(encoding="utf-8")) if index < model.spec.vocab]
+                return sorted(self._chosen(whole, _counts(whole, path)))
+
+        found = kept_json(setting.scratch / "vocabulary.json", needed)
+        ids = [index for index in found if index < model.spec.vocab]
         tokenizer = without_others(model.tokenizer, ids)
         note = (
             f"of {model.spec.vocab} tokens {len(ids)} are left; quality is measured over these, on text as they write "

@@ -15,17 +15,16 @@ whole groups of heads as in Muralidharan et al., Minitron, arXiv 2407.14679.
 from __future__ import annotations
 
 import heapq
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...errors import RecipeError
-from ...files import replacing
 from ...model.weights import dense
 from ...progress import track
 from ..base import PassReport, PassResult, Setting, Shapes
+from ..kept import kept_json
 from ..layerwise import Inputs, batches, observe, walk_changing
 from ..spool import Spool
 from .sizes import check_keep
@@ -90,12 +89,11 @@ class Width(Shapes):
         return PassResult(made, PassReport("width", True, notes=(_note(model.spec, kept),)))
 
     def _chosen(self, model: Model, setting: Setting) -> list[Kept]:
-        path = setting.scratch / "kept.json"
-        if not path.is_file():
-            found = self._choose(model, setting)
-            with replacing(path) as partial:
-                partial.write_text(json.dumps([[list(each.groups), each.neurons] for each in found]), encoding="utf-8")
-        return [Kept(tuple(groups), neurons) for groups, neurons in json.loads(path.read_text(encoding="utf-8"))]
+        found = kept_json(
+            setting.scratch / "kept.json",
+            lambda: [(each.groups, each.neurons) for each in self._choose(model, setting)],
+        )
+        return [Kept(tuple(groups), neurons) for groups, neurons in found]
 
     def _choose(self, model: Model, setting: Setting) -> list[Kept]:
         """What goes, the cheapest for each parameter first."""
