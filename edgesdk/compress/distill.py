@@ -41,7 +41,7 @@ class Distillation(KeepsGrid):
         seed: of the order of the text.
     """
 
-    steps: int = 30
+    steps: int = 22
     minutes: float = 20.0
     scale_rate: float = 0.002
     norm_rate: float = 0.002
