@@ -88,10 +88,31 @@ class Program:
     made_from_it: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class OnDevice:
+    """How programs run on a board that has Python and the runtime, and nothing of edgesdk.
+
+    Attributes:
+        opener: ``module:function`` that opens a session from the program's path, its context and a number of threads.
+        modules: what goes to the board; they import the runtime, numpy, each other and nothing else.
+        runtimes: distributions that bring the runtime; one of them is enough.
+    """
+
+    opener: str
+    modules: tuple[str, ...]
+    runtimes: tuple[str, ...]
+
+
 class Converter(Protocol):
-    """Lowers models for one runtime."""
+    """Lowers models for one runtime.
+
+    Attributes:
+        name: of the converter.
+        on_device: how a board with Python runs its programs; None where none can.
+    """
 
     name: str
+    on_device: OnDevice | None
 
     def limits(self, delegate: str | None = None) -> Limits:
         """What its kernels cannot hold of the portable grid, on a hardware path."""

@@ -129,7 +129,7 @@ def generate(
         EdgeError: the prompt is empty or longer than the context.
     """
     statistics = statistics if statistics is not None else Statistics()
-    sampler, text = Sampler(sampling or Sampling()), _TextStream(tokenizer, stop)
+    sampler, text = Sampler(sampling or Sampling()), TextStream(tokenizer, stop)
     seen = list(prompt)
     started = time.perf_counter()
     logits = session.prefill(prompt)
@@ -157,7 +157,7 @@ def generate(
         yield rest
 
 
-class _TextStream:
+class TextStream:
     """Turns tokens to text, holding back what may still change: half a character, or the start of a stop string."""
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]) -> None:

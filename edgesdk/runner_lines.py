@@ -1,4 +1,4 @@
-"""The runner protocol over a serial line: JSON events and commands, one a line, each with its CRC-32.
+"""The runner protocol, the same over a UART, ssh and adb: JSON events and commands, one a line, each with its CRC-32.
 
 ``text*XXXXXXXX``: the checksum (IEEE 802.3, eight lower-case hexadecimal digits) is of the UTF-8 text before the ``*``.
 """
@@ -27,22 +27,40 @@ def sealed(text: str) -> bytes:
     return data + b"*%08x\n" % zlib.crc32(data)
 
 
+def event_line(name: str, **fields: Any) -> bytes:
+    """An event as a runner sends it."""
+    return sealed(json.dumps({"event": name, **fields}, ensure_ascii=True, separators=(",", ":")))
+
+
+def command_of(line: bytes) -> str:
+    """The command of one received line.
+
+    Raises:
+        EdgeError: the line was cut or changed on its way.
+    """
+    return _checked(line).decode("utf-8", "replace")
+
+
 def opened(line: bytes) -> dict[str, Any]:
     """The event of one received line.
 
     Raises:
         EdgeError: the line was cut or changed on its way, or it is no event.
     """
-    text, star, wanted = line.rstrip(b"\r\n").rpartition(b"*")
-    if not star or b"%08x" % zlib.crc32(text) != wanted:
-        raise EdgeError(f"a line of the runner was cut or changed on its way: {line[:80]!r}", hint="ask again")
     try:
-        event = json.loads(text)
+        event = json.loads(_checked(line))
     except ValueError:
         event = None
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         raise EdgeError(f"the runner sent no event: {line[:80]!r}", hint="flash the firmware of this edgesdk again")
     return event
+
+
+def _checked(line: bytes) -> bytes:
+    text, star, wanted = line.rstrip(b"\r\n").rpartition(b"*")
+    if not star or b"%08x" % zlib.crc32(text) != wanted:
+        raise EdgeError(f"a line of the runner was cut or changed on its way: {line[:80]!r}", hint="ask again")
+    return text
 
 
 def prompt_command(

@@ -14,12 +14,15 @@ from ..errors import EdgeError
 #: Command name to the first line of its help, so that ``edgesdk --help`` imports no command.
 COMMANDS = {
     "compress": "Compress MODEL into a checkpoint that every export takes.",
+    "device": "Look after one device: facts, its bundles, rollback, cleaning, restart, pairing.",
+    "devices": "List devices that are attached or named in devices.toml, and what each can run.",
     "doctor": "Run a tiny model through every converter installed, and say what is missing.",
     "export": "Compress MODEL, convert it for a target, verify it, and write a bundle.",
     "fit": "Say which microcontroller boards hold MODEL, and with how much context.",
     "inspect": "Show what a bundle says about itself.",
     "lint": "Check MODEL against a target before any work.",
     "models": "List the catalogue, or fetch a model from it.",
+    "push": "Put BUNDLE on a device: what is missing there goes over, is verified, and is switched to.",
     "quality": "Say what compression cost: B against A, as models or bundles.",
     "recipes": "List recipes, or show the passes of one.",
     "run": "Run a bundle: answer PROMPT, or chat.",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import EdgeError
+from .device_options import fleet_option
 from .terminal import json_option, print_json
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 @click.option("--stop", multiple=True, help="String that ends the answer; may be repeated.")
 @click.option("--threads", type=click.IntRange(min=1, max=256), help="Threads.  [default: one for each core]")
 @click.option("--runner", is_flag=True, help="Use the runtime's own text runner, as an app does; greedy unless hot.")
+@click.option("--device", "-d", metavar="DEVICE", help="Run it there: an address, or a name of devices.toml.")
+@fleet_option
 @json_option
 def command(
     bundle: Path,
@@ -42,12 +45,15 @@ def command(
     stop: tuple[str, ...],
     threads: int | None,
     runner: bool,
+    device: str | None,
+    fleet: Path | None,
     as_json: bool,
 ) -> None:
     """Run a bundle: answer PROMPT, or chat.
 
     With a chat template the prompt is a user's message; without one the text is continued. Without PROMPT, lines are
-    read until end of file (Ctrl-D).
+    read until end of file (Ctrl-D). With --device the bundle runs on that device, where it is pushed first if it is
+    missing; a microcontroller has it from `edgesdk flash`.
     """
     from ..bundle import open_bundle
     from ..chat import Chat
@@ -55,6 +61,23 @@ def command(
 
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     with open_bundle(bundle) as opened:
+        if device is not None:
+            if runner or top_k or min_p or repetition_penalty != 1.0:
+                raise EdgeError("runners on devices sample by --temperature, --top-p and --seed, and by nothing else")
+            from .on_device import run_there
+
+            run_there(
+                opened,
+                device,
+                fleet,
+                prompt,
+                sampling,
+                max_tokens=max_tokens,
+                stop=stop,
+                threads=threads,
+                as_json=as_json,
+            )
+            return
         if runner:
             if prompt is None or stop or sampling != Sampling(temperature):
                 raise EdgeError("--runner answers one PROMPT, with --max-tokens and --temperature and no other choice")

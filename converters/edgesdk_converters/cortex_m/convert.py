@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgesdk.boards import Footprint
 from edgesdk.compress.base import Limits
-from edgesdk.converter import Converter, MemoryPlan, Program, ProgramOptions
+from edgesdk.converter import Converter, MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import EdgeError, MissingExtraError, RecipeError, TargetError
 from edgesdk.estimate import refuse_schemes, tensor_bits
 from edgesdk.model.spec import is_linear
@@ -41,6 +41,7 @@ class CortexMConverter:
     """Programs for microcontrollers."""
 
     name = "cortex_m"
+    on_device: OnDevice | None = None  # its firmware does
 
     def limits(self, delegate: str | None = None) -> Limits:
         if delegate == TFLM:
@@ -126,6 +127,7 @@ class CortexMConverter:
         from .double import DoubleSession
         from .firmware import FOLDER, write_c99_project, write_report
         from .image import write_image
+        from .image_file import ImageFile
         from .tokenizer_table import tokenizer_table
 
         table = tokenizer_table(model.tokenizer) if model.tokenizer is not None else b""
@@ -151,6 +153,7 @@ class CortexMConverter:
             stage.advance()
         facts = {
             "form": "c99",
+            "crc32": f"{ImageFile(folder / IMAGE_FILE).crc:08x}",  # what the firmware says in its hello
             "image": size,
             "ram": {"kv_cache": needed.kv_cache, "work": needed.work},
             "tokenizer": len(table),
@@ -178,7 +181,8 @@ class CortexMConverter:
         }
         write_report(folder / FOLDER, TFLM, model.origin.name, options.context, sizes, boards)
         _write_golden(self.open(folder / program.main, options.context), model, folder / FOLDER)
-        facts = {"form": TFLM, **program.facts, "boards": boards, "firmware": FOLDER}
+        crc = f"{zlib.crc32((folder / program.main).read_bytes()):08x}"
+        facts = {"form": TFLM, "crc32": crc, **program.facts, "boards": boards, "firmware": FOLDER}
         return replace(program, facts=facts, runtime=_TFLM_RUNTIME, made_from_it=(FOLDER,))
 
     def open(self, main: Path, context: int, threads: int | None = None) -> Session:

@@ -66,7 +66,7 @@ def write_tflm_project(program: Path, facts: Mapping[str, Any], context: int, mo
 def _write_common(folder: Path, form: str, settings: str) -> Path:
     """Sources, boards and settings; returns the folder for the model's own files."""
     source = microcontroller_dir()
-    for part in ("runtime", "firmware"):
+    for part in ("runtime", "firmware", "loader"):
         shutil.copytree(source / part, folder / part, ignore=shutil.ignore_patterns("*.j2", _OTHER_ENGINE[form]))
     for name in ("CMakeLists.txt", "arm-none-eabi.cmake", "link.ld.in"):
         (folder / "firmware" / name).replace(folder / name)

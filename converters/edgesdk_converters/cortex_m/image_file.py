@@ -81,6 +81,7 @@ class ImageFile:
             )
         if size != len(self._data) or zlib.crc32(self._data[CHECKED_FROM:]) != crc:
             raise BundleError(f"{path.name}: its bytes were changed since it was written", hint=_DAMAGED)
+        self.crc = crc
         self.vocab, self.hidden, self.context, count, self._flags = fields[4:9]
         self.ram, self.may_slide = fields[9], bool(fields[13])
         rotations, frequencies, layers, self.final_norm, positions = fields[14:19]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesdk.compress.base import Limits
-from edgesdk.converter import MemoryPlan, Program, ProgramOptions
+from edgesdk.converter import MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import MissingExtraError, RecipeError, TargetError
 from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, refuse_layer_norms, refuse_schemes, tensor_bits
 
@@ -40,6 +40,11 @@ class ExecuTorchConverter:
     """Programs for ExecuTorch with the XNNPACK delegate."""
 
     name = "executorch"
+    on_device: OnDevice | None = OnDevice(
+        "edgesdk_converters.executorch.session:ExecuTorchSession",
+        tuple(f"edgesdk_converters.executorch.{name}" for name in ("format", "native", "wheel", "session")),
+        ("executorch",),
+    )
 
     def limits(self, delegate: str | None = None) -> Limits:
         from .packing import LIMITS

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesdk.compress.base import Limits
-from edgesdk.converter import MemoryPlan, Program, ProgramOptions
+from edgesdk.converter import MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import EdgeError, MissingExtraError, RecipeError, TargetError
 from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, refuse_layer_norms, refuse_schemes, tensor_bits
 
@@ -34,6 +34,11 @@ class OnnxConverter:
     """Programs for ONNX Runtime and onnxruntime-genai."""
 
     name = "onnx"
+    on_device: OnDevice | None = OnDevice(
+        "edgesdk_converters.onnx.session:OnnxSession",
+        ("edgesdk_converters.onnx.names", "edgesdk_converters.onnx.session"),
+        ("onnxruntime", "onnxruntime-gpu"),
+    )
 
     def limits(self, delegate: str | None = None) -> Limits:
         return LIMITS

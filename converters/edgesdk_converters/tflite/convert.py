@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgesdk.compress.base import Limits
-from edgesdk.converter import MemoryPlan, Program, ProgramOptions
-from edgesdk.errors import BundleError, EdgeError, MissingExtraError, RecipeError, TargetError
+from edgesdk.converter import MemoryPlan, OnDevice, Program, ProgramOptions
+from edgesdk.errors import EdgeError, MissingExtraError, RecipeError, TargetError
 from edgesdk.estimate import kv_cache_bytes, refuse_schemes, tensor_bits
 
 if TYPE_CHECKING:
@@ -29,6 +29,11 @@ class TfliteConverter:
     """Programs for LiteRT: float32, or 8-bit or 4-bit weights with activations that its kernels round themselves."""
 
     name = "tflite"
+    on_device: OnDevice | None = OnDevice(
+        "edgesdk_converters.tflite.session:open_program",
+        ("edgesdk_converters.tflite.format", "edgesdk_converters.tflite.session"),
+        ("ai-edge-litert", "tflite-runtime"),
+    )
 
     def limits(self, delegate: str | None = None) -> Limits:
         return Limits(signed_scales=False, grouped_bytes=False, zero_points=False, fine_scales=False)
@@ -80,15 +85,9 @@ class TfliteConverter:
         return Program(MODEL_FILE, facts, {"ai-edge-litert": metadata.version("ai-edge-litert")})
 
     def open(self, main: Path, context: int, threads: int | None = None) -> Session:
-        from .format import read_bytes
-        from .session import LiteRtSession
+        from .session import open_program
 
-        read_bytes(main)
-        interpreter = _interpreter()
-        try:
-            return LiteRtSession(interpreter(model_path=str(main), num_threads=threads))
-        except (ValueError, RuntimeError) as failure:
-            raise BundleError(f"{main}: LiteRT cannot load it ({failure})", hint="export it again") from None
+        return open_program(main, context, threads)
 
     def text_runner(self, main: Path, tokenizer: Path) -> TextRunner:
         raise EdgeError("LiteRT has no text runner of its own", hint="run without --runner")
@@ -125,19 +124,6 @@ def program_bytes(spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) ->
     for elements, bits, group in tensor_bits(spec, recipe, options, Limits()).values():
         total += elements * bits // 8 + (elements // group * (12 if bits == 8 else 2) if group else 0)
     return total + sum(options.context * size * 8 for _, size in spec.ropes)
-
-
-def _interpreter() -> type:
-    """The interpreter of LiteRT, or of the older package that some boards have."""
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ModuleNotFoundError as missing:
-        try:
-            from tflite_runtime.interpreter import Interpreter
-        except ModuleNotFoundError:
-            raise MissingExtraError(missing.name or "ai_edge_litert", "tflite") from None
-    found: type = Interpreter
-    return found
 
 
 CONVERTER = TfliteConverter()

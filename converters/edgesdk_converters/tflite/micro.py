@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgesdk.compress.base import Limits
-from edgesdk.converter import MemoryPlan, Program, ProgramOptions
+from edgesdk.converter import MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import BundleError, EdgeError, MissingExtraError, RecipeError, TargetError
 from edgesdk.estimate import refuse_schemes
 from edgesdk.model.spec import is_linear
@@ -52,6 +52,7 @@ class TfliteMicro:
     """Programs for TFLite-Micro: float32, or weights of 8 or 4 bits with int8 or int16 activations."""
 
     name = "tflm"
+    on_device: OnDevice | None = None  # a firmware does
 
     def limits(self, delegate: str | None = None) -> Limits:
         return Limits(signed_scales=False, grouped_bytes=False, zero_points=False, grouped_nibbles=False)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgesdk.errors import BundleError, MissingExtraError
 from edgesdk.session import refuse_rewind, refuse_tokens
 
-from .format import Contents, scales_of, zero_of
+from .format import Contents, read_bytes, scales_of, zero_of
 
 _TYPES = {"FLOAT32": np.float32, "INT8": np.int8, "INT16": np.int16}
 _ROOM = 1 << 24  # for all but the caches; memory that is not touched costs the host nothing
@@ -80,6 +82,34 @@ class LiteRtSession(_DecodeSession):
             _write(interpreter.tensor(cache)(), number, self.position, interpreter.get_tensor(row))
         logits: np.ndarray = interpreter.get_tensor(self._logits)[0]
         return logits
+
+
+def open_program(main: Path, context: int, threads: int | None = None) -> LiteRtSession:
+    """Open a program in LiteRT, or in the older package that some boards have; the program knows its context.
+
+    Raises:
+        BundleError: the file is damaged, or the runtime refuses it.
+        MissingExtraError: neither package is installed.
+    """
+    read_bytes(main)
+    interpreter = _interpreter()
+    try:
+        return LiteRtSession(interpreter(model_path=str(main), num_threads=threads))
+    except (ValueError, RuntimeError) as failure:
+        raise BundleError(f"{main}: LiteRT cannot load it ({failure})", hint="export it again") from None
+
+
+def _interpreter() -> type:
+    """The interpreter of LiteRT, or of the older package that some boards have."""
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ModuleNotFoundError as missing:
+        try:
+            from tflite_runtime.interpreter import Interpreter
+        except ModuleNotFoundError:
+            raise MissingExtraError(missing.name or "ai_edge_litert", "tflite") from None
+    found: type = Interpreter
+    return found
 
 
 class MicroSession(_DecodeSession):

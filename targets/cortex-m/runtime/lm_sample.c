@@ -35,7 +35,7 @@ static float random(lm_sampler *sampler) {
     state ^= state >> 17;
     state ^= state << 5;
     sampler->state = state;
-    return (float)(state >> 8) * 5.9604645e-8f; /* [0, 1) */
+    return (float)((state * 2654435769u) >> 8) * 5.9604645e-8f; /* [0, 1); the product spreads the bits of small seeds */
 }
 
 uint32_t lm_sample(lm_sampler *sampler, float *logits, uint32_t vocab) {

@@ -1,0 +1,238 @@
+"""Android devices over adb: Google's server, which adbutils brings, and the shell protocol with exit codes."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Literal
+
+from ..errors import MissingExtraError
+from .address import Settings
+from .base import DeviceError, DeviceGoneError, DeviceTimeoutError
+from .shell import ShellDevice
+
+if TYPE_CHECKING:
+    from adbutils import AdbClient, AdbConnection
+
+# The shell protocol, version 2 (shell_protocol.h of Android's adb): one byte of kind, four of length, data.
+_STDIN, _STDOUT, _STDERR, _EXIT, _CLOSE_STDIN = range(5)
+_HEADER = struct.Struct("<BI")
+_BLOCK = 1 << 16
+_STALL = 60.0
+_UNPLUGGED = "look at cable and screen, then run the same command again: it goes on where it stopped"
+
+
+class AdbDevice(ShellDevice):
+    """One device that the adb server knows, by cable or by wireless debugging."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        """Raises DeviceError: no such device, several and none named, or it does not let us in."""
+        super().__init__(name, settings)
+        self._client = client()
+        self.serial = settings.rest or _only(self._client)
+        state = states(self._client).get(self.serial)
+        if state is None and ":" in self.serial:
+            state = _connected(self._client, self.serial)
+        _refuse_state(self.serial, state, self._client)
+
+    def open(self, command: str) -> AdbChannel:
+        with _errors(self.name):
+            connection = self._transport()
+            connection.send_command(f"shell,v2,raw:{command}")
+            connection.check_okay()
+            return AdbChannel(self.name, connection)
+
+    def restart(self) -> None:
+        with _errors(self.name), self._transport() as connection:
+            connection.send_command("reboot:")
+            connection.check_okay()
+
+    def close(self) -> None:
+        pass
+
+    def _transport(self) -> AdbConnection:
+        """A connection of the server to the device itself."""
+        connection: AdbConnection = self._client.make_connection(timeout=_STALL)
+        connection.send_command(f"host:transport:{self.serial}")
+        connection.check_okay()
+        return connection
+
+
+class AdbChannel:
+    """One command over the shell protocol."""
+
+    def __init__(self, name: str, connection: AdbConnection) -> None:
+        self._name, self._connection, self._socket = name, connection, connection.conn
+        self._buffer = bytearray()
+        self._status: int | None = None
+
+    def read(self, seconds: float | None) -> tuple[Literal["out", "err"], bytes] | None:
+        while self._status is None:
+            while len(self._buffer) < _HEADER.size:
+                self._receive(seconds)
+            kind, length = _HEADER.unpack_from(self._buffer)
+            while len(self._buffer) < _HEADER.size + length:
+                self._receive(seconds)
+            data = bytes(self._buffer[_HEADER.size : _HEADER.size + length])
+            del self._buffer[: _HEADER.size + length]
+            if kind == _EXIT:
+                self._status = data[0] if data else 255
+            elif kind in (_STDOUT, _STDERR) and data:
+                return ("out" if kind == _STDOUT else "err"), data
+        return None
+
+    def write(self, data: bytes) -> None:
+        for at in range(0, len(data), _BLOCK):
+            self._send(_STDIN, data[at : at + _BLOCK])
+
+    def end_input(self) -> None:
+        self._send(_CLOSE_STDIN, b"")
+
+    def status(self) -> int:
+        assert self._status is not None
+        return self._status
+
+    def close(self) -> None:
+        with suppress(Exception):  # a socket that is already gone
+            self._connection.close()
+
+    def _receive(self, seconds: float | None) -> None:
+        """More bytes; TimeoutError passes."""
+        self._socket.settimeout(seconds)
+        try:
+            data = self._socket.recv(1 << 18)
+        except TimeoutError:
+            raise
+        except OSError as failure:
+            raise _gone(self._name, failure) from None
+        if not data:
+            raise _gone(self._name, "the connection closed")
+        self._buffer += data
+
+    def _send(self, kind: int, data: bytes) -> None:
+        try:
+            self._socket.sendall(_HEADER.pack(kind, len(data)) + data)
+        except OSError as failure:
+            raise _gone(self._name, failure) from None
+
+
+def client() -> AdbClient:
+    """The adb server's client; the server is started if need be.
+
+    Raises:
+        MissingExtraError: adbutils is not installed.
+        DeviceError: there is no adb, or its server does not start.
+    """
+    try:
+        import adbutils
+    except ModuleNotFoundError as failure:
+        raise MissingExtraError(failure.name or "adbutils", "devices") from None
+    found = adbutils.AdbClient()
+    try:
+        found.server_version()
+    except (adbutils.AdbError, OSError, subprocess.SubprocessError) as failure:
+        raise DeviceError(
+            f"the adb server does not answer ({failure})", hint="adb kill-server, then try again"
+        ) from None
+    return found
+
+
+def states(found: AdbClient) -> dict[str, str]:
+    """Serial numbers and states of all devices that the server knows."""
+    with _errors("adb"):
+        return {info.serial: info.state for info in found.list()}
+
+
+def connect(address: str) -> None:
+    """Connect to wireless debugging at HOST:PORT.
+
+    Raises:
+        DeviceError: nothing answers there, or it wants pairing first.
+    """
+    found = client()
+    _refuse_state(address, _connected(found, address), found)
+
+
+def pair(address: str, code: str) -> None:
+    """Pair with wireless debugging at HOST:PORT, by the code on the device's screen.
+
+    Raises:
+        DeviceError: the code is wrong, or nothing answers there.
+    """
+    client()
+    from adbutils import adb_path
+
+    done = subprocess.run([adb_path(), "pair", address, code], capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode or "Successfully" not in done.stdout:
+        said = (done.stdout + done.stderr).strip().splitlines()
+        raise DeviceError(
+            f"adb cannot pair with {address}: {said[-1] if said else 'it said nothing'}",
+            hint="Developer options > Wireless debugging > Pair device with pairing code shows address and code",
+        )
+
+
+def _connected(found: AdbClient, address: str) -> str | None:
+    """Have the server connect by network; the state after it."""
+    with _errors(f"adb:{address}"):
+        said = found.connect(address, timeout=20)
+    if "connected to" not in said:
+        raise DeviceGoneError(
+            f"adb:{address} cannot be connected: {said.strip()}",
+            hint="is wireless debugging on, and is this its address? edgesdk device pair pairs first",
+        )
+    return states(found).get(address)
+
+
+def _only(found: AdbClient) -> str:
+    attached = states(found)
+    if len(attached) == 1:
+        return next(iter(attached))
+    if not attached:
+        raise DeviceGoneError("no Android device is attached", hint="plug one in and switch on USB debugging")
+    named = ", ".join(f"adb:{serial}" for serial in sorted(attached))
+    raise DeviceError(f"{len(attached)} Android devices are attached: {named}", hint="name one of them")
+
+
+def _refuse_state(serial: str, state: str | None, found: AdbClient) -> None:
+    if state == "device":
+        return
+    if state is None:
+        known = ", ".join(f"adb:{each}" for each in sorted(states(found))) or "none"
+        raise DeviceGoneError(f"no Android device 'adb:{serial}'; attached: {known}", hint=_UNPLUGGED)
+    ways = {
+        "unauthorized": "unlock the device and allow USB debugging for this computer's key",
+        "authorizing": "wait a moment, or allow USB debugging on the device's screen",
+        "offline": "unplug it and plug it in again, or: adb reconnect offline",
+        "no permissions": "install udev rules for the device (android-sdk-platform-tools-common)",
+        "recovery": "restart the device into Android",
+        "bootloader": "restart the device into Android: fastboot reboot",
+    }
+    hint = next((way for key, way in ways.items() if state.startswith(key)), "edgesdk devices lists what is attached")
+    raise DeviceError(f"adb:{serial} is {state}", hint=hint)
+
+
+def _gone(name: str, failure: object) -> DeviceGoneError:
+    return DeviceGoneError(f"{name} is gone in the middle of it ({failure})", hint=_UNPLUGGED)
+
+
+@contextmanager
+def _errors(name: str) -> Iterator[None]:
+    """Give the errors of adb as ours."""
+    from adbutils import AdbError, AdbTimeout
+
+    try:
+        yield
+    except AdbTimeout:
+        raise DeviceTimeoutError(f"{name}: the adb server does not answer in time", hint="adb kill-server") from None
+    except AdbError as failure:
+        said = str(failure)
+        if "not found" in said or "offline" in said or "closed" in said or "no devices" in said:
+            raise _gone(name, said) from None
+        if "unauthorized" in said:
+            hint = "unlock the device and allow USB debugging for this computer's key"
+            raise DeviceError(f"{name} does not trust this computer yet", hint=hint) from None
+        raise DeviceError(f"{name}: adb says: {said}") from None
+    except OSError as failure:
+        raise DeviceGoneError(f"{name}: the connection to the adb server broke ({failure})", hint=_UNPLUGGED) from None

@@ -1,0 +1,127 @@
+"""How devices are named: addresses, and the names that a ``devices.toml`` gives them."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..registry import unknown
+from ..schema import load
+from .base import DeviceError
+
+FILE = "devices.toml"
+KINDS = {
+    "local": "this machine",
+    "adb": "an Android device: adb:SERIAL, or adb: for the only one",
+    "ssh": "a board with SSH: ssh:user@host:port, or a Host of your SSH configuration",
+    "serial": "a microcontroller: serial:/dev/ttyACM0@115200, or a URL of pyserial",
+    "ios": "an iPhone or iPad: ios:UDID",
+}
+_HINT = "edgesdk devices lists what is attached; addresses are " + ", ".join(
+    ("local", "adb:SERIAL", "ssh:user@host:port", "serial:/dev/ttyACM0@115200", "ios:UDID")
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One device of a ``devices.toml``; only the address is needed.
+
+    Attributes:
+        address: ``adb:SERIAL``, ``ssh:user@host:port``, ``serial:/dev/ttyACM0@115200``, ``local`` or ``ios:UDID``.
+        store: folder on the device that bundles go under.
+        key: file of the private key, for ssh.
+        known_hosts: file of host keys, for ssh; None takes the user's own.
+        python: the interpreter on the device that has the runtime.
+        board: microcontroller board, a name of ``edgesdk fit``.
+        tool: what flashes it: a name that ``edgesdk flash --help`` lists.
+        probe: serial number of the debug probe, or HOST:PORT of a gdb server.
+        app: bundle identifier of the iOS app whose container holds bundles.
+    """
+
+    address: str
+    store: str | None = None
+    key: str | None = None
+    known_hosts: str | None = None
+    python: str | None = None
+    board: str | None = None
+    tool: str | None = None
+    probe: str | None = None
+    app: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """The transport."""
+        return self.address.partition(":")[0]
+
+    @property
+    def rest(self) -> str:
+        """What follows the transport."""
+        return self.address.partition(":")[2]
+
+
+def find(name: str, fleet: Path | None = None) -> Settings:
+    """What an address or a name of the fleet's file stands for.
+
+    Raises:
+        DeviceError: neither, or the file has a wrong key or value.
+    """
+    named = read_fleet(fleet)
+    if name in named:
+        return named[name]
+    settings = Settings(name)
+    if settings.kind not in KINDS or (settings.kind == "local" and name != "local"):
+        known = [*named, *(f"{kind}:..." if kind != "local" else kind for kind in KINDS)]
+        raise DeviceError(unknown("device", name, known), hint=_HINT)
+    if settings.kind in ("ssh", "serial") and not settings.rest:
+        raise DeviceError(f"'{name}' names no device: {KINDS[settings.kind]}", hint=_HINT)
+    return settings
+
+
+def fleet_file(named: Path | None = None) -> Path | None:
+    """The fleet's file: the one named, EDGESDK_DEVICES, ``devices.toml`` here, or the user's; None if there is none.
+
+    Raises:
+        DeviceError: one was named that is not there.
+    """
+    chosen = named or (Path(os.environ["EDGESDK_DEVICES"]) if os.environ.get("EDGESDK_DEVICES") else None)
+    if chosen is not None:
+        if not chosen.is_file():
+            raise DeviceError(f"{chosen}: no such file of devices")
+        return chosen
+    import platformdirs
+
+    places = (Path(FILE), platformdirs.user_config_path("edgesdk") / FILE)
+    return next((path for path in places if path.is_file()), None)
+
+
+def read_fleet(named: Path | None = None) -> dict[str, Settings]:
+    """Names and settings of a fleet; empty where there is no file.
+
+    Raises:
+        DeviceError: not TOML, or a wrong key or value.
+    """
+    path = fleet_file(named)
+    if path is None:
+        return {}
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
+        raise DeviceError(f"{path}: not valid TOML ({failure})") from None
+    found = {}
+    for name, entry in data.items():
+        settings = load(Settings, entry, f"{path}: [{name}]", DeviceError)
+        if settings.kind not in KINDS:
+            raise DeviceError(f"{path}: [{name}]: {unknown('transport', settings.kind, KINDS)}", hint=_HINT)
+        found[name] = _beside(settings, path.parent)
+    return found
+
+
+def _beside(settings: Settings, folder: Path) -> Settings:
+    """Files that are named relative to the fleet's own folder."""
+
+    def full(name: str | None) -> str | None:
+        return None if name is None else str(folder / Path(name).expanduser())
+
+    return replace(settings, key=full(settings.key), known_hosts=full(settings.known_hosts))

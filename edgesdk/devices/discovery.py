@@ -1,0 +1,110 @@
+"""What is attached, and what the fleet's file names, each with what it says about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import EdgeError, MissingExtraError
+from . import open_device
+from .address import read_fleet
+from .base import DeviceError
+from .facts import Facts, matching
+
+
+@dataclass(frozen=True)
+class Found:
+    """A device that was found.
+
+    Attributes:
+        name: in the fleet's file, or its address.
+        address: how to reach it.
+        facts: what it says; None where it was not asked, or did not answer.
+        targets: targets whose programs it can run.
+        problem: why it cannot be used, with the way out.
+    """
+
+    name: str
+    address: str
+    facts: Facts | None
+    targets: tuple[str, ...]
+    problem: str | None
+
+
+def discover(fleet: Path | None = None, *, ask: bool = True) -> list[Found]:
+    """All devices, those of the fleet first; those that answer slowly do not hold up the others.
+
+    Args:
+        fleet: file of named devices; None takes the usual places.
+        ask: connect to each for its facts. Serial ports that no fleet names are never opened: that resets some boards.
+
+    Raises:
+        DeviceError: the fleet's file is wrong.
+    """
+    named = {name: settings.address for name, settings in read_fleet(fleet).items()}
+    listed = [*named.items()]
+    listed += [(address, address) for address in attached() if address not in named.values()]
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        asked = [
+            pool.submit(_found, name, address, fleet, ask and _may_be_asked(name, named)) for name, address in listed
+        ]
+        return [each.result() for each in asked]
+
+
+def attached() -> list[str]:
+    """Addresses of what is plugged in or connected; what cannot be looked for is left out."""
+    return ["local", *_adb(), *_ios(), *_serial()]
+
+
+def only_device(fleet: Path | None = None) -> str:
+    """The one device that can be meant when none is named; this machine is never meant.
+
+    Raises:
+        DeviceError: none, or several, with their names.
+    """
+    named = {name: settings.address for name, settings in read_fleet(fleet).items()}
+    names = [*named, *(each for each in attached() if each != "local" and each not in named.values())]
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise DeviceError("no device is attached", hint="plug one in, or name one: --device ssh:user@host")
+    raise DeviceError(f"{len(names)} devices and none is named: {', '.join(names)}", hint=f"--device {names[0]}")
+
+
+def _found(name: str, address: str, fleet: Path | None, ask: bool) -> Found:
+    if not ask:
+        return Found(name, address, None, (), None)
+    try:
+        with open_device(name, fleet) as device:
+            facts = device.facts()
+    except EdgeError as failure:
+        return Found(name, address, None, (), f"{failure.message}; {failure.hint}" if failure.hint else failure.message)
+    return Found(name, address, facts, tuple(matching(facts)), None)
+
+
+def _may_be_asked(name: str, named: dict[str, str]) -> bool:
+    return name in named or not name.startswith("serial:")
+
+
+def _adb() -> Iterator[str]:
+    with suppress(MissingExtraError, DeviceError):
+        from .adb import client, states
+
+        yield from (f"adb:{serial}" for serial in sorted(states(client())))
+
+
+def _ios() -> Iterator[str]:
+    from .ios import attached_udids
+
+    with suppress(DeviceError):
+        yield from (f"ios:{udid}" for udid in attached_udids())
+
+
+def _serial() -> Iterator[str]:
+    with suppress(ModuleNotFoundError):
+        from serial.tools import list_ports
+
+        yield from (f"serial:{port.device}" for port in sorted(list_ports.comports()) if port.vid is not None)

@@ -1,0 +1,1 @@
+"""Runners: the programs on devices that run bundles, and the host's end of their protocol."""

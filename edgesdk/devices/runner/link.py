@@ -1,0 +1,150 @@
+"""The host's end of the runner protocol, over any line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import EdgeError
+from ...runner_lines import opened, sealed, tokens_command
+from ..base import DeviceError, DeviceTimeoutError, Line
+
+PROTOCOL = 1
+_LOAD, _TOKEN = 600.0, 300.0  # seconds without an event
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The end of an answer, as the runner counted.
+
+    Attributes:
+        prompt_tokens: tokens of the prompt.
+        new_tokens: tokens of the answer.
+        stop: ``eos``, ``length``, ``context`` or ``user``.
+        prefill_seconds: for the prompt; None where the runner's clock is no time, as in an emulator that counts
+            instructions.
+        decode_seconds: for the tokens after the first; None likewise.
+        events: everything that the runner said.
+    """
+
+    prompt_tokens: int
+    new_tokens: int
+    stop: str
+    prefill_seconds: float | None
+    decode_seconds: float | None
+    events: tuple[dict[str, Any], ...]
+
+
+class RunnerLink:
+    """A runner that has said hello.
+
+    Attributes:
+        hello: what it said.
+        load_seconds: for the program, where it measured that.
+    """
+
+    def __init__(self, line: Line, name: str, *, ask: bool = False, seconds: float = _LOAD) -> None:
+        """Wait for hello, or ``ask`` for it where the runner has been there before us.
+
+        Raises:
+            DeviceError: the runner cannot run its bundle, or speaks another protocol.
+            DeviceTimeoutError: nothing says hello.
+        """
+        self._line, self.name = line, name
+        self.load_seconds: float | None = None
+        if ask:
+            line.send(b"\n" + sealed("hello"))
+        self.hello = self._greeting(seconds, passing=ask)
+        if self.hello.get("protocol") != PROTOCOL:
+            raise DeviceError(
+                f"{name}: its runner speaks protocol {self.hello.get('protocol')}, this edgesdk speaks {PROTOCOL}",
+                hint="flash or push it again with this edgesdk",
+            )
+
+    def events(
+        self, ids: Sequence[int], *, max_tokens: int, temperature: float = 0.0, top_p: float = 1.0, seed: int = 1
+    ) -> Generator[dict[str, Any], None, None]:
+        """Have tokens answered: ``prefill``, each ``token``, ``done``; a consumer that stops early stops the runner.
+
+        Raises:
+            DeviceError: the runner refuses the tokens, or fails.
+            DeviceGoneError: the line broke.
+            EdgeError: a line of it was damaged on its way.
+        """
+        most = self.hello.get("prompt_tokens")
+        if isinstance(most, int) and len(ids) > most:
+            raise DeviceError(
+                f"{self.name}: {len(ids)} tokens, and its runner takes {most} at once", hint="shorten the prompt"
+            )
+        self._line.send(
+            tokens_command(list(ids), new_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
+        )
+        ended = False
+        try:
+            while not ended:
+                event = opened(self._line.line(_TOKEN))
+                ended = event["event"] in ("done", "error")
+                if event["event"] == "error":
+                    raise _failed(self.name, event)
+                yield event
+        finally:
+            if not ended:
+                self._stop()
+
+    def close(self) -> None:
+        """End the runner, or let go of the line; never raises."""
+        self._line.close()
+
+    def _stop(self) -> None:
+        """Ctrl-C to the runner, and pass over what it still says."""
+        give_up = time.monotonic() + 10
+        try:
+            self._line.send(b"\x03")
+            while time.monotonic() < give_up:
+                try:
+                    if opened(self._line.line(10))["event"] in ("done", "error"):
+                        return
+                except DeviceError:
+                    return
+                except EdgeError:
+                    continue
+        except DeviceError:
+            return
+
+    def _greeting(self, seconds: float, *, passing: bool) -> dict[str, Any]:
+        give_up = time.monotonic() + seconds
+        while (left := give_up - time.monotonic()) > 0:
+            received = self._line.line(left)
+            try:
+                event = opened(received)
+            except EdgeError:
+                continue  # a banner of the login, or the end of what came before us
+            if event["event"] == "hello":
+                return event
+            if event["event"] == "load" and event.get("ticks_per_second"):
+                self.load_seconds = event["ticks"] / event["ticks_per_second"]
+            if event["event"] == "error" and not (passing and event.get("code") == "line"):
+                raise _failed(self.name, event)
+        raise DeviceTimeoutError(f"{self.name}: its runner does not say hello")
+
+
+def answered(events: Sequence[dict[str, Any]], hello: dict[str, Any]) -> Answer:
+    """What the events of one answer come to; :class:`Answer` says in which units."""
+    done = events[-1]
+    ticks = 0 if hello.get("emulated") else hello.get("ticks_per_second") or 0
+    prefill = next((event["ticks"] for event in events if event["event"] == "prefill"), None)
+    decoding = [event["ticks"] for event in events if event["event"] == "token"][:-1]
+    return Answer(
+        done["prompt_tokens"],
+        done["new_tokens"],
+        done["stop"],
+        prefill / ticks if ticks and prefill is not None else None,
+        sum(decoding) / ticks if ticks and decoding else None,
+        tuple(events),
+    )
+
+
+def _failed(name: str, event: dict[str, Any]) -> DeviceError:
+    return DeviceError(f"{name}: {event.get('message') or event.get('code')}", hint=event.get("hint") or None)

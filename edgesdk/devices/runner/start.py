@@ -1,0 +1,86 @@
+"""Start the runner that fits a bundle and a device."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...bundle import Bundle
+from ...converter import CONVERTERS
+from ...files import file_entry
+from ...progress import SILENT, Progress
+from ..base import Device, DeviceError
+from ..facts import Facts
+from ..shell import ShellDevice
+from ..store import Parcel, Pushed, Store, refuse_misfit
+from .archive import runner_archive
+from .link import RunnerLink
+
+
+@contextmanager
+def running(
+    device: Device, bundle: Bundle, *, threads: int | None = None, progress: Progress = SILENT
+) -> Iterator[RunnerLink]:
+    """A runner on a device with a bundle loaded, which is pushed first where it is missing; ended with the block.
+
+    Args:
+        device: a board or phone with a shell, or a microcontroller whose firmware was made from this bundle.
+        bundle: verified.
+        threads: of the runtime; None leaves the choice to it.
+        progress: told of what is sent.
+
+    Raises:
+        DeviceError: there is no runner for this device, or it fails.
+        BundleError: the bundle is for other devices.
+    """
+    link = _on_shell(device, bundle, threads, progress) if isinstance(device, ShellDevice) else _on_line(device, bundle)
+    try:
+        yield link
+    finally:
+        link.close()
+
+
+def _on_line(device: Device, bundle: Bundle) -> RunnerLink:
+    link = RunnerLink(device.stream(), device.name, ask=True, seconds=10)
+    expected = bundle.manifest.program.facts.get("crc32")
+    if expected is not None and link.hello.get("model_crc") != expected:
+        link.close()
+        raise DeviceError(
+            f"{device.name} runs the firmware of another bundle (model {link.hello.get('model_crc')}, not {expected})",
+            hint="edgesdk flash BUNDLE puts this one there",
+        )
+    return link
+
+
+def _on_shell(device: ShellDevice, bundle: Bundle, threads: int | None, progress: Progress) -> RunnerLink:
+    store = Store(device)
+    facts = store.survey().facts
+    if note := refuse_misfit(bundle, facts, device.name):
+        progress.note(note)
+    pushed = store.push(Parcel.of_bundle(bundle), progress=progress)
+    command = _command(store, bundle, facts, pushed, threads, progress)
+    return RunnerLink(device.stream(command), device.name)
+
+
+def _command(
+    store: Store, bundle: Bundle, facts: Facts, pushed: Pushed, threads: int | None, progress: Progress
+) -> str:
+    """The command line that starts the runner there, which is pushed first."""
+    device, program = store.device, bundle.manifest.program
+    if program.converter == "executorch" and not device.settings.python:
+        from .native import native_command
+
+        return native_command(store, facts, pushed, threads, progress)
+    on_device = CONVERTERS.get(program.converter).on_device
+    if on_device is None:
+        raise DeviceError(f"{device.name} cannot run programs of '{program.converter}'", hint="edgesdk flash BUNDLE")
+    with tempfile.TemporaryDirectory(prefix="edgesdk-") as scratch:
+        path = Path(scratch) / "runner.pyz"
+        path.write_bytes(runner_archive(on_device))
+        entry = file_entry(path)
+        runner = store.push(Parcel(f"runner.{entry.sha256[:12]}", path.parent, (entry,)), activate=False)
+    words = [device.settings.python or "python3", "-u", f"{runner.path}/{entry.path}", pushed.path]
+    return "exec " + shlex.join([*words, *([str(threads)] if threads else [])])

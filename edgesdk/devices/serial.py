@@ -1,0 +1,171 @@
+"""Microcontrollers over a UART, with pyserial: devices, and its URLs (``socket://``, ``rfc2217://``)."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..errors import EdgeError, MissingExtraError
+from ..runner_lines import opened, sealed
+from .address import Settings
+from .base import Ability, Device, DeviceBusyError, DeviceError, DeviceGoneError, DeviceTimeoutError, Line
+from .facts import Facts
+
+if TYPE_CHECKING:
+    import serial
+
+BAUD = 115200
+_POLL = 0.1
+
+
+class SerialDevice(Device):
+    """A board whose firmware speaks the runner protocol over one line."""
+
+    abilities: ClassVar[frozenset[Ability]] = frozenset({"lines"})
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        super().__init__(name, settings)
+        self.path, self.baud = _parts(settings.rest)
+
+    def facts(self) -> Facts:
+        """What the firmware's ``hello`` says.
+
+        Raises:
+            DeviceTimeoutError: nothing says hello.
+        """
+        from ..boards import board_names, open_board
+
+        line = self.stream()
+        try:
+            found = hello(line, self.name)
+        finally:
+            line.close()
+        board = self.settings.board or found.get("board")
+        known = open_board(board) if board in board_names() else None
+        return Facts(
+            model=known.description if known else board,
+            os="none",
+            release=f"{found.get('runner')} (protocol {found.get('protocol')})",
+            architecture=known.core if known else None,
+            ram=known.ram if known else None,
+            cores=1,
+            emulated="firmware" if found.get("emulated") else None,
+            board=known.name if known else None,
+            more={"model_crc": str(found.get("model_crc"))},
+        )
+
+    def stream(self, command: str = "") -> Line:
+        if command:
+            self.need("run")
+        return SerialLine(self.name, self.port())
+
+    def port(self, timeout: float = _POLL) -> serial.SerialBase:
+        """The open port itself.
+
+        Raises:
+            DeviceBusyError: another program has it.
+            DeviceGoneError: there is none.
+        """
+        try:
+            import serial
+        except ModuleNotFoundError as failure:
+            raise MissingExtraError(failure.name or "serial", "devices") from None
+        exclusive: dict[str, Any] = {} if "://" in self.path else {"exclusive": True}
+        try:
+            return serial.serial_for_url(self.path, baudrate=self.baud, timeout=timeout, write_timeout=30, **exclusive)
+        except (serial.SerialException, OSError, ValueError) as failure:
+            raise _refused(self.name, self.path, failure) from None
+
+    def close(self) -> None:
+        pass
+
+
+class SerialLine:
+    """Lines of a UART."""
+
+    def __init__(self, name: str, port: serial.SerialBase) -> None:
+        self._name, self._port, self._rest = name, port, b""
+
+    def send(self, data: bytes) -> None:
+        import serial
+
+        try:
+            self._port.write(data)
+        except serial.SerialTimeoutException:
+            raise DeviceTimeoutError(f"{self._name} takes no bytes: flow control, or a stalled board?") from None
+        except (serial.SerialException, OSError) as failure:
+            raise _gone(self._name, failure) from None
+
+    def line(self, seconds: float) -> bytes:
+        import serial
+
+        give_up = time.monotonic() + seconds
+        while b"\n" not in self._rest:
+            if time.monotonic() > give_up:
+                raise DeviceTimeoutError(f"{self._name}: nothing came for {seconds:g} s")
+            try:
+                self._rest += self._port.read(getattr(self._port, "in_waiting", 0) or 1)
+            except (serial.SerialException, OSError) as failure:
+                raise _gone(self._name, failure) from None
+        found, _, self._rest = self._rest.partition(b"\n")
+        return found
+
+    def close(self) -> None:
+        with suppress(Exception):  # a port that is already gone
+            self._port.close()
+
+
+def hello(line: Line, name: str, seconds: float = 5) -> dict[str, Any]:
+    """Ask a runner on a line to introduce itself; what else still comes from before is passed over.
+
+    Raises:
+        DeviceTimeoutError: nothing says hello.
+    """
+    line.send(b"\n" + sealed("hello"))
+    give_up = time.monotonic() + seconds
+    while (left := give_up - time.monotonic()) > 0:
+        with suppress(DeviceTimeoutError):
+            received = line.line(left)
+            try:
+                event = opened(received)
+            except EdgeError:
+                continue
+            if event["event"] == "hello":
+                return event
+    raise DeviceTimeoutError(
+        f"{name}: nothing on this line says hello",
+        hint="flash the firmware: edgesdk flash BUNDLE; is this its baud rate?",
+    )
+
+
+def _parts(rest: str) -> tuple[str, int]:
+    path, at, baud = rest.rpartition("@")
+    if not at:
+        return rest, BAUD
+    if not baud.isdigit() or not int(baud) or not path:
+        raise DeviceError(f"'serial:{rest}': '{baud}' is no baud rate", hint="serial:/dev/ttyACM0@115200")
+    return path, int(baud)
+
+
+def _refused(name: str, path: str, failure: Exception) -> DeviceError:
+    said = str(failure)
+    if "lock" in said or "busy" in said.lower() or getattr(failure, "errno", 0) in (11, 16):
+        return DeviceBusyError(f"{name} is in use by another program", hint="close the monitor that has it open")
+    if getattr(failure, "errno", 0) == 13 or "Permission denied" in said:
+        return DeviceError(
+            f"{name}: this user may not open it", hint="add the user to the group 'dialout', and log in again"
+        )
+    listed = _ports()
+    there = f"; there are: {', '.join(listed)}" if listed and "://" not in path else ""
+    return DeviceGoneError(f"{name} cannot be opened ({failure}){there}", hint="is the board plugged in?")
+
+
+def _ports() -> list[str]:
+    from serial.tools import list_ports
+
+    return [f"serial:{port.device}" for port in list_ports.comports()]
+
+
+def _gone(name: str, failure: object) -> DeviceGoneError:
+    return DeviceGoneError(f"{name} is gone in the middle of it ({failure})", hint="plug it in, then try again")

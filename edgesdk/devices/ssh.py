@@ -1,0 +1,240 @@
+"""Boards over SSH with paramiko: the user's keys, agent, configuration and known hosts; no host is trusted blindly."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from getpass import getuser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import MissingExtraError
+from .address import Settings
+from .base import DeviceError, DeviceGoneError, DeviceTimeoutError
+from .shell import ShellDevice
+
+if TYPE_CHECKING:
+    import paramiko
+    from paramiko import SSHClient
+
+_CONNECT, _STALL = 20.0, 60.0  # seconds
+_BLOCK = 1 << 15  # the largest payload of a packet that every server takes (RFC 4253, section 6.1)
+_POLL = 0.005
+
+
+class SshDevice(ShellDevice):
+    """One board; the connection is made when it is first needed, and again when it was lost between two verbs."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        super().__init__(name, settings)
+        self._client: paramiko.SSHClient | None = None
+
+    def open(self, command: str) -> SshChannel:
+        with _errors(self.name, self.settings):
+            transport = self._connected().get_transport()
+            assert transport is not None
+            channel = transport.open_session(timeout=_CONNECT)
+            channel.settimeout(_STALL)
+            channel.exec_command(command)
+            return SshChannel(self.name, channel)
+
+    def close(self) -> None:
+        if self._client is not None:
+            with suppress(Exception):  # a connection that is already gone
+                self._client.close()
+            self._client = None
+
+    def _connected(self) -> paramiko.SSHClient:
+        transport = self._client.get_transport() if self._client else None
+        if self._client is not None and transport is not None and transport.is_active():
+            return self._client
+        self.close()
+        self._client = _connect(self.settings)
+        return self._client
+
+
+class SshChannel:
+    """One command in a session of its own."""
+
+    def __init__(self, name: str, channel: paramiko.Channel) -> None:
+        self._name, self._channel = name, channel
+        self._last = time.monotonic()
+
+    def read(self, seconds: float | None) -> tuple[Literal["out", "err"], bytes] | None:
+        channel = self._channel
+        give_up = None if seconds is None else time.monotonic() + seconds
+        while True:
+            if channel.recv_ready():
+                return "out", channel.recv(1 << 17)
+            if channel.recv_stderr_ready():
+                return "err", channel.recv_stderr(1 << 17)
+            if channel.exit_status_ready() and channel.eof_received:
+                return None if not (channel.recv_ready() or channel.recv_stderr_ready()) else self.read(seconds)
+            if channel.closed or not self._alive():
+                raise _gone(self._name, "the connection closed")
+            left = _STALL if give_up is None else give_up - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            self._wait(min(left, _STALL))
+
+    def write(self, data: bytes) -> None:
+        try:
+            for at in range(0, len(data), _BLOCK):
+                self._channel.sendall(data[at : at + _BLOCK])
+        except OSError as failure:
+            if self._channel.exit_status_ready():
+                raise BrokenPipeError from None
+            raise _gone(self._name, failure or "it took nothing for a minute") from None
+
+    def end_input(self) -> None:
+        with suppress(OSError):
+            self._channel.shutdown_write()
+
+    def status(self) -> int:
+        status = self._channel.recv_exit_status()
+        return status if status >= 0 else 255
+
+    def close(self) -> None:
+        with suppress(Exception):  # a connection that is already gone
+            self._channel.close()
+
+    def _alive(self) -> bool:
+        transport = self._channel.get_transport()
+        return bool(transport is not None and transport.is_active())
+
+    def _wait(self, seconds: float) -> None:
+        """Until something comes, or the time is over; paramiko tells of data, but not of errors or the end."""
+        give_up = time.monotonic() + seconds
+        while time.monotonic() < give_up:
+            channel = self._channel
+            if channel.recv_ready() or channel.recv_stderr_ready() or channel.exit_status_ready() or channel.closed:
+                return
+            if not self._alive():
+                return
+            time.sleep(_POLL)
+
+
+def _connect(settings: Settings) -> paramiko.SSHClient:
+    paramiko = _paramiko()
+    user, host, port = _parts(settings.rest)
+    configured = _configured(host)
+    client: SSHClient = paramiko.SSHClient()
+    _load_hosts(client, settings, configured)
+    client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    keys = (
+        [settings.key]
+        if settings.key
+        else [str(Path(each).expanduser()) for each in configured.get("identityfile", [])]
+    )
+    proxy = configured.get("proxycommand")
+    found: Any = [key for key in keys if Path(key).is_file()] or None
+    client.connect(
+        configured.get("hostname", host),
+        port or int(configured.get("port", 22)),
+        user or configured.get("user") or getuser(),
+        key_filename=found,
+        look_for_keys=not settings.key,
+        timeout=_CONNECT,
+        banner_timeout=_CONNECT,
+        auth_timeout=_CONNECT,
+        sock=paramiko.ProxyCommand(proxy) if proxy else None,
+    )
+    transport = client.get_transport()
+    assert transport is not None
+    transport.set_keepalive(15)
+    return client
+
+
+def _load_hosts(client: paramiko.SSHClient, settings: Settings, configured: dict[str, Any]) -> None:
+    if settings.known_hosts:
+        client.load_host_keys(settings.known_hosts)
+        return
+    named = configured.get("userknownhostsfile", "").split()
+    for path in [Path(each).expanduser() for each in named] or [Path("~/.ssh/known_hosts").expanduser()]:
+        if path.is_file():
+            client.load_system_host_keys(str(path))
+    system = Path("/etc/ssh/ssh_known_hosts")
+    if system.is_file():
+        client.load_system_host_keys(str(system))
+
+
+def _configured(host: str) -> dict[str, Any]:
+    """What the user's SSH configuration says about a host."""
+    paramiko = _paramiko()
+    path = Path("~/.ssh/config").expanduser()
+    if not path.is_file():
+        return {}
+    try:
+        return dict(paramiko.SSHConfig.from_path(str(path)).lookup(host))
+    except paramiko.ConfigParseError as failure:
+        raise DeviceError(f"{path}: {failure}") from None
+
+
+def _parts(rest: str) -> tuple[str | None, str, int | None]:
+    """User, host and port of ``user@host:port``; an IPv6 address stands in brackets."""
+    user, at, place = rest.rpartition("@")
+    if place.startswith("["):
+        host, _, port = place[1:].partition("]")
+        port = port.removeprefix(":")
+    else:
+        host, _, port = place.partition(":")
+    if not host or (port and not port.isdigit()) or (at and not user):
+        raise DeviceError(f"'ssh:{rest}' is no address", hint="ssh:user@host:port, with [..] around an IPv6 address")
+    return user or None, host, int(port) if port else None
+
+
+def _paramiko() -> Any:
+    try:
+        import paramiko
+    except ModuleNotFoundError as failure:
+        raise MissingExtraError(failure.name or "paramiko", "devices") from None
+    return paramiko
+
+
+def _gone(name: str, failure: object) -> DeviceGoneError:
+    return DeviceGoneError(
+        f"{name} is gone in the middle of it ({failure})",
+        hint="look at network and power, then run the same command again: it goes on where it stopped",
+    )
+
+
+@contextmanager
+def _errors(name: str, settings: Settings) -> Iterator[None]:
+    """Give the errors of paramiko and of sockets as ours."""
+    paramiko = _paramiko()
+    hosts = settings.known_hosts or "~/.ssh/known_hosts"
+    try:
+        yield
+    except paramiko.BadHostKeyException as failure:
+        raise DeviceError(
+            f"{name} shows another host key ({failure.key.get_name()} {failure.key.fingerprint}) than {hosts} has:"
+            " this may be another machine, or someone in between",
+            hint=f"only if you know why: ssh-keygen -f {hosts} -R '{_known_as(settings.rest)}', then ssh there once",
+        ) from None
+    except paramiko.AuthenticationException as failure:
+        raise DeviceError(
+            f"{name} does not let this user in ({failure})",
+            hint="name a key: key = '...' in devices.toml, or ssh-add it",
+        ) from None
+    except paramiko.SSHException as failure:
+        if "not found in known_hosts" in str(failure):
+            raise DeviceError(
+                f"{name} is not in {hosts}: whether it is the right machine is not known",
+                hint="connect once with ssh, compare the fingerprint with the board's own, and accept it",
+            ) from None
+        raise DeviceGoneError(f"{name}: SSH failed: {failure}") from None
+    except TimeoutError:
+        raise DeviceTimeoutError(f"{name} does not answer", hint="is it on, and is this its address?") from None
+    except socket.gaierror:
+        raise DeviceGoneError(f"{name}: no such host") from None
+    except (OSError, EOFError) as failure:
+        raise DeviceGoneError(
+            f"{name} cannot be reached ({failure})", hint="is it on, and is this its address?"
+        ) from None
+
+
+def _known_as(rest: str) -> str:
+    _, host, port = _parts(rest)
+    return f"[{host}]:{port}" if port and port != 22 else host

@@ -1,0 +1,359 @@
+"""Bundles on a device: content-addressed, resumable, and switched in one step.
+
+A file travels under its hash and gets its place only when the device itself has hashed it; a bundle gets its name only
+when all of its files are there; the record of what is in use is one small file that is renamed. A cable pulled at any
+moment leaves the bundle in use as it was, and the next push sends only what is missing.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..bundle import Bundle
+from ..bundle.manifest import FILE
+from ..errors import BundleError
+from ..files import FileEntry, file_entry
+from ..progress import SILENT, Progress
+from .base import Advance, Completed, DeviceError, DeviceGoneError
+from .facts import PROBE, Facts, parsed
+from .shell import ShellDevice, hint_for
+
+_SCRIPT = Path(__file__).with_name("store.sh").read_text(encoding="utf-8")
+_ATTEMPTS = 3  # at a file that arrives with other content
+_MARGIN = 1 << 20  # bytes for folders and records
+_HASHING = 1800.0  # seconds without a word, while a slow device hashes
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A folder that a store can hold.
+
+    Attributes:
+        name: of its folder there; the same content has the same name.
+        folder: where its files lie here.
+        files: what belongs to it.
+    """
+
+    name: str
+    folder: Path
+    files: tuple[FileEntry, ...]
+
+    @classmethod
+    def of_bundle(cls, bundle: Bundle) -> Parcel:
+        """A bundle with its manifest."""
+        files = (*bundle.manifest.files, file_entry(bundle.folder / FILE))
+        return cls(bundle.manifest.digest[:16], bundle.folder, files)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One folder of a store, as the device lists it: path to (hash, size), of files that are as they were recorded."""
+
+    files: dict[str, tuple[str, int]]
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a store holds.
+
+    Attributes:
+        root: its folder.
+        free: bytes free there; None where the device does not say.
+        active: folder in use.
+        previous: folder in use before it.
+        incoming: bytes that have come, by file name: a hash, with ``.part`` until it was verified.
+        bundles: folders by name.
+        facts: of the device.
+    """
+
+    root: str
+    free: int | None
+    active: str | None
+    previous: str | None
+    incoming: dict[str, int]
+    bundles: dict[str, Stored]
+    facts: Facts
+
+
+@dataclass
+class Pushed:
+    """What a push did.
+
+    Attributes:
+        name: the folder's name there.
+        path: the folder there.
+        sent: paths of the files that went over, wholly or in part.
+        sent_bytes: bytes that went over.
+        kept_bytes: bytes that were there.
+        was_active: whether it was in use before.
+    """
+
+    name: str
+    path: str
+    sent: list[str] = field(default_factory=list)
+    sent_bytes: int = 0
+    kept_bytes: int = 0
+    was_active: bool = False
+
+
+class Store:
+    """The store of one device."""
+
+    def __init__(self, device: ShellDevice) -> None:
+        """Raises DeviceError: the device cannot hold files."""
+        device.need("files")
+        self.device = device
+
+    def survey(self) -> Survey:
+        """What is there, in one round trip.
+
+        Raises:
+            DeviceError: the store's folder cannot be made or read.
+        """
+        done = self._call("survey", extra=PROBE)
+        return _surveyed(done.text, self.device.name)
+
+    def push(self, parcel: Parcel, *, activate: bool = True, progress: Progress = SILENT) -> Pushed:
+        """Bring a folder to the device, whatever of it is missing there.
+
+        Args:
+            parcel: what to bring; a bundle is checked before.
+            activate: whether it is in use from then on.
+            progress: told of the bytes.
+
+        Raises:
+            DeviceError: not enough space, the folder cannot be written, or a file arrives with other content each time.
+            DeviceGoneError: the connection broke; the next push goes on where this one stopped.
+        """
+        found = self.survey()
+        name, complete = _name_for(parcel, found)
+        pushed = Pushed(name, f"{found.root}/bundles/{name}", was_active=found.active == name)
+        if complete:
+            pushed.kept_bytes = sum(entry.size for entry in parcel.files)
+        else:
+            sources = _sources(parcel, found)
+            self._bring(parcel, found, sources, pushed, progress)
+            self._settle(parcel, name, sources)
+        if activate and not pushed.was_active:
+            self._call(f"activate {shlex.quote(name)}", expect="@active")
+        return pushed
+
+    def verify(self, name: str | None = None) -> list[str]:
+        """Paths whose content is not what was pushed; all files are hashed on the device.
+
+        Args:
+            name: the folder; None takes the one in use.
+
+        Raises:
+            DeviceError: there is no such folder.
+        """
+        found = self.survey()
+        name = self._known(name or found.active, found)
+        done = self._call(f"verify {shlex.quote(name)}", expect="@verified", timeout=_HASHING)
+        return [line.removeprefix("@wrong ") for line in done.text.splitlines() if line.startswith("@wrong ")]
+
+    def rollback(self) -> str:
+        """Put the folder that was in use before in use again; returns its name.
+
+        Raises:
+            DeviceError: there is none, or it is damaged.
+        """
+        found = self.survey()
+        if not found.previous:
+            raise DeviceError(f"{self.device.name} has no bundle to go back to")
+        name = self._known(found.previous, found)
+        if wrong := self.verify(name):
+            raise DeviceError(f"{self.device.name}: the bundle before is damaged: {wrong[0]}", hint="push it again")
+        self._call(f"activate {shlex.quote(name)}", expect="@active")
+        return name
+
+    def clean(self, *, everything: bool = False) -> int:
+        """Remove what is neither in use nor what a rollback needs; returns the bytes freed, as the device's disk says.
+
+        Args:
+            everything: remove those two as well.
+
+        Raises:
+            DeviceError: something cannot be removed.
+        """
+        found = self.survey()
+        kept = set() if everything else {found.active, found.previous}
+        names = [shlex.quote(name) for name in found.bundles if name not in kept]
+        active = "rm -f active && " if everything else ""
+        self._call(
+            f"{active}rm -rf incoming && mkdir incoming && forget {' '.join(names)} && sync && echo @cleaned",
+            "@cleaned",
+        )
+        after = self.survey()
+        return max(0, (after.free or 0) - (found.free or 0))
+
+    def _bring(
+        self, parcel: Parcel, found: Survey, sources: dict[str, str], pushed: Pushed, progress: Progress
+    ) -> None:
+        """Have every file that is missing there come into ``incoming``, verified."""
+        missing = {entry.sha256: entry for entry in parcel.files if sources[entry.sha256].startswith("incoming/")}
+        came = {sha: size for sha, size in found.incoming.items() if not sha.endswith(".part")}
+        missing = {sha: entry for sha, entry in missing.items() if came.get(sha) != entry.size}
+        pushed.kept_bytes = sum({e.sha256: e.size for e in parcel.files if e.sha256 not in missing}.values())
+        offsets = {sha: _offset(entry, found) for sha, entry in missing.items()}
+        self._refuse_space(sum(entry.size - offsets[sha] for sha, entry in missing.items()), found)
+        for _ in range(_ATTEMPTS):
+            with progress.stage("Sending", sum(e.size - offsets[sha] for sha, e in missing.items())) as stage:
+                for sha, entry in missing.items():
+                    target = f"{found.root}/incoming/{sha}.part"
+                    self._send(parcel.folder / entry.path, target, offsets[sha], stage.advance)
+                    pushed.sent_bytes += entry.size - offsets[sha]
+                    pushed.sent.append(entry.path)
+            wrong = self._wrong(missing, progress)
+            missing = {sha: entry for sha, entry in missing.items() if sha in wrong}
+            offsets = dict.fromkeys(missing, 0)
+            if not missing:
+                return
+        names = ", ".join(entry.path for entry in missing.values())
+        raise DeviceError(
+            f"{self.device.name}: {names} arrived with other content {_ATTEMPTS} times",
+            hint="a bad cable, hub or memory: try another, and edgesdk verify the bundle here",
+        )
+
+    def _send(self, source: Path, target: str, offset: int, advance: Advance) -> None:
+        try:
+            self.device.push(source, target, offset=offset, advance=advance)
+        except DeviceGoneError:
+            raise
+        except DeviceError as failure:
+            if "no space left" in failure.message.lower():
+                self.device.run(f"rm -f {shlex.quote(target)}")
+            raise
+
+    def _wrong(self, missing: dict[str, FileEntry], progress: Progress) -> set[str]:
+        """Hashes of what came wrong, as the device says."""
+        if not missing:
+            return set()
+        with progress.stage("Verifying on the device"):
+            done = self._call("check", expect="@checked", lines=missing, timeout=_HASHING)
+        return {line.split()[1] for line in done.text.splitlines() if line.startswith("@wrong ")}
+
+    def _settle(self, parcel: Parcel, name: str, sources: dict[str, str]) -> None:
+        rows = [f"{e.sha256}\t{e.size}\t{sources[e.sha256]}\t{e.path}" for e in parcel.files]
+        self._call(f"settle {shlex.quote(name)}", expect="@settled", lines=rows, timeout=_HASHING)
+
+    def _refuse_space(self, needed: int, found: Survey) -> None:
+        if found.free is not None and needed and needed + _MARGIN > found.free:
+            raise DeviceError(
+                f"{self.device.name}: {needed / 1e6:.1f} MB must go to {found.root}, "
+                f"and {found.free / 1e6:.1f} MB are free",
+                hint="edgesdk device clean frees what no bundle needs there; store = '...' in devices.toml moves it",
+            )
+
+    def _known(self, name: str | None, found: Survey) -> str:
+        if name is None or name not in found.bundles:
+            there = ", ".join(sorted(found.bundles)) or "none"
+            what = f"no bundle '{name}'" if name else "no bundle in use"
+            raise DeviceError(f"{self.device.name} has {what}; there are: {there}", hint="edgesdk push BUNDLE")
+        return name
+
+    def _call(
+        self, call: str, expect: str = "@end", *, lines: Iterable[str] = (), extra: str = "", timeout: float = 120
+    ) -> Completed:
+        """Run a function of the script; its last word shows that it came to its end."""
+        root = shlex.quote(self.device.settings.store or "")
+        data = "".join(f"{line}\n" for line in lines)
+        here = f" << 'EDGESDK_END'\n{data}EDGESDK_END\n" if data else "\n"
+        script = f"{extra}\n{_SCRIPT}\nenter {root}\n{call}{here}"
+        done = self.device.run("exec sh -s", stdin=script.encode(), timeout=timeout)
+        if done.status or not any(line.startswith(expect) for line in done.text.splitlines()):
+            reason = Completed(done.status, b"", done.stderr).reason
+            raise DeviceError(f"{self.device.name}: the store of bundles: {reason}", hint=hint_for(reason))
+        return done
+
+
+def refuse_misfit(bundle: Bundle, facts: Facts, name: str) -> str | None:
+    """Stop before a bundle goes to a device that cannot run it; a note where that is doubtful.
+
+    Raises:
+        BundleError: it was made for another architecture or operating system.
+    """
+    target = bundle.manifest.target
+    way = f"export it for this device: edgesdk targets lists targets with architecture {facts.architecture}"
+    if facts.architecture and facts.architecture != target.architecture:
+        raise BundleError(f"the bundle is for {target.architecture}, but {name} is {facts.architecture}", hint=way)
+    if facts.os and facts.os != target.os:
+        if {facts.os, target.os} != {"linux", "android"}:
+            raise BundleError(f"the bundle is for {target.os}, but {name} has {facts.os}", hint=way)
+        return f"the bundle is for {target.os}, and {name} has {facts.os}: the same kernel, maybe another C library"
+    return None
+
+
+def _name_for(parcel: Parcel, found: Survey) -> tuple[str, bool]:
+    """The folder that holds all of it already, or a name for a new one: what is there is never written to."""
+    wanted = {entry.path: (entry.sha256, entry.size) for entry in parcel.files}
+    names = [name for name in found.bundles if name.partition("-")[0] == parcel.name]
+    for name in sorted(names, key=lambda each: each != found.active):
+        if found.bundles[name].whole and found.bundles[name].files == wanted:
+            return name, True
+    taken = {found.active, found.previous, *names}
+    return next(name for name in (parcel.name, *_numbered(parcel.name)) if name not in taken), False
+
+
+def _numbered(name: str) -> Sequence[str]:
+    return [f"{name}-{number}" for number in range(2, 1000)]
+
+
+def _sources(parcel: Parcel, found: Survey) -> dict[str, str]:
+    """Where the device takes each hash from: a file that another bundle has, or what comes in."""
+    known = {
+        sha: f"bundles/{name}/{path}"
+        for name, stored in found.bundles.items()
+        for path, (sha, _) in stored.files.items()
+        if not {"\t", "\n"} & set(path)
+    }
+    return {entry.sha256: known.get(entry.sha256, f"incoming/{entry.sha256}") for entry in parcel.files}
+
+
+def _offset(entry: FileEntry, found: Survey) -> int:
+    came = found.incoming.get(f"{entry.sha256}.part", 0)
+    return came if came <= entry.size else 0
+
+
+def _surveyed(text: str, name: str) -> Survey:
+    said: dict[str, list[str]] = {}
+    recorded: dict[str, dict[str, tuple[str, int, int]]] = {}
+    present: dict[str, dict[str, tuple[int, int]]] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(" ")
+        if key == "@bundle":
+            recorded[value], present[value] = {}, {}
+            current = value
+        elif key == "@record":
+            sha, size, changed, path = value.split("\t", 3)
+            recorded[current][path] = (sha, int(size), int(changed))
+        elif key == "@file":
+            size, changed, path = value.split(" ", 2)
+            present[current][path.removeprefix(f"bundles/{current}/")] = (int(size), int(changed))
+        elif key.startswith("@"):
+            said.setdefault(key, []).append(value)
+    if "@root" not in said:
+        raise DeviceError(f"{name}: the store of bundles cannot be read")
+    free = said.get("@free", [""])[0]
+    active = [*said.get("@active", []), "", ""]
+    incoming = [line.split(" ", 1) for line in said.get("@incoming", [])]
+    return Survey(
+        said["@root"][0],
+        int(free) * 1024 if free.isdigit() else None,
+        active[0] or None,
+        active[1] or None,
+        {path: int(size) for size, path in incoming},
+        {folder: _stored(recorded[folder], present[folder]) for folder in recorded},
+        parsed(text),
+    )
+
+
+def _stored(recorded: dict[str, tuple[str, int, int]], present: dict[str, tuple[int, int]]) -> Stored:
+    same = {
+        path: (sha, size) for path, (sha, size, changed) in recorded.items() if present.get(path) == (size, changed)
+    }
+    return Stored(same, whole=len(same) == len(recorded) == len(present))
