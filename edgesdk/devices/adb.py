@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal
@@ -21,6 +22,7 @@ _STDIN, _STDOUT, _STDERR, _EXIT, _CLOSE_STDIN = range(5)
 _HEADER = struct.Struct("<BI")
 _BLOCK = 1 << 16
 _STALL = 60.0
+_SETTLES = 5.0  # seconds that a new connection may take
 _UNPLUGGED = "look at cable and screen, then run the same command again: it goes on where it stopped"
 
 
@@ -32,10 +34,7 @@ class AdbDevice(ShellDevice):
         super().__init__(name, settings)
         self._client = client()
         self.serial = settings.rest or _only(self._client)
-        state = states(self._client).get(self.serial)
-        if state is None and ":" in self.serial:
-            state = _connected(self._client, self.serial)
-        _refuse_state(self.serial, state, self._client)
+        _refuse_state(self.serial, _state(self._client, self.serial), self._client)
 
     def open(self, command: str) -> AdbChannel:
         with _errors(self.name):
@@ -173,16 +172,33 @@ def pair(address: str, code: str) -> None:
         )
 
 
+def _state(found: AdbClient, serial: str) -> str | None:
+    """The state of a device; one that is reached by network is connected first, and again where it was lost."""
+    state = states(found).get(serial)
+    if ":" not in serial or state == "device":
+        return state
+    if state == "offline":
+        found.disconnect(serial)
+    if state in (None, "offline"):
+        state = _connected(found, serial)
+    give_up = time.monotonic() + _SETTLES
+    while state in (None, "offline", "connecting", "authorizing") and time.monotonic() < give_up:
+        time.sleep(0.05)  # between two questions
+        state = states(found).get(serial)
+    return state
+
+
 def _connected(found: AdbClient, address: str) -> str | None:
     """Have the server connect by network; the state after it."""
     with _errors(f"adb:{address}"):
         said = found.connect(address, timeout=20)
-    if "connected to" not in said:
+    state = states(found).get(address)
+    if state is None:
         raise DeviceGoneError(
             f"adb:{address} cannot be connected: {said.strip()}",
             hint="is wireless debugging on, and is this its address? edgesdk device pair pairs first",
         )
-    return states(found).get(address)
+    return state
 
 
 def _only(found: AdbClient) -> str:
@@ -200,7 +216,7 @@ def _refuse_state(serial: str, state: str | None, found: AdbClient) -> None:
         return
     if state is None:
         known = ", ".join(f"adb:{each}" for each in sorted(states(found))) or "none"
-        raise DeviceGoneError(f"no Android device 'adb:{serial}'; attached: {known}", hint=_UNPLUGGED)
+        raise DeviceGoneError(f"no Android device 'adb:{serial}'; attached: {known}", hint="edgesdk devices lists them")
     ways = {
         "unauthorized": "unlock the device and allow USB debugging for this computer's key",
         "authorizing": "wait a moment, or allow USB debugging on the device's screen",

@@ -17,7 +17,7 @@ from .shell import ShellDevice
 
 if TYPE_CHECKING:
     import paramiko
-    from paramiko import SSHClient
+    from paramiko import PKey, SSHClient
 
 _CONNECT, _STALL = 20.0, 60.0  # seconds
 _BLOCK = 1 << 15  # the largest payload of a packet that every server takes (RFC 4253, section 6.1)
@@ -123,18 +123,15 @@ def _connect(settings: Settings) -> paramiko.SSHClient:
     client: SSHClient = paramiko.SSHClient()
     _load_hosts(client, settings, configured)
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
-    keys = (
-        [settings.key]
-        if settings.key
-        else [str(Path(each).expanduser()) for each in configured.get("identityfile", [])]
-    )
+    named = [] if settings.key else [Path(each).expanduser() for each in configured.get("identityfile", [])]
+    files: Any = [str(path) for path in named if path.is_file()] or None
     proxy = configured.get("proxycommand")
-    found: Any = [key for key in keys if Path(key).is_file()] or None
     client.connect(
         configured.get("hostname", host),
         port or int(configured.get("port", 22)),
         user or configured.get("user") or getuser(),
-        key_filename=found,
+        pkey=_key(settings.key) if settings.key else None,
+        key_filename=files,
         look_for_keys=not settings.key,
         timeout=_CONNECT,
         banner_timeout=_CONNECT,
@@ -145,6 +142,21 @@ def _connect(settings: Settings) -> paramiko.SSHClient:
     assert transport is not None
     transport.set_keepalive(15)
     return client
+
+
+def _key(path: str) -> PKey:
+    """A private key that the settings name.
+
+    Raises:
+        DeviceError: it is none, or it is locked.
+    """
+    paramiko = _paramiko()
+    try:
+        found: PKey = paramiko.PKey.from_path(path)
+    except (OSError, TypeError, ValueError, paramiko.SSHException) as failure:
+        hint = "a key with a passphrase goes into the agent: ssh-add, and no key = in devices.toml"
+        raise DeviceError(f"{path} is no private key that can be used ({failure})", hint=hint) from None
+    return found
 
 
 def _load_hosts(client: paramiko.SSHClient, settings: Settings, configured: dict[str, Any]) -> None:
@@ -213,12 +225,13 @@ def _errors(name: str, settings: Settings) -> Iterator[None]:
             " this may be another machine, or someone in between",
             hint=f"only if you know why: ssh-keygen -f {hosts} -R '{_known_as(settings.rest)}', then ssh there once",
         ) from None
-    except paramiko.AuthenticationException as failure:
-        raise DeviceError(
-            f"{name} does not let this user in ({failure})",
-            hint="name a key: key = '...' in devices.toml, or ssh-add it",
-        ) from None
     except paramiko.SSHException as failure:
+        no_key = ("key, expected", "No authentication methods")
+        if isinstance(failure, paramiko.AuthenticationException) or any(words in str(failure) for words in no_key):
+            raise DeviceError(
+                f"{name} does not let this user in ({failure})",
+                hint="name a key: key = '...' in devices.toml, or ssh-add it",
+            ) from None
         if "not found in known_hosts" in str(failure):
             raise DeviceError(
                 f"{name} is not in {hosts}: whether it is the right machine is not known",
