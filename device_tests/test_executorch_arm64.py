@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 
 import edgesdk
-from edgesdk.converter import CONVERTERS
 from edgesdk.devices.runner.native import RunnerUnavailableError
 from edgesdk.model.config import Config
 from edgesdk.model.families import FAMILIES
-from edgesdk.model.random_weights import RandomWeights
 
 from .executorch_arm64.lab import Lab, prepare
+from .models import Case, answered, clear_case
 
 pytest.importorskip("torch", reason="needs torch: pip install 'edgesdk[executorch]'")
 pytest.importorskip("executorch", reason="needs ExecuTorch: pip install 'edgesdk[executorch]'")
@@ -73,16 +72,6 @@ TINY = {
 }
 
 
-@dataclass(frozen=True)
-class Case:
-    """A program, a prompt, and what this machine answers; ``margin`` is the closest call among its tokens."""
-
-    program: Path
-    prompt: list[int]
-    tokens: list[int]
-    margin: float
-
-
 @pytest.fixture(scope="module")
 def lab() -> Lab:
     """The emulator and the runner, or a skip that says what is missing."""
@@ -90,23 +79,6 @@ def lab() -> Lab:
         return prepare()
     except RunnerUnavailableError as failure:
         pytest.skip(f"{failure.message} ({failure.hint})")
-
-
-def _answered(model: edgesdk.Model, recipe: str, context: int, prompt: list[int], out: Path) -> Case:
-    """Export for android-arm64 and answer here."""
-    checks = edgesdk.Checks(skip=True)
-    manifest = edgesdk.export(model, "android-arm64", out, recipe=recipe, context=context, checks=checks)
-    program = out / manifest.program.main
-    session = CONVERTERS.get("executorch").open(program, context)
-    tokens: list[int] = []
-    margins: list[float] = []
-    logits = session.prefill(prompt)
-    while len(tokens) < COUNT:
-        second, best = np.sort(logits)[-2:]
-        margins.append(float(best - second))
-        tokens.append(int(logits.argmax()))
-        logits = session.decode(tokens[-1])
-    return Case(program, prompt, tokens, min(margins))
 
 
 @pytest.fixture(scope="module", params=list(TINY.values()), ids=list(TINY))
@@ -117,12 +89,7 @@ def tiny(request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.Temp
     spec = FAMILIES.get(kind.family).spec(Config(values, kind.family))
     prompt = np.random.default_rng(7).integers(0, spec.vocab, kind.prompt).tolist()
     folder = tmp_path_factory.mktemp("tiny")
-    for seed in range(100):
-        model = edgesdk.Model(spec, RandomWeights(spec, seed))
-        case = _answered(model, kind.recipe, spec.context, prompt, folder / str(seed))
-        if case.margin > TINY_MARGIN and len(set(case.tokens)) >= 4:
-            return case
-    pytest.fail("no random model of this kind gives a clear answer")
+    return clear_case(spec, "android-arm64", kind.recipe, prompt, folder, count=COUNT, margin=TINY_MARGIN)
 
 
 @pytest.mark.parametrize("cpu", list(CPUS.values()), ids=list(CPUS))
@@ -137,7 +104,7 @@ def smollm2(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Case:
     model = edgesdk.open_model("smollm2-135m")
     assert model.tokenizer is not None
     prompt = model.tokenizer.encode("1, 2, 3, 4, 5, 6, 7, 8, 9,")
-    case = _answered(model, "w4g32", 256, prompt, tmp_path_factory.mktemp("smollm2") / "bundle")
+    case = answered(model, "android-arm64", "w4g32", 256, prompt, tmp_path_factory.mktemp("smollm2") / "bundle", COUNT)
     assert model.tokenizer.decode(case.tokens).startswith(" 10, 11, 12")
     assert case.margin > REAL_MARGIN
     return case

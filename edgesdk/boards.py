@@ -33,6 +33,55 @@ class Emulator:
 
 
 @dataclass(frozen=True)
+class EsptoolData:
+    """What esptool asks about a board.
+
+    Attributes:
+        chip: its ``--chip``.
+        offset: of the application in flash, in ESP-IDF's usual partition table.
+    """
+
+    chip: str
+    offset: int
+
+
+@dataclass(frozen=True)
+class Uf2Data:
+    """What a UF2 boot loader asks for.
+
+    Attributes:
+        family: the number in each block.
+        board: what stands in the drive's INFO_UF2.TXT.
+    """
+
+    family: int
+    board: str
+
+
+@dataclass(frozen=True)
+class Flashing:
+    """What the flash tools need to know about a board; a tool that is left out is not known to work.
+
+    Attributes:
+        origin: address at which a flat firmware starts; None where only an ELF file says it.
+        openocd: configuration files, of the usual probe and of the chip.
+        pyocd: ``--target``; some need ``pyocd pack install``.
+        jlink: ``-Device``.
+        dfu: USB vendor and product of the boot ROM.
+        esptool: for Espressif's chips.
+        uf2: for boards that show up as a drive.
+    """
+
+    origin: int | None = None
+    openocd: tuple[str, ...] = ()
+    pyocd: str | None = None
+    jlink: str | None = None
+    dfu: str | None = None
+    esptool: EsptoolData | None = None
+    uf2: Uf2Data | None = None
+
+
+@dataclass(frozen=True)
 class Board:
     """One microcontroller with its memories.
 
@@ -45,6 +94,7 @@ class Board:
         clock_mhz: the highest clock of the core.
         fpu: what floats its core computes in hardware.
         emulator: how to run it in QEMU, or None for real hardware.
+        flashing: how tools put a firmware onto it, or None where no tool is known.
     """
 
     name: str
@@ -55,6 +105,7 @@ class Board:
     clock_mhz: int
     fpu: Literal["none", "single", "double"]
     emulator: Emulator | None = None
+    flashing: Flashing | None = None
 
     @property
     def flash(self) -> int:
@@ -65,6 +116,13 @@ class Board:
     def ram(self) -> int:
         """Bytes."""
         return self.ram_kb * 1024
+
+    @property
+    def flash_origin(self) -> int | None:
+        """Address of the first byte of a firmware; None where it is not known."""
+        if self.emulator is not None:
+            return self.emulator.flash_origin
+        return self.flashing.origin if self.flashing is not None else None
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,8 @@ class _Connection:
             return
         self._last += 1
         self._streams[self._last] = _Stream(self, self._last, remote, line)
+        if self.closed:
+            self._streams[self._last].end()
 
     def _exactly(self, count: int) -> bytes:
         data = b""
@@ -157,6 +159,7 @@ class _Stream:
 
     def __init__(self, connection: _Connection, number: int, remote: int, line: str) -> None:
         self._connection, self._number, self._remote = connection, number, remote
+        connection.send(_OKAY, number, remote)
         home = connection.daemon.home
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(
@@ -174,7 +177,6 @@ class _Stream:
         self._incoming: queue.Queue[bytes | None] = queue.Queue()
         self._ready = threading.Semaphore(0)
         self._ended = False
-        connection.send(_OKAY, number, remote)
         threading.Thread(target=self._feed, daemon=True).start()
         threading.Thread(target=self._drain, daemon=True).start()
 

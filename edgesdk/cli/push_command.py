@@ -29,9 +29,10 @@ def command(bundle: Path, device: str | None, fleet: Path | None, as_json: bool)
     with open_bundle(bundle, progress=progress) as opened, chosen_device(device, fleet, "edgesdk push") as found:
         started = time.perf_counter()
         store = Store(shell_of(found))
-        if note := refuse_misfit(opened, store.survey().facts, found.name):
+        survey = store.survey()
+        if note := refuse_misfit(opened, survey.facts, found.name):
             progress.note(note)
-        pushed = store.push(Parcel.of_bundle(opened), progress=progress)
+        pushed = store.push(Parcel.of_bundle(opened), progress=progress, survey=survey)
         seconds = time.perf_counter() - started
     if as_json:
         print_json({"device": found.name, "seconds": seconds, **vars(pushed)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,30 +44,74 @@ class Facts:
 
 
 def parsed(text: str) -> Facts:
-    """Facts from what :data:`PROBE` prints; lines of a login banner are passed over."""
-    known = ("architecture", "kernel", "os", "release", "model", "soc", "emulated", "ram_kb", "cores", "libc", "home")
-    said: dict[str, str] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(" ")
-        if key in (*known, "free_kb") and value.strip():
-            said[key] = value.strip()
-
-    def number(key: str, unit: int = 1) -> int | None:
-        return int(said[key]) * unit if said.get(key, "").isdigit() else None
-
+    """Facts from what ``facts`` of :data:`PROBE` prints; other lines, such as a login's banner, are passed over."""
+    said = sections(text)
+    system, release, architecture = [*said.get("@uname", [""])[0].split(), None, None, None][:3]
+    properties = dict(re.findall(r"@property \[(.*?)\]: \[(.*?)\]", text))
+    files = tailed("\n".join(said.get("@files", [])))
+    described = _phone(properties) if properties else _board(files)
+    free = next((line.split()[-3] for line in reversed(said.get("@df", [])) if "%" in line), "")
+    memory = re.search(r"MemTotal: *(\d+) kB", files.get("/proc/meminfo", ""))
+    more = {"kernel": release, "soc": properties.get("ro.soc.model")}
     return Facts(
-        said.get("model"),
-        said.get("os"),
-        said.get("release"),
-        {"arm64": "aarch64", "amd64": "x86_64"}.get(said.get("architecture", ""), said.get("architecture")),
-        number("ram_kb", 1024),
-        number("free_kb", 1024),
-        number("cores"),
-        said.get("libc"),
-        said.get("home"),
-        said.get("emulated"),
-        more={key: said[key] for key in ("kernel", "soc") if key in said},
+        **described,
+        os="android" if properties else system and system.lower(),
+        architecture={"arm64": "aarch64", "amd64": "x86_64"}.get(architecture or "", architecture),
+        ram=int(memory[1]) * 1024 if memory else None,
+        free=int(free) * 1024 if free.isdigit() else None,
+        cores=len(re.findall(r"^processor", files.get("/proc/cpuinfo", ""), re.MULTILINE)) or None,
+        libc=_libc(said.get("@libraries", [""])[0].split()),
+        home=said.get("@home", [None])[0],
+        more={key: value for key, value in more.items() if value},
     )
+
+
+def sections(text: str) -> dict[str, list[str]]:
+    """Lines that follow each ``@key``, what stands behind the key as the first of them."""
+    found: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("@"):
+            key, _, value = line.partition(" ")
+            lines = found.setdefault(key, [])
+            if value:
+                lines.append(value)
+        else:
+            lines.append(line)
+    return found
+
+
+def tailed(text: str) -> dict[str, str]:
+    """Contents by path, of what ``tail -n +1 FILE FILE ...`` prints."""
+    parts = re.split(r"^==> (.*) <==$\n?", text, flags=re.MULTILINE)
+    return {path: content.rstrip("\n") for path, content in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def _phone(properties: dict[str, str]) -> dict[str, str | None]:
+    maker, model = properties.get("ro.product.manufacturer", ""), properties.get("ro.product.model", "")
+    emulated = next((key for key in ("ro.boot.qemu", "ro.kernel.qemu") if properties.get(key) == "1"), None)
+    release = properties.get("ro.build.version.release")
+    return {"model": f"{maker} {model}".strip() or None, "release": release, "emulated": emulated}
+
+
+def _board(files: dict[str, str]) -> dict[str, str | None]:
+    model = files.get("/proc/device-tree/model", "").strip("\0 \n")
+    compatible = files.get("/proc/device-tree/compatible", "").split("\0")
+    product = files.get("/sys/class/dmi/id/product_name", "").strip()
+    release = re.search(r'^PRETTY_NAME="?(.*?)"?$', files.get("/etc/os-release", ""), re.MULTILINE)
+    virtual = any("dummy-virt" in name or "qemu" in name for name in compatible) or "QEMU" in product
+    return {
+        "model": model or product or None,
+        "release": release[1] if release else None,
+        "emulated": "its device tree or firmware" if virtual else None,
+    }
+
+
+def _libc(libraries: list[str]) -> str | None:
+    """The C library, by the loader that is there; a pattern that matched nothing still has its star."""
+    names = [name.rpartition("/")[2] for name in libraries if "*" not in name]
+    kinds = {"ld-linux": "glibc", "ld-musl": "musl", "linker": "bionic"}
+    return next((libc for start, libc in kinds.items() if any(name.startswith(start) for name in names)), None)
 
 
 def matching(facts: Facts) -> list[str]:

@@ -63,7 +63,7 @@ class ShellDevice(Device):
         """
 
     def facts(self) -> Facts:
-        answer = self.run("exec sh -s", stdin=PROBE.encode(), timeout=30)
+        answer = self.run("exec sh -s", stdin=f"{PROBE}\nfacts\n".encode(), timeout=30)
         return parsed(answer.text)
 
     def run(
@@ -72,8 +72,8 @@ class ShellDevice(Device):
         running = Running(self, command)
         found: dict[str, list[bytes]] = {"out": [], "err": []}
         try:
-            feeder = _fed(running, [stdin] if isinstance(stdin, bytes) else stdin)
-            while (piece := running.read(timeout)) is not None:
+            feeder = Feeder(running, [stdin] if isinstance(stdin, bytes) else stdin)
+            while (piece := feeder.read(timeout)) is not None:
                 found[piece[0]].append(piece[1])
             feeder.join(_STALL)
             done = Completed(running.channel.status(), b"".join(found["out"]), b"".join(found["err"]))
@@ -159,7 +159,9 @@ class Running:
     def __init__(self, device: ShellDevice, command: str) -> None:
         """Start it. Raises DeviceError: the device cannot be reached, or has no POSIX shell."""
         self._device = device
-        self.channel = device.open(f"echo $$; exec sh -c {shlex.quote(command)}")
+        self.channel = device.open(
+            f"echo $$; {command}" if command.startswith("exec ") else f"echo $$; exec sh -c {shlex.quote(command)}"
+        )
         self._ready: list[tuple[Literal["out", "err"], bytes]] = []
         self._ended = False
         self.pid = self._announced()
@@ -258,19 +260,30 @@ def hint_for(reason: str) -> str | None:
     return next((hint for words, hint in known.items() if words.lower() in reason.lower()), None)
 
 
-def _fed(running: Running, pieces: Iterable[bytes]) -> threading.Thread:
-    """Give a command its input beside our reading; a command that takes no more has said why."""
+class Feeder(threading.Thread):
+    """Gives a command its input beside our reading; a command that takes no more has said why."""
 
-    def feed() -> None:
+    def __init__(self, running: Running, pieces: Iterable[bytes]) -> None:
+        super().__init__(daemon=True)
+        self._running, self._pieces, self._last = running, pieces, time.monotonic()
+        self.start()
+
+    def run(self) -> None:
         with suppress(DeviceError, OSError, ValueError):
-            for piece in pieces:
+            for piece in self._pieces:
                 if piece:
-                    running.channel.write(piece)
-            running.channel.end_input()
+                    self._running.channel.write(piece)
+                self._last = time.monotonic()
+            self._running.channel.end_input()
 
-    thread = threading.Thread(target=feed, daemon=True)
-    thread.start()
-    return thread
+    def read(self, seconds: float | None) -> tuple[Literal["out", "err"], bytes] | None:
+        """As :meth:`Channel.read`; input that was taken is a sign of life too."""
+        while True:
+            try:
+                return self._running.read(seconds)
+            except TimeoutError:
+                if seconds is None or time.monotonic() - self._last > seconds:
+                    raise
 
 
 def _no_shell(name: str, said: bytes) -> DeviceError:

@@ -18,10 +18,10 @@ from ..errors import BundleError
 from ..files import FileEntry, file_entry
 from ..progress import SILENT, Progress
 from .base import Advance, Completed, DeviceError, DeviceGoneError
-from .facts import PROBE, Facts, parsed
+from .facts import PROBE, Facts, parsed, sections, tailed
 from .shell import ShellDevice, hint_for
 
-_SCRIPT = Path(__file__).with_name("store.sh").read_text(encoding="utf-8")
+_SCRIPT = PROBE + Path(__file__).with_name("store.sh").read_text(encoding="utf-8")
 _ATTEMPTS = 3  # at a file that arrives with other content
 _MARGIN = 1 << 20  # bytes for folders and records
 _HASHING = 1800.0  # seconds without a word, while a slow device hashes
@@ -43,7 +43,14 @@ class Parcel:
 
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> Parcel:
-        """A bundle with its manifest."""
+        """A bundle with its manifest.
+
+        Raises:
+            BundleError: a file has a name that no device shall have.
+        """
+        odd = next((entry.path for entry in bundle.manifest.files if not entry.path.isprintable()), None)
+        if odd is not None:
+            raise BundleError(f"{bundle.folder}: the file name {odd!r} cannot go to a device")
         files = (*bundle.manifest.files, file_entry(bundle.folder / FILE))
         return cls(bundle.manifest.digest[:16], bundle.folder, files)
 
@@ -114,22 +121,25 @@ class Store:
         Raises:
             DeviceError: the store's folder cannot be made or read.
         """
-        done = self._call("survey", extra=PROBE)
+        done = self._call("survey")
         return _surveyed(done.text, self.device.name)
 
-    def push(self, parcel: Parcel, *, activate: bool = True, progress: Progress = SILENT) -> Pushed:
+    def push(
+        self, parcel: Parcel, *, activate: bool = True, progress: Progress = SILENT, survey: Survey | None = None
+    ) -> Pushed:
         """Bring a folder to the device, whatever of it is missing there.
 
         Args:
             parcel: what to bring; a bundle is checked before.
             activate: whether it is in use from then on.
             progress: told of the bytes.
+            survey: what was there just now, to save a round trip.
 
         Raises:
             DeviceError: not enough space, the folder cannot be written, or a file arrives with other content each time.
             DeviceGoneError: the connection broke; the next push goes on where this one stopped.
         """
-        found = self.survey()
+        found = survey or self.survey()
         name, complete = _name_for(parcel, found)
         pushed = Pushed(name, f"{found.root}/bundles/{name}", was_active=found.active == name)
         if complete:
@@ -185,7 +195,7 @@ class Store:
         names = [shlex.quote(name) for name in found.bundles if name not in kept]
         active = "rm -f active && " if everything else ""
         self._call(
-            f"{active}rm -rf incoming && mkdir incoming && forget {' '.join(names)} && sync && echo @cleaned",
+            f"{active}rm -rf incoming && mkdir incoming && forget {' '.join(names)} && settled && echo @cleaned",
             "@cleaned",
         )
         after = self.survey()
@@ -256,14 +266,12 @@ class Store:
             raise DeviceError(f"{self.device.name} has {what}; there are: {there}", hint="edgesdk push BUNDLE")
         return name
 
-    def _call(
-        self, call: str, expect: str = "@end", *, lines: Iterable[str] = (), extra: str = "", timeout: float = 120
-    ) -> Completed:
+    def _call(self, call: str, expect: str = "@end", *, lines: Iterable[str] = (), timeout: float = 120) -> Completed:
         """Run a function of the script; its last word shows that it came to its end."""
         root = shlex.quote(self.device.settings.store or "")
         data = "".join(f"{line}\n" for line in lines)
         here = f" << 'EDGESDK_END'\n{data}EDGESDK_END\n" if data else "\n"
-        script = f"{extra}\n{_SCRIPT}\nenter {root}\n{call}{here}"
+        script = f"{_SCRIPT}\nenter {root}\n{call}{here}"
         done = self.device.run("exec sh -s", stdin=script.encode(), timeout=timeout)
         if done.status or not any(line.startswith(expect) for line in done.text.splitlines()):
             reason = Completed(done.status, b"", done.stderr).reason
@@ -320,36 +328,40 @@ def _offset(entry: FileEntry, found: Survey) -> int:
 
 
 def _surveyed(text: str, name: str) -> Survey:
-    said: dict[str, list[str]] = {}
-    recorded: dict[str, dict[str, tuple[str, int, int]]] = {}
-    present: dict[str, dict[str, tuple[int, int]]] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(" ")
-        if key == "@bundle":
-            recorded[value], present[value] = {}, {}
-            current = value
-        elif key == "@record":
-            sha, size, changed, path = value.split("\t", 3)
-            recorded[current][path] = (sha, int(size), int(changed))
-        elif key == "@file":
-            size, changed, path = value.split(" ", 2)
-            present[current][path.removeprefix(f"bundles/{current}/")] = (int(size), int(changed))
-        elif key.startswith("@"):
-            said.setdefault(key, []).append(value)
+    said = sections(text)
     if "@root" not in said:
         raise DeviceError(f"{name}: the store of bundles cannot be read")
-    free = said.get("@free", [""])[0]
-    active = [*said.get("@active", []), "", ""]
-    incoming = [line.split(" ", 1) for line in said.get("@incoming", [])]
+    facts, active = parsed(text), [*said.get("@active", []), "", ""]
+    incoming = [line.split(" ", 1) for line in said["@incoming"]]
+    records = tailed("\n".join(said["@records"]))
+    present: dict[str, dict[str, tuple[int, int]]] = {}
+    for line in said["@present"]:
+        size, changed, path = line.split(" ", 2)
+        _, folder, *rest = path.split("/", 2)
+        if rest:
+            present.setdefault(folder, {})[rest[0]] = (int(size), int(changed))
+    bundles = {}
+    for path, content in records.items():
+        folder = path.removeprefix("bundles/").removesuffix(".files")
+        if path != "/dev/null" and folder in present:
+            bundles[folder] = _stored(_recorded(content), present[folder])
     return Survey(
         said["@root"][0],
-        int(free) * 1024 if free.isdigit() else None,
+        facts.free,
         active[0] or None,
         active[1] or None,
-        {path: int(size) for size, path in incoming},
-        {folder: _stored(recorded[folder], present[folder]) for folder in recorded},
-        parsed(text),
+        {path.removeprefix("incoming/"): int(size) for size, path in incoming},
+        bundles,
+        facts,
     )
+
+
+def _recorded(content: str) -> dict[str, tuple[str, int, int]]:
+    found = {}
+    for line in content.splitlines():
+        sha, size, changed, path = line.split("\t", 3)
+        found[path] = (sha, int(size), int(changed))
+    return found
 
 
 def _stored(recorded: dict[str, tuple[str, int, int]], present: dict[str, tuple[int, int]]) -> Stored:

@@ -4,7 +4,11 @@
 #   ROOT/bundles/NAME/       one bundle, whole: a folder has its name only when every file in it was verified
 #   ROOT/bundles/NAME.files  sha256, size, time of change and path of each of its files, with tabs between
 #   ROOT/incoming/SHA.part   what has come of a file so far; verified, it is incoming/SHA
-tab=$(printf '\t')
+tab='	'
+
+settled() { # what was written is on the disk: of this file system where sync can say so, of all otherwise
+    sync -f . 2> /dev/null || sync
+}
 
 enter() { # ROOT, or nothing: the first place that this user may write
     root=$1
@@ -19,19 +23,14 @@ enter() { # ROOT, or nothing: the first place that this user may write
 
 survey() { # what is here
     echo "@root $(pwd)"
-    echo "@free $(df -Pk . | tail -n 1 | sed 's/^[^ ]* *[0-9]* *[0-9]* *\([0-9]*\) .*/\1/')"
-    [ -f active ] && sed 's/^/@active /' active
-    for file in incoming/*; do
-        [ -f "$file" ] && echo "@incoming $(stat -c '%s' "$file") ${file#incoming/}"
-    done
-    for record in bundles/*.files; do
-        [ -f "$record" ] || continue
-        folder=${record%.files}
-        [ -d "$folder" ] || continue
-        echo "@bundle ${folder#bundles/}"
-        sed 's/^/@record /' "$record"
-        find "$folder" -type f -exec stat -c '@file %s %Y %n' {} +
-    done
+    [ -f active ] && while read -r line; do echo "@active $line"; done < active
+    echo "@incoming"
+    stat -c '%s %n' incoming/* 2> /dev/null
+    echo "@records"
+    tail -n +1 bundles/*.files /dev/null 2> /dev/null
+    echo "@present"
+    find bundles -type f -exec stat -c '%s %Y %n' {} +
+    facts
     echo "@end"
 }
 
@@ -60,17 +59,17 @@ settle() { # NAME; on standard input: hash, size, the file to take and the path 
         printf '%s\t%s\t%s\t%s\n' "$sha" "$size" "$(stat -c %Y "$stage/$path")" "$path" >> "$stage.files" || exit 71
         case $source in incoming/*) used="$used $source" ;; esac
     done
-    sync
+    settled
     rm -rf "bundles/$1" && mv "$stage" "bundles/$1" && mv "$stage.files" "bundles/$1.files" || exit 71
     rm -f $used
-    sync
+    settled
     echo "@settled"
 }
 
 activate() { # NAME: from now on in use; what was in use is what a rollback goes to
     before=$(head -n 1 active 2> /dev/null)
     [ "$before" = "$1" ] && before=$(sed -n 2p active)
-    printf '%s\n%s\n' "$1" "$before" > active.new && sync && mv active.new active && sync || exit 73
+    printf '%s\n%s\n' "$1" "$before" > active.new && settled && mv active.new active && settled || exit 73
     echo "@active $1"
 }
 

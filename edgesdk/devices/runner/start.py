@@ -57,11 +57,11 @@ def _on_line(device: Device, bundle: Bundle) -> RunnerLink:
 
 def _on_shell(device: ShellDevice, bundle: Bundle, threads: int | None, progress: Progress) -> RunnerLink:
     store = Store(device)
-    facts = store.survey().facts
-    if note := refuse_misfit(bundle, facts, device.name):
+    survey = store.survey()
+    if note := refuse_misfit(bundle, survey.facts, device.name):
         progress.note(note)
-    pushed = store.push(Parcel.of_bundle(bundle), progress=progress)
-    command = _command(store, bundle, facts, pushed, threads, progress)
+    pushed = store.push(Parcel.of_bundle(bundle), progress=progress, survey=survey)
+    command = _command(store, bundle, survey.facts, pushed, threads, progress)
     return RunnerLink(device.stream(command), device.name)
 
 

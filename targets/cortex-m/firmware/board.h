@@ -11,5 +11,8 @@ uint64_t board_ticks(void);              /* of a clock that never stops */
 uint32_t board_ticks_per_second(void);
 uint32_t board_stack_used(void);         /* the most bytes of stack in use so far, or 0 where it is not known */
 void board_alive(void);                  /* called between slices of work: feed a watchdog here */
+#ifdef LOADER_FLAG
+void board_to_loader(void);              /* reset, and stay in the loader that is in front of this firmware */
+#endif
 
 #endif

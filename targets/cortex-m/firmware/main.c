@@ -3,6 +3,7 @@
  *   hello                                             what is here
  *   run MAX TEMPERATURE TOP_P SEED SLIDE TEXT         answer a text (TEMPERATURE and TOP_P in thousandths; \n and \\)
  *   ids MAX TEMPERATURE TOP_P SEED SLIDE 1,2,3        answer tokens
+ *   loader                                            go to the loader, where the firmware was built for one
  *   the byte 3 (Ctrl-C)                               stop the answer
  *
  * Wait for `done` before the next command: what comes in during an answer is dropped.
@@ -242,6 +243,9 @@ int main(void) {
         const line_state state = line_poll(line, sizeof line, &length);
         board_alive();
         if (state == LINE_NONE) continue;
+#ifdef LOADER_FLAG
+        if (state == LINE_GOOD && strcmp(line, "loader") == 0) board_to_loader();
+#endif
         if (state == LINE_BROKEN) error("line", "the checksum does not fit: the line was cut or changed; send it again");
         else if (state == LINE_LONG) error("line", "the line is too long");
         else if (status != LM_OK) failed(status);

@@ -1,5 +1,8 @@
 /* Reset, vectors and the stack of a Cortex-M core. */
 #include "../board.h"
+#ifdef LOADER_FLAG
+#include "../../loader/loader.h"
+#endif
 
 #define UNUSED 0xC5C5C5C5u /* what a stack that was never reached holds */
 
@@ -17,6 +20,17 @@ uint32_t board_stack_used(void) {
     while (reached < &_stack_top && *reached == UNUSED) reached++;
     return (uint32_t)((const uint8_t *)&_stack_top - (const uint8_t *)reached);
 }
+
+#ifdef LOADER_FLAG
+void board_to_loader(void) {
+    volatile uint32_t *flag = (volatile uint32_t *)LOADER_FLAG; /* the first words of RAM: no startup clears them */
+    flag[0] = LOADER_STAY;
+    flag[1] = ~LOADER_STAY;
+    __asm volatile("dsb" : : : "memory");
+    *(volatile uint32_t *)0xE000ED0C = 0x05FA0004; /* AIRCR: reset */
+    halt();
+}
+#endif
 
 void reset_handler(void) {
     volatile uint32_t *here;

@@ -1,0 +1,55 @@
+"""Random models whose greedy answers are clear of rounding, so that processors that round differently agree."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import edgesdk
+from edgesdk.converter import CONVERTERS
+from edgesdk.model.random_weights import RandomWeights
+from edgesdk.model.spec import DecoderSpec
+
+
+@dataclass(frozen=True)
+class Case:
+    """A bundle, a prompt, and what this machine answers; ``margin`` is the closest call among its tokens."""
+
+    bundle: Path
+    program: Path
+    prompt: list[int]
+    tokens: list[int]
+    margin: float
+
+
+def answered(
+    model: edgesdk.Model, target: str, recipe: str, context: int, prompt: list[int], out: Path, count: int
+) -> Case:
+    """Export for a target and answer here."""
+    checks = edgesdk.Checks(skip=True)
+    manifest = edgesdk.export(model, target, out, recipe=recipe, context=context, checks=checks)
+    program = out / manifest.program.main
+    session = CONVERTERS.get(manifest.program.converter).open(program, context)
+    tokens: list[int] = []
+    margins: list[float] = []
+    logits = session.prefill(prompt)
+    while len(tokens) < count:
+        second, best = np.sort(logits)[-2:]
+        margins.append(float(best - second))
+        tokens.append(int(logits.argmax()))
+        logits = session.decode(tokens[-1])
+    return Case(out, program, prompt, tokens, min(margins))
+
+
+def clear_case(
+    spec: DecoderSpec, target: str, recipe: str, prompt: list[int], folder: Path, *, count: int, margin: float
+) -> Case:
+    """The first random model of a spec whose answer is varied, and never as close a call as ``margin``."""
+    for seed in range(100):
+        model = edgesdk.Model(spec, RandomWeights(spec, seed))
+        case = answered(model, target, recipe, spec.context, prompt, folder / str(seed), count)
+        if case.margin > margin and len(set(case.tokens)) >= 4:
+            return case
+    raise AssertionError("no random model of this kind gives a clear answer")
