@@ -27,6 +27,7 @@ KINDS = ("local", "adbd", "sshd", "phone", "board")
 
 @pytest.fixture(scope="session")
 def lab() -> Lab:
+    """Emulated devices on demand."""
     return up()
 
 
@@ -62,6 +63,7 @@ class Place:
 
 @pytest.fixture(scope="session")
 def adbd(server: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adbd]:
+    """An adbd that fails when it is told to."""
     daemon = Adbd(tmp_path_factory.mktemp("adbd"))
     yield daemon
     daemon.close()
@@ -69,6 +71,7 @@ def adbd(server: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adbd
 
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """An SSH server in this process."""
     daemon = Sshd(tmp_path_factory.mktemp("sshd"))
     yield daemon
     daemon.close()

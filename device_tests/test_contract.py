@@ -16,7 +16,7 @@ from edgesdk.files import file_entry
 from .conftest import Place
 
 EVERY_BYTE = bytes(range(256)) * 512
-ODD_NAME = "o d'd \"näme\" $HOME;.bin"
+ODD_NAME = 'o d\'d "näme" $HOME;.bin'
 
 
 def parcel(folder: Path, name: str) -> Parcel:

@@ -19,8 +19,8 @@ from edgesdk.bundle import open_bundle
 from edgesdk.devices import DeviceBusyError, DeviceError, DeviceGoneError, DeviceTimeoutError, Settings, open_device
 from edgesdk.devices.adb import AdbDevice
 from edgesdk.devices.discovery import discover, only_device
-from edgesdk.devices.locks import alone
 from edgesdk.devices.local import LocalDevice
+from edgesdk.devices.locks import alone
 from edgesdk.devices.serial import SerialDevice
 from edgesdk.devices.ssh import SshDevice
 from edgesdk.devices.store import Parcel, Store, refuse_misfit
@@ -167,7 +167,7 @@ def test_a_serial_port_that_is_busy_or_gone() -> None:
 def test_verbs_that_a_transport_lacks() -> None:
     device = SerialDevice("board", Settings("serial:/dev/ttyNOSUCH"))
     for verb in (lambda: device.run("true"), lambda: device.push(Path("x"), "y"), device.reboot):
-        with pytest.raises(DeviceError, match="board cannot .*; it can talk over a line"):
+        with pytest.raises(DeviceError, match=r"board cannot .*; it can talk over a line"):
             verb()
 
 

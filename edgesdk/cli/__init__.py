@@ -19,6 +19,7 @@ COMMANDS = {
     "doctor": "Run a tiny model through every converter installed, and say what is missing.",
     "export": "Compress MODEL, convert it for a target, verify it, and write a bundle.",
     "fit": "Say which microcontroller boards hold MODEL, and with how much context.",
+    "flash": "Make BUNDLE what a device runs from now on: firmware over UART or tools, a board with rollback.",
     "inspect": "Show what a bundle says about itself.",
     "lint": "Check MODEL against a target before any work.",
     "models": "List the catalogue, or fetch a model from it.",

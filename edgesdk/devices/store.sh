@@ -67,6 +67,7 @@ settle() { # NAME; on standard input: hash, size, the file to take and the path 
 }
 
 activate() { # NAME: from now on in use; what was in use is what a rollback goes to
+    [ -d "bundles/$1" ] && [ -f "bundles/$1.files" ] || exit 73
     before=$(head -n 1 active 2> /dev/null)
     [ "$before" = "$1" ] && before=$(sed -n 2p active)
     printf '%s\n%s\n' "$1" "$before" > active.new && settled && mv active.new active && settled || exit 73

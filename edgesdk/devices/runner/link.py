@@ -116,7 +116,10 @@ class RunnerLink:
     def _greeting(self, seconds: float, *, passing: bool) -> dict[str, Any]:
         give_up = time.monotonic() + seconds
         while (left := give_up - time.monotonic()) > 0:
-            received = self._line.line(left)
+            try:
+                received = self._line.line(left)
+            except DeviceTimeoutError:
+                break
             try:
                 event = opened(received)
             except EdgeError:
@@ -125,9 +128,14 @@ class RunnerLink:
                 return event
             if event["event"] == "load" and event.get("ticks_per_second"):
                 self.load_seconds = event["ticks"] / event["ticks_per_second"]
+            if event["event"] == "loader":
+                raise DeviceError(f"{self.name}: its loader waits for a firmware", hint="edgesdk flash BUNDLE")
             if event["event"] == "error" and not (passing and event.get("code") == "line"):
                 raise _failed(self.name, event)
-        raise DeviceTimeoutError(f"{self.name}: its runner does not say hello")
+        raise DeviceTimeoutError(
+            f"{self.name}: no runner says hello in {seconds:g} s",
+            hint="on a microcontroller: edgesdk flash BUNDLE, and is this its baud rate?",
+        )
 
 
 def answered(events: Sequence[dict[str, Any]], hello: dict[str, Any]) -> Answer:

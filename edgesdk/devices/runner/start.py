@@ -22,7 +22,7 @@ from .link import RunnerLink
 
 @contextmanager
 def running(
-    device: Device, bundle: Bundle, *, threads: int | None = None, progress: Progress = SILENT
+    device: Device, bundle: Bundle, *, threads: int | None = None, activate: bool = True, progress: Progress = SILENT
 ) -> Iterator[RunnerLink]:
     """A runner on a device with a bundle loaded, which is pushed first where it is missing; ended with the block.
 
@@ -30,13 +30,17 @@ def running(
         device: a board or phone with a shell, or a microcontroller whose firmware was made from this bundle.
         bundle: verified.
         threads: of the runtime; None leaves the choice to it.
+        activate: whether the bundle is in use there from then on.
         progress: told of what is sent.
 
     Raises:
         DeviceError: there is no runner for this device, or it fails.
         BundleError: the bundle is for other devices.
     """
-    link = _on_shell(device, bundle, threads, progress) if isinstance(device, ShellDevice) else _on_line(device, bundle)
+    if isinstance(device, ShellDevice):
+        link = _on_shell(device, bundle, threads, activate, progress)
+    else:
+        link = _on_line(device, bundle)
     try:
         yield link
     finally:
@@ -55,12 +59,14 @@ def _on_line(device: Device, bundle: Bundle) -> RunnerLink:
     return link
 
 
-def _on_shell(device: ShellDevice, bundle: Bundle, threads: int | None, progress: Progress) -> RunnerLink:
+def _on_shell(
+    device: ShellDevice, bundle: Bundle, threads: int | None, activate: bool, progress: Progress
+) -> RunnerLink:
     store = Store(device)
     survey = store.survey()
     if note := refuse_misfit(bundle, survey.facts, device.name):
         progress.note(note)
-    pushed = store.push(Parcel.of_bundle(bundle), progress=progress, survey=survey)
+    pushed = store.push(Parcel.of_bundle(bundle), activate=activate, progress=progress, survey=survey)
     command = _command(store, bundle, survey.facts, pushed, threads, progress)
     return RunnerLink(device.stream(command), device.name)
 
