@@ -22,7 +22,7 @@ from .lab.board import Board
 from .lab.phone import Phone, adb_server
 from .lab.processes import LIMIT
 
-KINDS = ("local", "adbd", "sshd", "phone", "board")
+KINDS = ("local", "adbd", "sshd", "phone", "board", "dropbear")
 
 
 @pytest.fixture(scope="session")
@@ -110,10 +110,11 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
         phone: Phone = request.getfixturevalue("lab_phone")
         home = "/data/local/tmp/contract"
         device = AdbDevice("phone", Settings(f"adb:{phone.serial}", store=f"{home}/store"))
-    elif kind == "board":
+    elif kind in ("board", "dropbear"):
         board: Board = request.getfixturevalue("lab_board")
         home = "/root/contract"
-        device = SshDevice("board", board_settings(board, f"{home}/store"))
+        port = board.port if kind == "board" else board.dropbear_port
+        device = SshDevice(kind, board_settings(board, f"{home}/store", port))
     else:
         opened = open_device(kind, request.config.getoption("--edge-devices-file"))
         if not isinstance(opened, ShellDevice):
@@ -125,9 +126,9 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     device.close()
 
 
-def board_settings(board: Board, store: str | None = None) -> Settings:
+def board_settings(board: Board, store: str | None = None, port: int | None = None) -> Settings:
     """How the board is reached."""
-    address = f"ssh:{board.user}@{board.host}:{board.port}"
+    address = f"ssh:{board.user}@{board.host}:{port or board.port}"
     return Settings(address, store=store, key=str(board.key), known_hosts=str(board.known_hosts))
 
 

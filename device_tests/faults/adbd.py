@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,7 @@ class Faults:
         corrupt_at: this byte is changed on its way.
         drop_shell_at: the command is killed at this byte, and its stream closed.
         stall_at: nothing is taken from this byte on.
+        call_at: at this byte ``call`` is called, once.
         unauthorized: no key is ever accepted.
     """
 
@@ -50,6 +52,8 @@ class Faults:
     drop_shell_at: int | None = None
     stall_at: int | None = None
     unauthorized: bool = False
+    call_at: int | None = None
+    call: Callable[[], None] = lambda: None
 
 
 @dataclass
@@ -221,6 +225,8 @@ class _Stream:
         def reached(at: int | None) -> bool:
             return at is not None and start <= at < end
 
+        if reached(faults.call_at):
+            faults.call()
         if reached(faults.corrupt_at):
             at = (faults.corrupt_at or 0) - start
             content = content[:at] + bytes([content[at] ^ 0x40]) + content[at + 1 :]

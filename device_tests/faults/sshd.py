@@ -109,7 +109,7 @@ def _serve(home: Path, channel: paramiko.Channel, command: bytes) -> None:
     for reader in readers:
         reader.join()
     status = process.wait()
-    with suppress(OSError, EOFError):
+    with suppress(OSError, EOFError, paramiko.SSHException):
         channel.send_exit_status(status if status >= 0 else 128 - status)
         channel.shutdown_write()
         channel.close()
@@ -131,6 +131,6 @@ def _feed(channel: paramiko.Channel, process: subprocess.Popen[bytes], pipe: IO[
 
 
 def _drain(pipe: IO[bytes], send) -> None:  # type: ignore[no-untyped-def]
-    with suppress(OSError, ValueError), pipe:
+    with suppress(OSError, ValueError, EOFError, paramiko.SSHException), pipe:
         while data := pipe.read(1 << 15):
             send(data)

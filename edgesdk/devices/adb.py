@@ -37,25 +37,33 @@ class AdbDevice(ShellDevice):
         _refuse_state(self.serial, _state(self._client, self.serial), self._client)
 
     def open(self, command: str) -> AdbChannel:
+        service = f"shell,v2,raw:{command}"
+        try:
+            with _errors(self.name):
+                return AdbChannel(self.name, self._asked(service))
+        except DeviceGoneError:
+            if _state(self._client, self.serial) != "device":  # one by network is connected again
+                raise
         with _errors(self.name):
-            connection = self._transport()
-            connection.send_command(f"shell,v2,raw:{command}")
-            connection.check_okay()
-            return AdbChannel(self.name, connection)
+            return AdbChannel(self.name, self._asked(service))
 
     def restart(self) -> None:
-        with _errors(self.name), self._transport() as connection:
-            connection.send_command("reboot:")
-            connection.check_okay()
+        with _errors(self.name):
+            self._asked("reboot:").close()
 
     def close(self) -> None:
         pass
 
-    def _transport(self) -> AdbConnection:
-        """A connection of the server to the device itself."""
+    def _asked(self, service: str) -> AdbConnection:
+        """A connection of the server to a service of the device."""
         connection: AdbConnection = self._client.make_connection(timeout=_STALL)
-        connection.send_command(f"host:transport:{self.serial}")
-        connection.check_okay()
+        try:
+            for request in (f"host:transport:{self.serial}", service):
+                connection.send_command(request)
+                connection.check_okay()
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
 

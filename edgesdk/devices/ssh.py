@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Iterator
@@ -83,13 +84,13 @@ class SshChannel:
         try:
             for at in range(0, len(data), _BLOCK):
                 self._channel.sendall(data[at : at + _BLOCK])
-        except OSError as failure:
+        except (OSError, EOFError, _paramiko().SSHException) as failure:
             if self._channel.exit_status_ready():
                 raise BrokenPipeError from None
             raise _gone(self._name, failure or "it took nothing for a minute") from None
 
     def end_input(self) -> None:
-        with suppress(OSError):
+        with suppress(OSError, EOFError, _paramiko().SSHException):
             self._channel.shutdown_write()
 
     def status(self) -> int:
@@ -202,6 +203,7 @@ def _paramiko() -> Any:
         import paramiko
     except ModuleNotFoundError as failure:
         raise MissingExtraError(failure.name or "paramiko", "devices") from None
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # its threads log what its exceptions say too
     return paramiko
 
 

@@ -271,7 +271,7 @@ class Store:
         root = shlex.quote(self.device.settings.store or "")
         data = "".join(f"{line}\n" for line in lines)
         here = f" << 'EDGESDK_END'\n{data}EDGESDK_END\n" if data else "\n"
-        # In braces: a shell that got only a part of it does nothing, where it would have taken a cut word for a whole one.
+        # In braces: a shell that got only a part of it does nothing, and never takes a cut word for a whole one.
         script = f"{_SCRIPT}\n{{\nenter {root}\n{call}{here}}}\n"
         done = self.device.run("exec sh -s", stdin=script.encode(), timeout=timeout)
         if done.status or not any(line.startswith(expect) for line in done.text.splitlines()):

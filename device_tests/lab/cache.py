@@ -1,0 +1,68 @@
+"""What was built once is used again: a folder has its name only when it is whole."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgesdk.files import replacing_folder
+
+_OWN = Path(__file__).parent
+
+
+@contextmanager
+def alone(home: Path) -> Iterator[None]:
+    """Keep other processes out of ``home`` meanwhile."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def ready(home: Path, name: str, inputs: str, fill: Callable[[Path], None]) -> Path:
+    """The folder made from ``inputs``, filled first if need be; older ones that nobody uses go then."""
+    folder = home / f"{name}-{hashlib.sha256(inputs.encode()).hexdigest()[:12]}"
+    if not folder.is_dir():
+        for other in (*home.glob(f"{name}-*"), *home.glob(f".{name}-*")):
+            if _unused(other):
+                shutil.rmtree(other, ignore_errors=True)
+        with replacing_folder(folder) as partly:
+            fill(partly)
+    return folder
+
+
+@contextmanager
+def using(folder: Path) -> Iterator[None]:
+    """Keep a folder of :func:`ready` from being removed meanwhile."""
+    with _opened(folder) as handle:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+
+
+def _unused(folder: Path) -> bool:
+    with _opened(folder) as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def sources(*names: str) -> str:
+    """The text of modules and files of the lab, as an input of what they make."""
+    files = [path for name in names for path in sorted([_OWN / name, *(_OWN / name).rglob("*")]) if path.is_file()]
+    return "".join(f"{path.relative_to(_OWN)}\n{path.read_text(encoding='utf-8')}\n" for path in files)
