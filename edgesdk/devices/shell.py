@@ -18,7 +18,7 @@ from .facts import PROBE, Facts, parsed
 
 _BLOCK = 1 << 18
 _STALL = 60.0  # seconds without a sign of life
-# Ends a command with its children: the group that most servers give it, or, where it has none, all that descend from it.
+# Ends a command with its children: the group that most servers give it, or, where there is none, its descendants.
 _KILL = """
 family() {
     for file in /proc/[0-9]*/stat; do
