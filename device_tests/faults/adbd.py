@@ -11,13 +11,14 @@ import queue
 import signal
 import socket
 import struct
-import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
+
+from .commands import exit_code, started
 
 _MESSAGE = struct.Struct("<6I")
 _FRAME = struct.Struct("<BI")
@@ -164,18 +165,7 @@ class _Stream:
     def __init__(self, connection: _Connection, number: int, remote: int, line: str) -> None:
         self._connection, self._number, self._remote = connection, number, remote
         connection.send(_OKAY, number, remote)
-        home = connection.daemon.home
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(
-            ["sh", "-c", line],
-            stdin=pipe,
-            stdout=pipe,
-            stderr=pipe,
-            bufsize=0,
-            cwd=home,
-            env={**os.environ, "HOME": str(home), "XDG_DATA_HOME": str(home)},
-            start_new_session=True,
-        )
+        self._process = started(line, connection.daemon.home)
         assert self._process.stdin is not None
         self._input: IO[bytes] = self._process.stdin
         self._incoming: queue.Queue[bytes | None] = queue.Queue()
@@ -273,9 +263,9 @@ class _Stream:
                     still -= 1
                     continue
                 self._write(kind, data)
-            status = self._process.wait()
+            status = exit_code(self._process)
             if not self._ended:
-                self._write(_EXIT, bytes([status if status >= 0 else 128 - status]))
+                self._write(_EXIT, bytes([status]))
                 self._connection.send(_CLSE, self._number, self._remote)
         self._process.wait()
         with suppress(OSError, ValueError):

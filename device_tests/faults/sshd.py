@@ -14,6 +14,8 @@ from typing import IO
 
 import paramiko
 
+from .commands import exit_code, started
+
 USER = "tester"
 
 
@@ -87,17 +89,7 @@ class _Server(paramiko.ServerInterface):
 
 
 def _serve(home: Path, channel: paramiko.Channel, command: bytes) -> None:
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(
-        ["sh", "-c", command.decode()],
-        stdin=pipe,
-        stdout=pipe,
-        stderr=pipe,
-        bufsize=0,
-        cwd=home,
-        env={**os.environ, "HOME": str(home), "XDG_DATA_HOME": str(home)},
-        start_new_session=True,
-    )
+    process = started(command.decode(), home)
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
     threading.Thread(target=_feed, args=(channel, process, process.stdin), daemon=True).start()
     readers = [
@@ -108,9 +100,9 @@ def _serve(home: Path, channel: paramiko.Channel, command: bytes) -> None:
         reader.start()
     for reader in readers:
         reader.join()
-    status = process.wait()
+    status = exit_code(process)
     with suppress(OSError, EOFError, paramiko.SSHException):
-        channel.send_exit_status(status if status >= 0 else 128 - status)
+        channel.send_exit_status(status)
         channel.shutdown_write()
         channel.close()
     with suppress(OSError):

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from edgesdk.cache import alone_in
+
 from . import userland
-from .cache import alone, ready, sources
+from .cache import ready, sources
 from .host import KERNEL_SERIES, lab_dir, run
 from .kernel import MACHINE, build, device_tree, kernel_packages
 from .packages import ForeignApt
@@ -58,7 +60,7 @@ class BoardImage:
 def board_image() -> BoardImage:
     """The board's image, built first if need be."""
     home = lab_dir()
-    with alone(home):
+    with alone_in(home):
         packages = userland.pinned(home, "board", _PACKAGES, exact=kernel_packages)
         own = sources("board_image.py", "userland.py", "kernel.py", "files/board")
         inputs = f"{packages}{userland.WHEELS}{MACHINE}{own}"

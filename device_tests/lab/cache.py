@@ -15,15 +15,6 @@ from edgesdk.files import replacing_folder
 _OWN = Path(__file__).parent
 
 
-@contextmanager
-def alone(home: Path) -> Iterator[None]:
-    """Keep other processes out of ``home`` meanwhile."""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def ready(home: Path, name: str, inputs: str, fill: Callable[[Path], None]) -> Path:
     """The folder made from ``inputs``, filled first if need be; older ones that nobody uses go then."""
     folder = home / f"{name}-{hashlib.sha256(inputs.encode()).hexdigest()[:12]}"

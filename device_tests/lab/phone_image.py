@@ -6,8 +6,10 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+from edgesdk.cache import alone_in
+
 from . import userland
-from .cache import alone, ready, sources
+from .cache import ready, sources
 from .host import lab_dir, run
 
 EMULATOR = "qemu-aarch64-static"
@@ -21,7 +23,7 @@ _FILES = Path(__file__).with_name("files") / "phone"
 def phone_image() -> Path:
     """The phone's root folder, built first if need be."""
     home = lab_dir()
-    with alone(home):
+    with alone_in(home):
         packages = userland.pinned(home, "phone", _PACKAGES, backports=True)
         own = sources("phone_image.py", "userland.py", "files/phone")
         inputs = f"{packages}{userland.WHEELS}{own}"

@@ -106,7 +106,9 @@ class ShellDevice(Device):
     def push(self, source: Path, target: str, *, offset: int = 0, advance: Advance = unheard) -> None:
         size = source.stat().st_size
         quoted = shlex.quote(target)
-        command = f"cat {'>>' if offset else '>'} {quoted} && stat -c %s {quoted}"
+        # A failure is said when all has come: a connection that closes while we still send would swallow the words.
+        write = f"cat {'>>' if offset else '>'} {quoted}"
+        command = f"{write} || {{ status=$?; cat > /dev/null; exit $status; }}; stat -c %s {quoted}"
         with source.open("rb") as file:
             file.seek(offset)
 
