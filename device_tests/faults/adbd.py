@@ -102,6 +102,7 @@ class Adbd:
 class _Connection:
     def __init__(self, daemon: Adbd, link: socket.socket) -> None:
         self.daemon, self._link, self.closed = daemon, link, False
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._lock, self._streams, self._last = threading.Lock(), dict[int, _Stream](), 0
 
     def serve(self) -> None:

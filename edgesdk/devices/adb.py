@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 import subprocess
 import time
@@ -72,6 +73,7 @@ class AdbChannel:
 
     def __init__(self, name: str, connection: AdbConnection) -> None:
         self._name, self._connection, self._socket = name, connection, connection.conn
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = bytearray()
         self._status: int | None = None
 

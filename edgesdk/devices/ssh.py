@@ -142,6 +142,8 @@ def _connect(settings: Settings) -> paramiko.SSHClient:
     transport = client.get_transport()
     assert transport is not None
     transport.set_keepalive(15)
+    if isinstance(transport.sock, socket.socket):
+        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return client
 
 
