@@ -23,7 +23,6 @@ from .lab.board import Board
 from .lab.phone import Phone
 from .lab.relay import Relay
 
-
 #: How many, of which each kind of device has its share.
 ALL = int(os.environ.get("EDGESDK_FAULTS", "200"))
 
