@@ -35,7 +35,7 @@ def run_there(
 
     with (
         chosen_device(device, fleet, "edgesdk run") as found,
-        running(found, bundle, threads=threads, progress=TerminalProgress()) as link,
+        running(found, bundle, threads=threads, activate=False, progress=TerminalProgress()) as link,
     ):
         chat = DeviceChat(link, bundle, sampling)
         if prompt is not None:

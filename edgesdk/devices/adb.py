@@ -36,6 +36,11 @@ class AdbDevice(ShellDevice):
         self._client = client()
         self.serial = settings.rest or _only(self._client)
         _refuse_state(self.serial, _state(self._client, self.serial), self._client)
+        self.identity = f"adb:{self.serial}"
+        with _errors(name):
+            features = self._client.device(self.serial).get_features()
+        if "shell_v2" not in features:
+            raise DeviceError(f"{name} is older than Android 7, whose adb has exit codes", hint="use a newer device")
 
     def open(self, command: str) -> AdbChannel:
         service = f"shell,v2,raw:{command}"
@@ -173,7 +178,12 @@ def pair(address: str, code: str) -> None:
     client()
     from adbutils import adb_path
 
-    done = subprocess.run([adb_path(), "pair", address, code], capture_output=True, text=True, timeout=60, check=False)
+    try:
+        done = subprocess.run(
+            [adb_path(), "pair", address, code], capture_output=True, text=True, timeout=60, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise DeviceTimeoutError(f"{address} does not answer", hint="is its pairing dialog open?") from None
     if done.returncode or "Successfully" not in done.stdout:
         said = (done.stdout + done.stderr).strip().splitlines()
         raise DeviceError(

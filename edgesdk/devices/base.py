@@ -102,12 +102,14 @@ class Device(ABC):
         name: how the user called it.
         abilities: what its transport can do.
         settings: what ``devices.toml`` says about it.
+        identity: the same for every way to name it.
     """
 
     abilities: ClassVar[frozenset[Ability]] = frozenset()
 
     def __init__(self, name: str, settings: Settings) -> None:
         self.name, self.settings = name, settings
+        self.identity = settings.address
 
     def __enter__(self) -> Device:
         return self

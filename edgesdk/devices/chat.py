@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any
@@ -48,7 +49,7 @@ class DeviceChat:
             max_tokens=max_tokens,
             temperature=choice.temperature,
             top_p=choice.top_p,
-            seed=1 if choice.seed is None else choice.seed,
+            seed=(secrets.randbits(32) if choice.seed is None else choice.seed) & 0xFFFFFFFF,
         )
         with closing(stepping):
             for event in stepping:

@@ -13,6 +13,7 @@ from . import open_device
 from .address import read_fleet
 from .base import DeviceError
 from .facts import Facts, matching
+from .locks import alone
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def discover(fleet: Path | None = None, *, ask: bool = True) -> list[Found]:
     """
     named = {name: settings.address for name, settings in read_fleet(fleet).items()}
     listed = [*named.items()]
-    listed += [(address, address) for address in attached() if address not in named.values()]
+    listed += [(address, address) for address in attached() if _identity(address) not in map(_identity, named.values())]
     with ThreadPoolExecutor(max_workers=8) as pool:
         asked = [
             pool.submit(_found, name, address, fleet, ask and _may_be_asked(name, named)) for name, address in listed
@@ -66,7 +67,8 @@ def only_device(fleet: Path | None = None) -> str:
         DeviceError: none, or several, with their names.
     """
     named = {name: settings.address for name, settings in read_fleet(fleet).items()}
-    names = [*named, *(each for each in attached() if each != "local" and each not in named.values())]
+    known = {"local", *map(_identity, named.values())}
+    names = [*named, *(each for each in attached() if _identity(each) not in known)]
     if len(names) == 1:
         return names[0]
     if not names:
@@ -78,11 +80,17 @@ def _found(name: str, address: str, fleet: Path | None, ask: bool) -> Found:
     if not ask:
         return Found(name, address, None, (), None)
     try:
-        with open_device(name, fleet) as device:
+        with open_device(name, fleet) as device, alone(device, "edgesdk devices"):
             facts = device.facts()
     except EdgeError as failure:
         return Found(name, address, None, (), f"{failure.message}; {failure.hint}" if failure.hint else failure.message)
     return Found(name, address, facts, tuple(matching(facts)), None)
+
+
+def _identity(address: str) -> str:
+    from .serial import identity_of
+
+    return identity_of(address) if address.startswith("serial:") else address
 
 
 def _may_be_asked(name: str, named: dict[str, str]) -> bool:

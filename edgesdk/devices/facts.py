@@ -46,7 +46,7 @@ class Facts:
 def parsed(text: str) -> Facts:
     """Facts from what ``facts`` of :data:`PROBE` prints; other lines, such as a login's banner, are passed over."""
     said = sections(text)
-    system, release, architecture = [*said.get("@uname", [""])[0].split(), None, None, None][:3]
+    system, release, architecture = [*(said.get("@uname") or [""])[0].split(), None, None, None][:3]
     properties = dict(re.findall(r"@property \[(.*?)\]: \[(.*?)\]", text))
     files = tailed("\n".join(said.get("@files", [])))
     described = _phone(properties) if properties else _board(files)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,12 @@ class IosDevice(Device):
 
     def reboot(self, *, timeout: float = 180) -> None:
         self._run(self._program.reboot)
+        give_up = time.monotonic() + timeout
+        for there in (False, True):  # it goes, and comes back
+            while (self.udid in attached_udids()) != there:
+                if time.monotonic() > give_up:
+                    raise DeviceTimeoutError(f"{self.name} did not come back in {timeout:g} s after its restart")
+                time.sleep(0.5)
 
     def close(self) -> None:
         pass
@@ -124,7 +131,10 @@ def attached_udids() -> list[str]:
     if all(shutil.which(program.name) is None for program in PROGRAMS):
         return []
     program = _program()
-    found = json.loads(_called([program.name, *program.listing], "ios") or "[]")
+    try:
+        found = json.loads(_called([program.name, *program.listing], "ios") or "[]")
+    except ValueError:
+        raise DeviceError(f"{program.name} lists devices in words that are not understood") from None
     if isinstance(found, dict):  # go-ios
         return [str(udid) for udid in found.get("deviceList", [])]
     return sorted({str(entry.get("Identifier") or entry.get("UniqueDeviceID")) for entry in found})

@@ -7,6 +7,7 @@ import queue
 import signal
 import subprocess
 import threading
+import time
 from contextlib import suppress
 from typing import IO, ClassVar, Literal
 
@@ -59,16 +60,20 @@ class LocalChannel:
         return status if status >= 0 else 128 - status
 
     def close(self) -> None:
-        if self._process.poll() is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGTERM)
-            try:
-                self._process.wait(5)
-            except subprocess.TimeoutExpired:
-                os.killpg(self._process.pid, signal.SIGKILL)
-                self._process.wait()
+        self._signal(signal.SIGTERM)  # its children too, which may have outlived it
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._signal(signal.SIGKILL)
+            self._process.wait()
         self.end_input()
-        self._pieces.close()
+        if not self._pieces.close():
+            self._signal(signal.SIGKILL)
+            self._pieces.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
 
 
 class Pieces:
@@ -93,14 +98,18 @@ class Pieces:
             self._open -= 1
         return None
 
-    def close(self) -> None:
-        """Stop reading."""
+    def close(self) -> bool:
+        """Stop reading; False where something still holds the pipes open."""
         self._closed = True
+        give_up = time.monotonic() + 5
         while any(thread.is_alive() for thread in self._threads):
+            if time.monotonic() > give_up:
+                return False
             with suppress(queue.Empty):
                 self._found.get(timeout=0.05)
         for pipe in self._pipes.values():
             pipe.close()
+        return True
 
     def _read(self, name: Literal["out", "err"], pipe: IO[bytes]) -> None:
         with suppress(OSError, ValueError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ..errors import MissingExtraError
 from ..model.catalogue import cache_dir
@@ -29,13 +29,15 @@ def alone(device: Device, what: str) -> Iterator[None]:
         raise MissingExtraError(failure.name or "filelock", "devices") from None
     folder = cache_dir() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{hashlib.sha256(device.settings.address.encode()).hexdigest()[:16]}.lock"
+    path = folder / f"{hashlib.sha256(device.identity.encode()).hexdigest()[:16]}.lock"
     holder = path.with_suffix(".holder")
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        said = holder.read_text(encoding="utf-8") if holder.is_file() else "another process"
+        said = "another process"
+        with suppress(OSError):
+            said = holder.read_text(encoding="utf-8")
         raise DeviceBusyError(f"{device.name} is in use: {said}", hint="wait for it, or end it") from None
     try:
         holder.write_text(f"process {os.getpid()}, {what}", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -27,6 +28,7 @@ class SerialDevice(Device):
     def __init__(self, name: str, settings: Settings) -> None:
         super().__init__(name, settings)
         self.path, self.baud = _parts(settings.rest)
+        self.identity = identity_of(settings.address)
 
     def facts(self) -> Facts:
         """What the firmware's ``hello`` says.
@@ -137,6 +139,12 @@ def hello(line: Line, name: str, seconds: float = 5) -> dict[str, Any]:
         f"{name}: nothing on this line says hello",
         hint="flash the firmware: edgesdk flash BUNDLE; is this its baud rate?",
     )
+
+
+def identity_of(address: str) -> str:
+    """The port behind an address, whatever link or baud rate it was named with."""
+    path, _ = _parts(address.partition(":")[2])
+    return f"serial:{path if '://' in path else os.path.realpath(path)}"
 
 
 def _parts(rest: str) -> tuple[str, int]:

@@ -13,6 +13,7 @@ from .shell import ShellDevice
 from .store import Parcel, Store
 
 UNIT = "edgesdk"  # of systemd, where there is one
+_SETTLES = 5  # seconds that a service must stay as it is
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,12 @@ def _has_service(device: ShellDevice) -> bool:
 
 
 def _restart(device: ShellDevice) -> None:
-    done = device.run(f"systemctl restart {UNIT}.service && systemctl is-active {UNIT}.service", timeout=120)
+    state = f"systemctl show -p ActiveState -p NRestarts -p MainPID {UNIT}.service"
+    done = device.run(
+        f"systemctl restart {UNIT}.service && systemctl is-active {UNIT}.service && a=$({state}) && sleep {_SETTLES}"
+        f' && [ "$a" = "$({state})" ]',  # one that dies while it loads has started too
+        timeout=120,
+    )
     if done.status:
         raise DeviceError(
             f"{device.name}: its service {UNIT} does not start: {done.reason}",

@@ -88,6 +88,8 @@ class ShellDevice(Device):
             while (piece := feeder.read(timeout)) is not None:
                 found[piece[0]].append(piece[1])
             feeder.join(_STALL)
+            if feeder.failure is not None:
+                raise feeder.failure
             done = Completed(running.channel.status(), b"".join(found["out"]), b"".join(found["err"]))
         except TimeoutError:
             raise DeviceTimeoutError(
@@ -142,7 +144,7 @@ class ShellDevice(Device):
 
     def reboot(self, *, timeout: float = 180) -> None:
         before = self._boot_id()
-        with suppress(DeviceError):
+        with suppress(DeviceGoneError, DeviceTimeoutError):
             self.restart()
         self.close()
         give_up = time.monotonic() + timeout
@@ -161,7 +163,10 @@ class ShellDevice(Device):
         Raises:
             DeviceError: the device did not take it; a broken connection is what success looks like.
         """
-        self.run("sync; reboot", timeout=10)
+        self.run("sync", timeout=300)
+        done = self.run("reboot", timeout=10)
+        if 0 < done.status < 128:
+            raise DeviceError(f"{self.name} does not restart: {done.reason}", hint="as root, or restart it by hand")
 
     def _boot_id(self) -> str:
         return self.run("cat /proc/sys/kernel/random/boot_id", timeout=10, check=True).text.strip()
@@ -178,13 +183,21 @@ class Running:
         )
         self._ready: list[tuple[Literal["out", "err"], bytes]] = []
         self._ended = False
-        self.pid = self._announced()
+        try:
+            self.pid = self._announced()
+        except BaseException:
+            self.channel.close()
+            raise
 
     def read(self, seconds: float | None) -> tuple[Literal["out", "err"], bytes] | None:
         """As :meth:`Channel.read`."""
         if self._ready:
             return self._ready.pop(0)
-        piece = self.channel.read(seconds)
+        try:
+            piece = self.channel.read(seconds)
+        except DeviceGoneError:
+            self._ended = True  # whatever has its number by now is not ours to end
+            raise
         self._ended = piece is None
         return piece
 
@@ -218,8 +231,8 @@ class Running:
         first, _, rest = seen.partition(b"\n")
         if not first.strip().isdigit():
             raise _no_shell(self._device.name, seen)
-        if rest:
-            self._ready.append(("out", rest))
+        self._ready += [("err", said)] if said else []  # it may come before the number
+        self._ready += [("out", rest)] if rest else []
         return int(first)
 
 
@@ -279,16 +292,25 @@ class Feeder(threading.Thread):
 
     def __init__(self, running: Running, pieces: Iterable[bytes]) -> None:
         super().__init__(daemon=True)
-        self._running, self._pieces, self._last = running, pieces, time.monotonic()
+        self._running, self._pieces, self._last = running, iter(pieces), time.monotonic()
+        self.failure: OSError | None = None
         self.start()
 
     def run(self) -> None:
         with suppress(DeviceError, OSError, ValueError):
-            for piece in self._pieces:
+            while (piece := self._next()) is not None:
                 if piece:
                     self._running.channel.write(piece)
                 self._last = time.monotonic()
             self._running.channel.end_input()
+
+    def _next(self) -> bytes | None:
+        """The next piece; a source that cannot be read is remembered, and ends the input."""
+        try:
+            return next(self._pieces, None)
+        except OSError as failure:
+            self.failure = failure
+            return None
 
     def read(self, seconds: float | None) -> tuple[Literal["out", "err"], bytes] | None:
         """As :meth:`Channel.read`; input that was taken is a sign of life too."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import socket
 import time
 from collections.abc import Iterator
@@ -87,7 +88,7 @@ class SshChannel:
         except (OSError, EOFError, _paramiko().SSHException) as failure:
             if self._channel.exit_status_ready():
                 raise BrokenPipeError from None
-            raise _gone(self._name, failure or "it took nothing for a minute") from None
+            raise _gone(self._name, str(failure) or "it took nothing for a minute") from None
 
     def end_input(self) -> None:
         with suppress(OSError, EOFError, _paramiko().SSHException):
@@ -127,6 +128,9 @@ def _connect(settings: Settings) -> paramiko.SSHClient:
     named = [] if settings.key else [Path(each).expanduser() for each in configured.get("identityfile", [])]
     files: Any = [str(path) for path in named if path.is_file()] or None
     proxy = configured.get("proxycommand")
+    if proxy is None and configured.get("proxyjump", "none") != "none":
+        place = f"{configured.get('hostname', host)}:{port or configured.get('port', 22)}"
+        proxy = f"ssh -W {place} {shlex.quote(configured['proxyjump'])}"
     client.connect(
         configured.get("hostname", host),
         port or int(configured.get("port", 22)),
@@ -144,6 +148,8 @@ def _connect(settings: Settings) -> paramiko.SSHClient:
     transport.set_keepalive(15)
     if isinstance(transport.sock, socket.socket):
         transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # a board whose power is cut says nothing more
+            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * _STALL))
     return client
 
 
@@ -156,7 +162,7 @@ def _key(path: str) -> PKey:
     paramiko = _paramiko()
     try:
         found: PKey = paramiko.PKey.from_path(path)
-    except (OSError, TypeError, ValueError, paramiko.SSHException) as failure:
+    except (OSError, TypeError, ValueError, paramiko.SSHException, paramiko.UnknownKeyType) as failure:
         hint = "a key with a passphrase goes into the agent: ssh-add, and no key = in devices.toml"
         raise DeviceError(f"{path} is no private key that can be used ({failure})", hint=hint) from None
     return found
@@ -164,7 +170,10 @@ def _key(path: str) -> PKey:
 
 def _load_hosts(client: paramiko.SSHClient, settings: Settings, configured: dict[str, Any]) -> None:
     if settings.known_hosts:
-        client.load_host_keys(settings.known_hosts)
+        try:
+            client.load_host_keys(settings.known_hosts)
+        except OSError as failure:
+            raise DeviceError(f"{settings.known_hosts}: cannot be read ({failure.strerror})") from None
         return
     named = configured.get("userknownhostsfile", "").split()
     for path in [Path(each).expanduser() for each in named] or [Path("~/.ssh/known_hosts").expanduser()]:

@@ -145,9 +145,8 @@ class Store:
         if complete:
             pushed.kept_bytes = sum(entry.size for entry in parcel.files)
         else:
-            sources = _sources(parcel, found)
-            self._bring(parcel, found, sources, pushed, progress)
-            self._settle(parcel, name, sources)
+            self._bring(parcel, found, pushed, progress, activate=activate)
+            return pushed
         if activate and not pushed.was_active:
             self._call(f"activate {shlex.quote(name)}", expect="@active")
         return pushed
@@ -195,16 +194,15 @@ class Store:
         names = [shlex.quote(name) for name in found.bundles if name not in kept]
         active = "rm -f active && " if everything else ""
         self._call(
-            f"{active}rm -rf incoming && mkdir incoming && forget {' '.join(names)} && settled && echo @cleaned",
+            f"{active}rm -rf incoming && mkdir incoming && forget {' '.join(names)} && sync && echo @cleaned",
             "@cleaned",
         )
         after = self.survey()
         return max(0, (after.free or 0) - (found.free or 0))
 
-    def _bring(
-        self, parcel: Parcel, found: Survey, sources: dict[str, str], pushed: Pushed, progress: Progress
-    ) -> None:
-        """Have every file that is missing there come into ``incoming``, verified."""
+    def _bring(self, parcel: Parcel, found: Survey, pushed: Pushed, progress: Progress, *, activate: bool) -> None:
+        """Send every file that is missing there, and have the device verify, settle and switch to the whole."""
+        sources = _sources(parcel, found)
         missing = {entry.sha256: entry for entry in parcel.files if sources[entry.sha256].startswith("incoming/")}
         came = {sha: size for sha, size in found.incoming.items() if not sha.endswith(".part")}
         missing = {sha: entry for sha, entry in missing.items() if came.get(sha) != entry.size}
@@ -218,11 +216,12 @@ class Store:
                     self._send(parcel.folder / entry.path, target, offsets[sha], stage.advance)
                     pushed.sent_bytes += entry.size - offsets[sha]
                     pushed.sent.append(entry.path)
-            wrong = self._wrong(missing, progress)
-            missing = {sha: entry for sha, entry in missing.items() if sha in wrong}
-            offsets = dict.fromkeys(missing, 0)
-            if not missing:
+            with progress.stage("Verifying on the device"):
+                wrong = self._settle(parcel, pushed.name, sources, activate=activate)
+            if not wrong:
                 return
+            missing = {entry.sha256: entry for entry in parcel.files if entry.sha256 in wrong}
+            offsets = dict.fromkeys(missing, 0)
         names = ", ".join(entry.path for entry in missing.values())
         raise DeviceError(
             f"{self.device.name}: {names} arrived with other content {_ATTEMPTS} times",
@@ -239,17 +238,22 @@ class Store:
                 self.device.run(f"rm -f {shlex.quote(target)}")
             raise
 
-    def _wrong(self, missing: dict[str, FileEntry], progress: Progress) -> set[str]:
-        """Hashes of what came wrong, as the device says."""
-        if not missing:
-            return set()
-        with progress.stage("Verifying on the device"):
-            done = self._call("check", expect="@checked", lines=missing, timeout=_HASHING)
-        return {line.split()[1] for line in done.text.splitlines() if line.startswith("@wrong ")}
-
-    def _settle(self, parcel: Parcel, name: str, sources: dict[str, str]) -> None:
-        rows = [f"{e.sha256}\t{e.size}\t{sources[e.sha256]}\t{e.path}" for e in parcel.files]
-        self._call(f"settle {shlex.quote(name)}", expect="@settled", lines=rows, timeout=_HASHING)
+    def _settle(self, parcel: Parcel, name: str, sources: dict[str, str], *, activate: bool) -> set[str]:
+        """Give the bundle its place; returns hashes of what came wrong, and then nothing was done."""
+        last = {source: e.path for e in parcel.files if (source := sources[e.sha256]).startswith("incoming/")}
+        rows = [
+            "\t".join((e.sha256, str(e.size), "take" if last.get(source) == e.path else "keep", source, e.path))
+            for e in parcel.files
+            if (source := sources[e.sha256])
+        ]
+        quoted = shlex.quote(name)
+        after = f'[ -n "$wrong" ] || activate {quoted}' if activate else ":"
+        done = self._call(f"settle {quoted}", expect="@", lines=rows, after=after, timeout=_HASHING)
+        lines = done.text.splitlines()
+        wrong = {line.split()[1] for line in lines if line.startswith("@wrong ")}
+        if not wrong and not any(line.startswith("@active" if activate else "@settled") for line in lines):
+            raise DeviceError(f"{self.device.name}: the store of bundles did not come to its end")
+        return wrong
 
     def _refuse_space(self, needed: int, found: Survey) -> None:
         if found.free is not None and needed and needed + _MARGIN > found.free:
@@ -266,13 +270,15 @@ class Store:
             raise DeviceError(f"{self.device.name} has {what}; there are: {there}", hint="edgesdk push BUNDLE")
         return name
 
-    def _call(self, call: str, expect: str = "@end", *, lines: Iterable[str] = (), timeout: float = 120) -> Completed:
-        """Run a function of the script; its last word shows that it came to its end."""
+    def _call(
+        self, call: str, expect: str = "@end", *, lines: Iterable[str] = (), after: str = ":", timeout: float = 120
+    ) -> Completed:
+        """Run a function of the script, and what comes ``after`` it; a last word shows that it came to its end."""
         root = shlex.quote(self.device.settings.store or "")
         data = "".join(f"{line}\n" for line in lines)
         here = f" << 'EDGESDK_END'\n{data}EDGESDK_END\n" if data else "\n"
         # In braces: a shell that got only a part of it does nothing, and never takes a cut word for a whole one.
-        script = f"{_SCRIPT}\n{{\nenter {root}\n{call}{here}}}\n"
+        script = f"{_SCRIPT}\n{{\nenter {root}\n{call}{here}{after}\n}}\n"
         done = self.device.run("exec sh -s", stdin=script.encode(), timeout=timeout)
         if done.status or not any(line.startswith(expect) for line in done.text.splitlines()):
             reason = Completed(done.status, b"", done.stderr).reason
@@ -360,8 +366,9 @@ def _surveyed(text: str, name: str) -> Survey:
 def _recorded(content: str) -> dict[str, tuple[str, int, int]]:
     found = {}
     for line in content.splitlines():
-        sha, size, changed, path = line.split("\t", 3)
-        found[path] = (sha, int(size), int(changed))
+        sha, size, changed, path = [*line.split("\t", 3), "", "", ""][:4]
+        if size.isdigit() and changed.isdigit():  # a record that lost its content describes nothing
+            found[path] = (sha, int(size), int(changed))
     return found
 
 

@@ -6,8 +6,8 @@
 #   ROOT/incoming/SHA.part   what has come of a file so far; verified, it is incoming/SHA
 tab='	'
 
-settled() { # what was written is on the disk: of this file system where sync can say so, of all otherwise
-    sync -f . 2> /dev/null || sync
+flushed() { # what was written to these files and folders is on the disk; to all of them where no program says less
+    find "$@" -exec fsync {} + 2> /dev/null || find "$@" -exec sync {} + 2> /dev/null || sync
 }
 
 enter() { # ROOT, or nothing: the first place that this user may write
@@ -19,6 +19,7 @@ enter() { # ROOT, or nothing: the first place that this user may write
         done
     fi
     mkdir -p "$root/bundles" "$root/incoming" && cd "$root" || exit 70
+    command -v sha256sum > /dev/null || { echo "there is no sha256sum on the device" >&2; exit 75; }
 }
 
 survey() { # what is here
@@ -35,34 +36,45 @@ survey() { # what is here
 }
 
 verified() { # SHA: incoming/SHA.part becomes incoming/SHA if its content is that
-    [ -f "incoming/$1" ] && return 0
+    [ -f "incoming/$1.part" ] || { [ -f "incoming/$1" ]; return; }
     set -- "$1" "$(sha256sum "incoming/$1.part")"
     if [ "${2%% *}" = "$1" ]; then mv "incoming/$1.part" "incoming/$1"; return 0; fi
     rm -f "incoming/$1.part"
     return 1
 }
 
-check() { # on standard input: hashes of files that came. Prints those that came wrong, and forgets them.
-    while read -r sha; do verified "$sha" || echo "@wrong $sha"; done
-    echo "@checked"
-}
-
-settle() { # NAME; on standard input: hash, size, the file to take and the path to give it, with tabs between
+settle() { # NAME; on standard input: hash, size, take or keep, the file and the path to give it, with tabs between
+    # What came is hashed first: what came wrong is printed and forgotten, and then nothing is settled.
+    rows=incoming/$1.rows wrong='' used=''
+    cat > "$rows" || exit 71
+    flushed incoming # before a name says that it is verified
+    while IFS=$tab read -r sha size how source path; do
+        case $source in incoming/*) verified "$sha" || wrong="$wrong $sha" ;; esac
+    done < "$rows"
+    if [ -n "$wrong" ]; then
+        for sha in $wrong; do echo "@wrong $sha"; done
+        return
+    fi
     stage=incoming/$1.stage
     rm -rf "$stage" "$stage.files"
     mkdir -p "$stage" && : > "$stage.files" || exit 71
-    while IFS=$tab read -r sha size source path; do
+    while IFS=$tab read -r sha size how source path; do
         mkdir -p "$(dirname "$stage/$path")" || exit 71
-        ln "$source" "$stage/$path" 2> /dev/null || cp "$source" "$stage/$path" || exit 71
+        if ln "$source" "$stage/$path" 2> /dev/null; then
+            :
+        elif [ "$how" = take ]; then # where there are no hard links: the last that needs it has it
+            mv "$source" "$stage/$path" || exit 71
+        else
+            cp "$source" "$stage/$path" || exit 71
+        fi
         chmod 644 "$stage/$path"
         [ "$(stat -c %s "$stage/$path")" = "$size" ] || { echo "$source: not $size bytes" >&2; exit 72; }
         printf '%s\t%s\t%s\t%s\n' "$sha" "$size" "$(stat -c %Y "$stage/$path")" "$path" >> "$stage.files" || exit 71
         case $source in incoming/*) used="$used $source" ;; esac
-    done
-    settled
+    done < "$rows"
+    flushed "$stage" "$stage.files"
     rm -rf "bundles/$1" && mv "$stage" "bundles/$1" && mv "$stage.files" "bundles/$1.files" || exit 71
-    rm -f $used
-    settled
+    rm -f $used "$rows"
     echo "@settled"
 }
 
@@ -70,14 +82,17 @@ activate() { # NAME: from now on in use; what was in use is what a rollback goes
     [ -d "bundles/$1" ] && [ -f "bundles/$1.files" ] || exit 73
     before=$(head -n 1 active 2> /dev/null)
     [ "$before" = "$1" ] && before=$(sed -n 2p active)
-    printf '%s\n%s\n' "$1" "$before" > active.new && settled && mv active.new active && settled || exit 73
+    printf '%s\n%s\n' "$1" "$before" > active.new && flushed active.new && mv active.new active || exit 73
+    find . bundles -maxdepth 0 -exec fsync {} + 2> /dev/null || sync
     echo "@active $1"
 }
 
 verify() { # NAME: prints the paths whose content is not the recorded one
     while IFS=$tab read -r sha size _ path; do
         set -- "$1" "$(sha256sum "bundles/$1/$path" 2> /dev/null)"
-        [ "${2%% *}" = "$sha" ] || echo "@wrong $path"
+        [ "${2%% *}" = "$sha" ] && continue
+        echo "@wrong $path"
+        touch -t 197001010000 "bundles/$1/$path" 2> /dev/null # the next push sees that it is not what was recorded
     done < "bundles/$1.files" || exit 74
     echo "@verified"
 }

@@ -54,14 +54,22 @@ class RunnerLink:
         """
         self._line, self.name = line, name
         self.load_seconds: float | None = None
+        try:
+            self.hello = self._greeted(ask, seconds)
+        except BaseException:
+            line.close()
+            raise
+
+    def _greeted(self, ask: bool, seconds: float) -> dict[str, Any]:
         if ask:
-            line.send(b"\n" + sealed("hello"))
-        self.hello = self._greeting(seconds, passing=ask)
-        if self.hello.get("protocol") != PROTOCOL:
+            self._line.send(b"\n" + sealed("hello"))
+        hello = self._greeting(seconds, passing=ask)
+        if hello.get("protocol") != PROTOCOL:
             raise DeviceError(
-                f"{name}: its runner speaks protocol {self.hello.get('protocol')}, this edgesdk speaks {PROTOCOL}",
+                f"{self.name}: its runner speaks protocol {hello.get('protocol')}, this edgesdk speaks {PROTOCOL}",
                 hint="flash or push it again with this edgesdk",
             )
+        return hello
 
     def events(
         self, ids: Sequence[int], *, max_tokens: int, temperature: float = 0.0, top_p: float = 1.0, seed: int = 1
@@ -99,12 +107,12 @@ class RunnerLink:
 
     def _stop(self) -> None:
         """Ctrl-C to the runner, and pass over what it still says."""
-        give_up = time.monotonic() + 10
+        give_up = time.monotonic() + _TOKEN
         try:
             self._line.send(b"\x03")
             while time.monotonic() < give_up:
                 try:
-                    if opened(self._line.line(10))["event"] in ("done", "error"):
+                    if opened(self._line.line(_TOKEN))["event"] in ("done", "error"):
                         return
                 except DeviceError:
                     return

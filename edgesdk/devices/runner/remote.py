@@ -69,7 +69,7 @@ class Choice:
     """The next token from logits: greedy, or by temperature and nucleus with xorshift32, as the firmware does."""
 
     def __init__(self, temperature: float, top_p: float, seed: int) -> None:
-        self._temperature, self._top_p, self._state = temperature, top_p, seed or 1
+        self._temperature, self._top_p, self._state = temperature, top_p, seed & 0xFFFFFFFF or 1
 
     def token(self, logits: np.ndarray) -> int:
         """One of them, from logits [vocab]."""
