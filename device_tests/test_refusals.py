@@ -167,7 +167,7 @@ def test_a_serial_port_that_is_busy_or_gone() -> None:
 def test_verbs_that_a_transport_lacks() -> None:
     device = SerialDevice("board", Settings("serial:/dev/ttyNOSUCH"))
     for verb in (lambda: device.run("true"), lambda: device.push(Path("x"), "y"), device.reboot):
-        with pytest.raises(DeviceError, match=r"board cannot .*; it can talk over a line"):
+        with pytest.raises(DeviceError, match=r"board cannot .*; it can be flashed, talk over a line"):
             verb()
 
 

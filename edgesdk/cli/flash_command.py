@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from ..boards import Board
     from ..bundle import Bundle
     from ..devices import Device
-    from ..devices.serial import SerialDevice
     from ..devices.shell import ShellDevice
 
 
@@ -82,43 +81,18 @@ def _flash(
     read_back: bool,
 ) -> None:
     from ..devices.flash.build import build_firmware
-    from ..devices.flash.flashing import flash_with
-    from ..devices.flash.images import read_image
-    from ..devices.flash.uart import load_over_uart
     from ..devices.runner.start import running
 
-    serial, described = _serial(device), _board(device, board)
-    way = tool or device.settings.tool or "uart"
-    progress = TerminalProgress()
+    device.need("flash")
+    described, progress = _board(device, board), TerminalProgress()
+    loader = (tool or device.settings.tool or "uart") == "uart"
     with tempfile.TemporaryDirectory(prefix="edgesdk-") as scratch:
-        built = firmware or build_firmware(bundle, described, Path(scratch), loader=way == "uart", progress=progress)
-        if way == "uart":
-            done = load_over_uart(
-                serial.path,
-                read_image(built),
-                board=described.name,
-                baud=serial.baud,
-                read_back=read_back,
-                progress=progress,
-            )
-            click.echo(f"{done.written:,} bytes of {done.size:,} written over {device.name}")
-        else:
-            used = flash_with(
-                built, described, way, port=serial.path, probe=probe or device.settings.probe, progress=progress
-            )
-            click.echo(f"Written and verified with {used}.")
+        built = firmware or build_firmware(bundle, described, Path(scratch), loader=loader, progress=progress)
+        done = device.flash(built, described, tool=tool, probe=probe, read_back=read_back, progress=progress)
+    click.echo(f"{device.name}: {done}")
     with running(device, bundle) as link:
         said = link.hello
         click.echo(f"{device.name}: {said['runner']} on {said['board']} says hello with model {said['model_crc']}")
-
-
-def _serial(device: Device) -> SerialDevice:
-    from ..devices import DeviceError
-    from ..devices.serial import SerialDevice
-
-    if not isinstance(device, SerialDevice):
-        raise DeviceError(f"{device.name} cannot be flashed", hint="edgesdk package makes the module that an app takes")
-    return device
 
 
 def _board(device: Device, named: str | None) -> Board:

@@ -10,16 +10,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from ..errors import EdgeError
+from ..progress import SILENT, Progress
 
 if TYPE_CHECKING:
+    from ..boards import Board
     from .address import Settings
     from .facts import Facts
 
-Ability = Literal["run", "files", "lines", "reboot"]
+Ability = Literal["run", "files", "lines", "flash", "reboot"]
 _MEANING: dict[Ability, str] = {
     "run": "run commands",
     "files": "hold files",
     "lines": "talk over a line",
+    "flash": "be flashed",
     "reboot": "be rebooted from here",
 }
 
@@ -183,6 +186,34 @@ class Device(ABC):
             DeviceError: no such file, or the connection broke.
         """
         self.need("files")
+        raise NotImplementedError
+
+    def flash(
+        self,
+        firmware: Path,
+        board: Board,
+        *,
+        tool: str | None = None,
+        probe: str | None = None,
+        read_back: bool = False,
+        progress: Progress = SILENT,
+    ) -> str:
+        """Write a firmware to a microcontroller, verify it there, and start it.
+
+        Args:
+            firmware: ELF, Intel HEX, UF2 or flat binary.
+            board: what it was built for.
+            tool: ``uart`` (the project's loader) or a flash tool; None takes the device's own, or ``uart``.
+            probe: serial number of the debug probe, HOST:PORT of a gdb server, or folder of a UF2 drive.
+            read_back: over the loader, compare every byte and not only the checksum.
+            progress: told of the bytes.
+
+        Returns: what was done, in a few words.
+
+        Raises:
+            FlashError: the tool is missing or failed, the firmware does not fit, or the loader does not answer.
+        """
+        self.need("flash")
         raise NotImplementedError
 
     def reboot(self, *, timeout: float = 180) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..errors import EdgeError, MissingExtraError
+from ..progress import SILENT, Progress
 from ..runner_lines import opened, sealed
 from .address import Settings
 from .base import Ability, Device, DeviceBusyError, DeviceError, DeviceGoneError, DeviceTimeoutError, Line
@@ -16,6 +18,8 @@ from .facts import Facts
 if TYPE_CHECKING:
     import serial
 
+    from ..boards import Board
+
 BAUD = 115200
 _POLL = 0.1
 
@@ -23,7 +27,7 @@ _POLL = 0.1
 class SerialDevice(Device):
     """A board whose firmware speaks the runner protocol over one line."""
 
-    abilities: ClassVar[frozenset[Ability]] = frozenset({"lines"})
+    abilities: ClassVar[frozenset[Ability]] = frozenset({"lines", "flash"})
 
     def __init__(self, name: str, settings: Settings) -> None:
         super().__init__(name, settings)
@@ -61,6 +65,30 @@ class SerialDevice(Device):
         if command:
             self.need("run")
         return SerialLine(self.name, self.port())
+
+    def flash(
+        self,
+        firmware: Path,
+        board: Board,
+        *,
+        tool: str | None = None,
+        probe: str | None = None,
+        read_back: bool = False,
+        progress: Progress = SILENT,
+    ) -> str:
+        from .flash.flashing import flash_with
+        from .flash.images import read_image
+        from .flash.uart import load_over_uart
+
+        way = tool or self.settings.tool or "uart"
+        if way == "uart":
+            image = read_image(firmware)
+            done = load_over_uart(
+                self.path, image, board=board.name, baud=self.baud, read_back=read_back, progress=progress
+            )
+            return f"{done.written:,} bytes of {done.size:,} written over the UART"
+        used = flash_with(firmware, board, way, port=self.path, probe=probe or self.settings.probe, progress=progress)
+        return f"written and verified with {used}"
 
     def port(self, timeout: float = _POLL) -> serial.SerialBase:
         """The open port itself.
