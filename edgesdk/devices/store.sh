@@ -59,7 +59,7 @@ settle() { # NAME; on standard input: hash, size, take or keep, the file and the
     rm -rf "$stage" "$stage.files"
     mkdir -p "$stage" && : > "$stage.files" || exit 71
     while IFS=$tab read -r sha size how source path; do
-        mkdir -p "$(dirname "$stage/$path")" || exit 71
+        case $path in */*) mkdir -p "$stage/${path%/*}" || exit 71 ;; esac
         if ln "$source" "$stage/$path" 2> /dev/null; then
             :
         elif [ "$how" = take ]; then # where there are no hard links: the last that needs it has it
@@ -67,11 +67,12 @@ settle() { # NAME; on standard input: hash, size, take or keep, the file and the
         else
             cp "$source" "$stage/$path" || exit 71
         fi
-        chmod 644 "$stage/$path"
-        [ "$(stat -c %s "$stage/$path")" = "$size" ] || { echo "$source: not $size bytes" >&2; exit 72; }
-        printf '%s\t%s\t%s\t%s\n' "$sha" "$size" "$(stat -c %Y "$stage/$path")" "$path" >> "$stage.files" || exit 71
+        found=$(stat -c '%s %Y' "$stage/$path")
+        [ "${found% *}" = "$size" ] || { echo "$source: not $size bytes" >&2; exit 72; }
+        printf '%s\t%s\t%s\t%s\n' "$sha" "$size" "${found#* }" "$path" >> "$stage.files" || exit 71
         case $source in incoming/*) used="$used $source" ;; esac
     done < "$rows"
+    find "$stage" -type f -exec chmod 644 {} +
     flushed "$stage" "$stage.files"
     rm -rf "bundles/$1" && mv "$stage" "bundles/$1" && mv "$stage.files" "bundles/$1.files" || exit 71
     rm -f $used "$rows"
