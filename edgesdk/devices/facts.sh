@@ -11,7 +11,7 @@ facts() {
         fi
     done
     echo "@df"
-    df -Pk "${root:-$folder}"
+    df -Pk "${root:-$folder}" 2> /dev/null || df -Pk "$folder"
     echo "@files"
     tail -n +1 /proc/meminfo /proc/cpuinfo /etc/os-release /sys/class/dmi/id/product_name /proc/device-tree/model \
         /proc/device-tree/compatible 2> /dev/null

@@ -75,7 +75,8 @@ class ShellDevice(Device):
         """
 
     def facts(self) -> Facts:
-        answer = self.run("exec sh -s", stdin=f"{PROBE}\nfacts\n".encode(), timeout=30)
+        root = shlex.quote(self.settings.store or "")
+        answer = self.run("exec sh -s", stdin=f"{PROBE}\nroot={root}\nfacts\n".encode(), timeout=30)
         return parsed(answer.text)
 
     def run(
