@@ -56,12 +56,12 @@ def test_two_devices_and_none_named(adbd: Adbd, tmp_path: Path, monkeypatch: pyt
     Path("devices.toml").write_text('[one]\naddress = "ssh:a@b"\n')
     with pytest.raises(DeviceError) as failure:
         only_device()
-    refused(failure, "2 devices and none is named", "one", adbd.serial, "--device")
+    refused(failure, "devices and none is named", "one", adbd.serial, "--device")
     other = Adbd(tmp_path)
     open_device(f"adb:{other.serial}")
     with pytest.raises(DeviceError) as failure:
         open_device("adb:")
-    refused(failure, "2 Android devices", adbd.serial, other.serial)
+    refused(failure, "Android devices are attached", adbd.serial, other.serial)
     from edgesdk.devices.adb import client
 
     client().disconnect(other.serial)
