@@ -46,7 +46,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stalled line is given up after seconds, not after a minute."""
     for module in (adb, shell, ssh):
-        monkeypatch.setattr(module, "_STALL", 1.5)
+        monkeypatch.setattr(module, "_STALL", 10.0)
 
 
 def test_an_adbd_that_fails(campaign: Campaign, adbd: Adbd, tmp_path: Path) -> None:
