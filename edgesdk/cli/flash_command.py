@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..boards import Board
     from ..bundle import Bundle
     from ..devices import Device
+    from ..devices.base import Flashing
     from ..devices.shell import ShellDevice
 
 
@@ -60,7 +61,9 @@ def command(
         if isinstance(found, ShellDevice):
             _install(found, opened)
         else:
-            _flash(found, opened, firmware, board, tool, probe, read_back)
+            settings = found.settings
+            how = Flashing(tool or settings.tool or "uart", probe or settings.probe, read_back)
+            _flash(found, opened, firmware, board, how)
 
 
 def _install(device: ShellDevice, bundle: Bundle) -> None:
@@ -71,24 +74,16 @@ def _install(device: ShellDevice, bundle: Bundle) -> None:
     click.echo(f"In use on {device.name}: {done.name} (answered a token with {done.runner}; {service})")
 
 
-def _flash(
-    device: Device,
-    bundle: Bundle,
-    firmware: Path | None,
-    board: str | None,
-    tool: str | None,
-    probe: str | None,
-    read_back: bool,
-) -> None:
+def _flash(device: Device, bundle: Bundle, firmware: Path | None, board: str | None, how: Flashing) -> None:
     from ..devices.flash.build import build_firmware
     from ..devices.runner.start import running
 
     device.need("flash")
     described, progress = _board(device, board), TerminalProgress()
-    loader = (tool or device.settings.tool or "uart") == "uart"
+    loader = how.tool == "uart"
     with tempfile.TemporaryDirectory(prefix="edgesdk-") as scratch:
         built = firmware or build_firmware(bundle, described, Path(scratch), loader=loader, progress=progress)
-        done = device.flash(built, described, tool=tool, probe=probe, read_back=read_back, progress=progress)
+        done = device.flash(built, described, how, progress=progress)
     click.echo(f"{device.name}: {done}")
     with running(device, bundle) as link:
         said = link.hello

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..registry import Registry
 from .address import Settings, find
 from .base import (
     Ability,
@@ -24,18 +23,7 @@ from .base import (
     Line,
 )
 from .facts import Facts
-
-TRANSPORTS: Registry[type[Device]] = Registry(
-    "transport",
-    "edgesdk.transports",
-    {
-        "adb": "edgesdk.devices.adb:AdbDevice",
-        "ios": "edgesdk.devices.ios:IosDevice",
-        "local": "edgesdk.devices.local:LocalDevice",
-        "serial": "edgesdk.devices.serial:SerialDevice",
-        "ssh": "edgesdk.devices.ssh:SshDevice",
-    },
-)
+from .transports import TRANSPORTS
 
 
 def open_device(name: str, fleet: Path | None = None) -> Device:

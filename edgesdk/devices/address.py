@@ -10,15 +10,9 @@ from pathlib import Path
 from ..registry import unknown
 from ..schema import load
 from .base import DeviceError
+from .transports import TRANSPORTS
 
 FILE = "devices.toml"
-KINDS = {
-    "local": "this machine",
-    "adb": "an Android device: adb:SERIAL, or adb: for the only one",
-    "ssh": "a board with SSH: ssh:user@host:port, or a Host of your SSH configuration",
-    "serial": "a microcontroller: serial:/dev/ttyACM0@115200, or a URL of pyserial",
-    "ios": "an iPhone or iPad: ios:UDID",
-}
 _HINT = "edgesdk devices lists what is attached; addresses are " + ", ".join(
     ("local", "adb:SERIAL", "ssh:user@host:port", "serial:/dev/ttyACM0@115200", "ios:UDID")
 )
@@ -71,11 +65,12 @@ def find(name: str, fleet: Path | None = None) -> Settings:
     if name in named:
         return named[name]
     settings = Settings(name)
-    if settings.kind not in KINDS or (settings.kind == "local" and name != "local"):
-        known = [*named, *(f"{kind}:..." if kind != "local" else kind for kind in KINDS)]
+    kinds = TRANSPORTS.names()
+    if settings.kind not in kinds or (settings.kind == "local" and name != "local"):
+        known = [*named, *(f"{kind}:..." if kind != "local" else kind for kind in kinds)]
         raise DeviceError(unknown("device", name, known), hint=_HINT)
     if settings.kind in ("ssh", "serial") and not settings.rest:
-        raise DeviceError(f"'{name}' names no device: {KINDS[settings.kind]}", hint=_HINT)
+        raise DeviceError(f"'{name}' names no device", hint=_HINT)
     return settings
 
 
@@ -112,8 +107,9 @@ def read_fleet(named: Path | None = None) -> dict[str, Settings]:
     found = {}
     for name, entry in data.items():
         settings = load(Settings, entry, f"{path}: [{name}]", DeviceError)
-        if settings.kind not in KINDS:
-            raise DeviceError(f"{path}: [{name}]: {unknown('transport', settings.kind, KINDS)}", hint=_HINT)
+        if settings.kind not in TRANSPORTS.names():
+            known = unknown("transport", settings.kind, TRANSPORTS.names())
+            raise DeviceError(f"{path}: [{name}]: {known}", hint=_HINT)
         found[name] = _beside(settings, path.parent)
     return found
 

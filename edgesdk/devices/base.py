@@ -76,6 +76,24 @@ class Completed:
         return next((line.strip() for line in reversed(lines) if line.strip()), f"status {self.status}")
 
 
+@dataclass(frozen=True)
+class Flashing:
+    """How a firmware goes to a microcontroller.
+
+    Attributes:
+        tool: ``uart`` (the project's loader), or the name of a flash tool.
+        probe: serial number of the debug probe, HOST:PORT of a gdb server, or folder of a UF2 drive.
+        read_back: over the loader, compare every byte and not only the checksum.
+    """
+
+    tool: str = "uart"
+    probe: str | None = None
+    read_back: bool = False
+
+
+UART = Flashing()
+
+
 class Line(Protocol):
     """A two-way line to a program on a device."""
 
@@ -188,24 +206,13 @@ class Device(ABC):
         self.need("files")
         raise NotImplementedError
 
-    def flash(
-        self,
-        firmware: Path,
-        board: Board,
-        *,
-        tool: str | None = None,
-        probe: str | None = None,
-        read_back: bool = False,
-        progress: Progress = SILENT,
-    ) -> str:
+    def flash(self, firmware: Path, board: Board, how: Flashing = UART, *, progress: Progress = SILENT) -> str:
         """Write a firmware to a microcontroller, verify it there, and start it.
 
         Args:
             firmware: ELF, Intel HEX, UF2 or flat binary.
             board: what it was built for.
-            tool: ``uart`` (the project's loader) or a flash tool; None takes the device's own, or ``uart``.
-            probe: serial number of the debug probe, HOST:PORT of a gdb server, or folder of a UF2 drive.
-            read_back: over the loader, compare every byte and not only the checksum.
+            how: with which tool.
             progress: told of the bytes.
 
         Returns: what was done, in a few words.

@@ -8,12 +8,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..errors import EdgeError, MissingExtraError
+from ..errors import MissingExtraError
 from ..progress import SILENT, Progress
-from ..runner_lines import opened, sealed
 from .address import Settings
-from .base import Ability, Device, DeviceBusyError, DeviceError, DeviceGoneError, DeviceTimeoutError, Line
+from .base import (
+    UART,
+    Ability,
+    Device,
+    DeviceBusyError,
+    DeviceError,
+    DeviceGoneError,
+    DeviceTimeoutError,
+    Flashing,
+    Line,
+)
 from .facts import Facts
+from .runner.link import RunnerLink
 
 if TYPE_CHECKING:
     import serial
@@ -42,11 +52,9 @@ class SerialDevice(Device):
         """
         from ..boards import board_names, open_board
 
-        line = self.stream()
-        try:
-            found = hello(line, self.name)
-        finally:
-            line.close()
+        link = RunnerLink(self.stream(), self.name, ask=True, seconds=5)
+        found = link.hello
+        link.close()
         board = self.settings.board or found.get("board")
         known = open_board(board) if board in board_names() else None
         return Facts(
@@ -66,28 +74,18 @@ class SerialDevice(Device):
             self.need("run")
         return SerialLine(self.name, self.port())
 
-    def flash(
-        self,
-        firmware: Path,
-        board: Board,
-        *,
-        tool: str | None = None,
-        probe: str | None = None,
-        read_back: bool = False,
-        progress: Progress = SILENT,
-    ) -> str:
+    def flash(self, firmware: Path, board: Board, how: Flashing = UART, *, progress: Progress = SILENT) -> str:
         from .flash.flashing import flash_with
         from .flash.images import read_image
         from .flash.uart import load_over_uart
 
-        way = tool or self.settings.tool or "uart"
-        if way == "uart":
+        if how.tool == "uart":
             image = read_image(firmware)
             done = load_over_uart(
-                self.path, image, board=board.name, baud=self.baud, read_back=read_back, progress=progress
+                self.path, image, board=board.name, baud=self.baud, read_back=how.read_back, progress=progress
             )
             return f"{done.written:,} bytes of {done.size:,} written over the UART"
-        used = flash_with(firmware, board, way, port=self.path, probe=probe or self.settings.probe, progress=progress)
+        used = flash_with(firmware, board, how.tool, port=self.path, probe=how.probe, progress=progress)
         return f"written and verified with {used}"
 
     def port(self, timeout: float = _POLL) -> serial.SerialBase:
@@ -144,29 +142,6 @@ class SerialLine:
     def close(self) -> None:
         with suppress(Exception):  # a port that is already gone
             self._port.close()
-
-
-def hello(line: Line, name: str, seconds: float = 5) -> dict[str, Any]:
-    """Ask a runner on a line to introduce itself; what else still comes from before is passed over.
-
-    Raises:
-        DeviceTimeoutError: nothing says hello.
-    """
-    line.send(b"\n" + sealed("hello"))
-    give_up = time.monotonic() + seconds
-    while (left := give_up - time.monotonic()) > 0:
-        with suppress(DeviceTimeoutError):
-            received = line.line(left)
-            try:
-                event = opened(received)
-            except EdgeError:
-                continue
-            if event["event"] == "hello":
-                return event
-    raise DeviceTimeoutError(
-        f"{name}: nothing on this line says hello",
-        hint="flash the firmware: edgesdk flash BUNDLE; is this its baud rate?",
-    )
 
 
 def identity_of(address: str) -> str:

@@ -62,7 +62,6 @@ class SshChannel:
 
     def __init__(self, name: str, channel: paramiko.Channel) -> None:
         self._name, self._channel = name, channel
-        self._last = time.monotonic()
 
     def read(self, seconds: float | None) -> tuple[Literal["out", "err"], bytes] | None:
         channel = self._channel
