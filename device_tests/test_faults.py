@@ -46,13 +46,13 @@ def campaign(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRe
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stalled line is given up after seconds, not after a minute."""
     for module in (adb, shell, ssh):
-        monkeypatch.setattr(module, "_STALL", 10.0)
+        monkeypatch.setattr(module, "_STALL", 3.0)
 
 
 def test_an_adbd_that_fails(campaign: Campaign, adbd: Adbd, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", disk], check=False).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", disk], check=False).returncode:
         pytest.skip("only root can mount a small disk")
     filler = disk / "filler"
 
@@ -75,7 +75,7 @@ def test_an_adbd_that_fails(campaign: Campaign, adbd: Adbd, tmp_path: Path) -> N
     try:
         campaign.inject("own adbd", partial(AdbDevice, "fault", settings), faults, share(73), seed=1)
     finally:
-        subprocess.run(["umount", disk], check=True)
+        subprocess.run(["umount", "--lazy", disk], check=True)
 
 
 def test_an_ssh_server_behind_a_bad_network(campaign: Campaign, sshd: Sshd, tmp_path: Path) -> None:

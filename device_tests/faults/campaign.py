@@ -64,7 +64,7 @@ class Campaign:
         with connect() as device:
             assert isinstance(device, ShellDevice)
             Store(device).clean(everything=True)
-            active = Store(device).push(self._bundle(rng, "first")).name
+            active = Store(device).push(self._bundle(rng, f"{seed}first")).name
         for number in range(count):
             fault = faults[number % len(faults)]
             tally = self.tallies.setdefault(f"{name}: {fault.name}", Tally())
