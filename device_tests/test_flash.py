@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import random
 import shutil
-import socket
 import struct
 import subprocess
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +29,7 @@ from edgesdk.runner_lines import opened, sealed, tokens_command
 from edgesdk_converters.cortex_m.double import DoubleSession
 
 from .cortex_m.lab import TOOLS
+from .lab.microcontrollers import Microcontroller, microcontroller
 
 missing = [tool for tool in (*TOOLS, "gdb-multiarch") if shutil.which(tool) is None]
 pytestmark = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
@@ -68,40 +66,9 @@ __attribute__((section(".text"), used)) static const uint8_t filler[] = {FILLER}
 """
 
 
-@dataclass
-class Machine:
-    """A board in QEMU: where its gdb server listens, and its UART."""
-
-    gdb: str
-    uart: str
-
-    def port(self, timeout: float = 10) -> serial.SerialBase:
-        return serial.serial_for_url(self.uart, baudrate=115200, timeout=timeout)
-
-
-@contextmanager
-def machine(name: str, seconds: int = 300) -> Iterator[Machine]:
-    """A board without any firmware, stopped until gdb lets it run; it is ended after ``seconds`` at the latest."""
-    with closing(socket.socket()) as one, closing(socket.socket()) as two:
-        one.bind(("127.0.0.1", 0))
-        two.bind(("127.0.0.1", 0))
-        gdb, uart = one.getsockname()[1], two.getsockname()[1]
-    command = ["timeout", str(seconds), "qemu-system-arm", "-machine", name, "-S", "-gdb", f"tcp:127.0.0.1:{gdb}"]
-    command += ["-nodefaults", "-display", "none", "-serial", "chardev:uart"]
-    command += ["-chardev", f"socket,id=uart,host=127.0.0.1,port={uart},server=on,wait=off"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        try:
-            _wait_for(gdb, process)
-            yield Machine(f"127.0.0.1:{gdb}", f"socket://127.0.0.1:{uart}")
-        finally:
-            process.terminate()
-
-
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Until QEMU listens on a port, or ends."""
-    wanted = f":{port:04X} 00000000:0000 0A"
-    while wanted not in Path("/proc/net/tcp").read_text():
-        assert process.poll() is None, process.communicate()[0]
+def port_of(board: Microcontroller, timeout: float = 10) -> serial.SerialBase:
+    """Its UART."""
+    return serial.serial_for_url(board.uart, baudrate=115200, timeout=timeout)
 
 
 def compiled(source: Path, folder: Path, *options: str) -> Path:
@@ -197,14 +164,14 @@ class Cut:
 
 
 def test_gdb_loads_a_firmware_that_then_talks(bundle, plain) -> None:
-    with machine("mps2-an386") as board:
+    with microcontroller("mps2-an386") as board:
         assert flash_with(plain, open_board("mps2-an386"), "gdb", probe=board.gdb) == "gdb"
-        with board.port() as port:
+        with port_of(board) as port:
             talks(bundle, port)
 
 
 def test_gdb_says_when_memory_does_not_hold_it_or_nobody_listens(plain, tmp_path) -> None:
-    with machine("mps2-an386") as board:
+    with microcontroller("mps2-an386") as board:
         data = plain.read_bytes()
         damaged = tmp_path / "elsewhere.elf"
         changed = bytearray(data)
@@ -225,7 +192,7 @@ def test_gdb_says_when_memory_does_not_hold_it_or_nobody_listens(plain, tmp_path
 def test_a_firmware_over_the_uart(bundle, built, name) -> None:
     folder = built(name)
     image = read_image(folder / "firmware.elf")
-    with machine(name) as board, board.port() as port:
+    with microcontroller(name) as board, port_of(board) as port:
         flash_with(folder / "loader.elf", open_board(name), "gdb", probe=board.gdb)
         assert events(port, "loader")[-1]["why"] == "empty"
         done = load_over_uart(port, image, board=name, read_back=True)
@@ -242,7 +209,7 @@ def test_a_firmware_over_the_uart(bundle, built, name) -> None:
 def test_a_cut_load_is_not_started_and_resumes(bundle, built) -> None:
     name = "mps2-an386"
     image = read_image(built(name) / "firmware.elf")
-    with machine(name) as board, board.port() as port:
+    with microcontroller(name) as board, port_of(board) as port:
         flash_with(built(name) / "loader.elf", open_board(name), "gdb", probe=board.gdb)
         events(port, "loader")
         with pytest.raises(FlashError, match="the line broke"):
@@ -257,7 +224,7 @@ def test_a_cut_load_is_not_started_and_resumes(bundle, built) -> None:
 def test_firmware_for_elsewhere_is_refused(bundle, built, plain) -> None:
     name = "mps2-an386"
     image = read_image(built(name) / "firmware.elf")
-    with machine(name) as board, board.port() as port:
+    with microcontroller(name) as board, port_of(board) as port:
         flash_with(built(name) / "loader.elf", open_board(name), "gdb", probe=board.gdb)
         with pytest.raises(FlashError, match="the board is a mps2-an386"):
             load_over_uart(port, image, board="mps3-an547")
@@ -268,9 +235,9 @@ def test_firmware_for_elsewhere_is_refused(bundle, built, plain) -> None:
 
 
 def test_a_firmware_without_loader_is_named(plain) -> None:
-    with machine("mps2-an386") as board:
+    with microcontroller("mps2-an386") as board:
         flash_with(plain, open_board("mps2-an386"), "gdb", probe=board.gdb)
-        with board.port() as port, pytest.raises(FlashError, match="a firmware answers that has no loader"):
+        with port_of(board) as port, pytest.raises(FlashError, match="a firmware answers that has no loader"):
             load_over_uart(port, b"1" * 100, wait=1)
 
 
@@ -291,7 +258,7 @@ def test_on_real_flash(tmp_path) -> None:
     loader = compiled(microcontroller_dir() / "loader", tmp_path / "loader", "-DBOARD=microbit") / "loader.elf"
     rng = random.Random(1)
     first, second = (read_image(application(tmp_path, rng.randbytes(size))) for size in (30_000, 20_001))
-    with machine("microbit") as board, board.port() as port:
+    with microcontroller("microbit") as board, port_of(board) as port:
         flash_with(loader, MICROBIT, "gdb", probe=board.gdb)
         assert events(port, "loader")[-1]["why"] == "empty"
         with pytest.raises(FlashError, match="the line broke"):
@@ -317,18 +284,18 @@ def test_on_real_flash(tmp_path) -> None:
 
 def test_real_flash_refuses_a_program_for_another_place(tmp_path) -> None:
     loader = compiled(microcontroller_dir() / "loader", tmp_path / "loader", "-DBOARD=microbit") / "loader.elf"
-    with machine("microbit") as board:
+    with microcontroller("microbit") as board:
         flash_with(loader, MICROBIT, "gdb", probe=board.gdb)
-        with board.port() as port, pytest.raises(FlashError, match="its stack at 0x20004001 is not"):
+        with port_of(board) as port, pytest.raises(FlashError, match="its stack at 0x20004001 is not"):
             load_over_uart(port, Image(0x4000, struct.pack("<II", 0x20004001, 0x4009) + bytes(100)))
 
 
-def reset(board: Machine) -> None:
+def reset(board: Microcontroller) -> None:
     """The reset button."""
     gdb(board, "monitor system_reset")
 
 
-def gdb(board: Machine, *words: str) -> None:
+def gdb(board: Microcontroller, *words: str) -> None:
     words = (f"target remote {board.gdb}", *words, "detach")
     command = ["gdb-multiarch", "-nx", "-batch", *(part for word in words for part in ("-ex", word))]
     subprocess.run(command, check=True, capture_output=True)

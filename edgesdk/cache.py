@@ -24,7 +24,13 @@ def alone_in(home: Path) -> Iterator[None]:
         yield
 
 
-def made_once(home: Path, name: str, inputs: str, fill: Callable[[Path], None]) -> Path:
+def made_once(
+    home: Path,
+    name: str,
+    inputs: str,
+    fill: Callable[[Path], None],
+    in_use: Callable[[Path], bool] = lambda folder: False,
+) -> Path:
     """The folder made from ``inputs``: it has its name only when whole; others of the name, and what was cut off, go.
 
     Args:
@@ -32,12 +38,13 @@ def made_once(home: Path, name: str, inputs: str, fill: Callable[[Path], None]) 
         name: what it is.
         inputs: everything that it depends on, as text.
         fill: makes it in the folder given.
+        in_use: whether an older one must stay.
     """
     folder = home / f"{name}-{hashlib.sha256(inputs.encode()).hexdigest()[:12]}"
     if not folder.is_dir():
         with replacing_folder(folder) as partly:
             fill(partly)
         for other in (*home.glob(f"{name}-*"), *home.glob(f".{name}-*")):
-            if other != folder:
+            if other != folder and not in_use(other):
                 shutil.rmtree(other)
     return folder

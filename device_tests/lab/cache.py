@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgesdk.files import replacing_folder
+from edgesdk.cache import made_once
 
 _OWN = Path(__file__).parent
 
 
 def ready(home: Path, name: str, inputs: str, fill: Callable[[Path], None]) -> Path:
     """The folder made from ``inputs``, filled first if need be; older ones that nobody uses go then."""
-    folder = home / f"{name}-{hashlib.sha256(inputs.encode()).hexdigest()[:12]}"
-    if not folder.is_dir():
-        for other in (*home.glob(f"{name}-*"), *home.glob(f".{name}-*")):
-            if _unused(other):
-                shutil.rmtree(other, ignore_errors=True)
-        with replacing_folder(folder) as partly:
-            fill(partly)
-    return folder
+    return made_once(home, name, inputs, fill, in_use=_in_use)
 
 
 @contextmanager
@@ -35,13 +26,13 @@ def using(folder: Path) -> Iterator[None]:
         yield
 
 
-def _unused(folder: Path) -> bool:
+def _in_use(folder: Path) -> bool:
     with _opened(folder) as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return False
-        return True
+            return True
+        return False
 
 
 @contextmanager

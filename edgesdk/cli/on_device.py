@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .device_options import chosen_device
-from .terminal import TerminalProgress, print_json
+from .terminal import TerminalProgress, print_json, typed_lines
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -38,15 +38,7 @@ def run_there(
         running(found, bundle, threads=threads, activate=False, progress=TerminalProgress()) as link,
     ):
         chat = DeviceChat(link, bundle, sampling)
-        if prompt is not None:
-            _answer(chat, link, prompt, max_tokens, stop, as_json)
-            return
-        while True:
-            try:
-                line = click.prompt(">", prompt_suffix=" ", err=True)
-            except click.Abort:
-                click.echo(err=True)
-                return
+        for line in typed_lines() if prompt is None else [prompt]:
             _answer(chat, link, line, max_tokens, stop, as_json)
 
 

@@ -9,7 +9,7 @@ import click
 
 from ..errors import EdgeError
 from .device_options import fleet_option
-from .terminal import json_option, print_json
+from .terminal import json_option, print_json, typed_lines
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -85,7 +85,8 @@ def command(
             return
         chat = Chat(opened, sampling=sampling, threads=threads)
         if prompt is None:
-            _converse(chat, max_tokens, stop)
+            for line in typed_lines():
+                _answer(chat, line, max_tokens, stop)
             return
         if as_json:
             answer = chat.ask(prompt, max_tokens=max_tokens, stop=stop)
@@ -124,13 +125,3 @@ def _run_native(bundle: Bundle, prompt: str, max_tokens: int, temperature: float
     rate = f"{found.new_tokens / found.decode_seconds:.0f} tokens/s" if found.decode_seconds else "no decode time"
     first = f"{found.prompt_tokens} prompt tokens in {found.prefill_seconds:.2f} s"
     click.echo(f"[{first}; {found.new_tokens} tokens, {rate}; runtime's own runner; on this machine]", err=True)
-
-
-def _converse(chat: Chat, max_tokens: int, stop: tuple[str, ...]) -> None:
-    while True:
-        try:
-            line = click.prompt(">", prompt_suffix=" ", err=True)
-        except click.Abort:
-            click.echo(err=True)
-            return
-        _answer(chat, line, max_tokens, stop)

@@ -35,6 +35,17 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         click.echo(line.rstrip())
 
 
+def typed_lines() -> Iterator[str]:
+    """What the user types, line by line, until end of file."""
+    while True:
+        try:
+            line: str = click.prompt(">", prompt_suffix=" ", err=True)
+        except click.Abort:
+            click.echo(err=True)
+            return
+        yield line
+
+
 class _Stage:
     def __init__(self, bars: Bars, task: TaskID) -> None:
         self._bars, self._task = bars, task

