@@ -46,14 +46,19 @@ class Phone:
 
 
 @contextmanager
-def phone(*, limit: float = LIMIT) -> Iterator[Phone]:
+def phone(*, limit: float = LIMIT, architecture: str = "arm64", rate: float | None = None) -> Iterator[Phone]:
     """A phone, newly started with empty folders, until the block ends.
+
+    Args:
+        limit: seconds after which it ends by itself.
+        architecture: as Debian names it; this machine's own needs no emulator.
+        rate: bytes a second of its cable, each way; None is as fast as this machine.
 
     Raises:
         LabUnavailableError: a tool, a right or the network is missing.
     """
     require(PHONE)
-    system = phone_image()
+    system = phone_image(architecture)
     folder = Path(tempfile.mkdtemp(prefix="edgesdk-phone-"))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), *filter(None, sys.path)])}
     command = [tool("unshare") or "unshare", "--user", "--map-root-user", "--mount", "--net", "--ipc", "--uts", "--pid"]
@@ -62,7 +67,7 @@ def phone(*, limit: float = LIMIT) -> Iterator[Phone]:
     try:
         with using(system), Kept(command, folder / "log", limit=limit, scratch=folder, env=environment) as kept:
             _await(kept, folder / "adbd.sock")
-            with Relay(folder / "adbd.sock") as relay, adb_server(folder, limit) as (adb, port):
+            with Relay(folder / "adbd.sock", rate=rate) as relay, adb_server(folder, limit) as (adb, port):
                 server = {"ANDROID_ADB_SERVER_PORT": str(port)}
                 yield Phone(f"127.0.0.1:{relay.port}", port, adb, relay, server)
     finally:

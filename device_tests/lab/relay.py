@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class Relay:
         target: host and port, or the path of a Unix socket; it is connected anew for every connection.
         listen: where to listen; a free port of the loopback unless told.
         translator: makes, for every connection, what turns the bytes towards the target into others.
+        rate: bytes a second, each way, that all connections together may pass; None is no limit.
     """
 
     def __init__(
@@ -49,7 +51,10 @@ class Relay:
         target: Address,
         listen: Address = ("127.0.0.1", 0),
         translator: Callable[[], Callable[[bytes], bytes]] | None = None,
+        rate: float | None = None,
     ) -> None:
+        self._rate = rate
+        self._free_at: dict[Direction, float] = {"up": 0.0, "down": 0.0}  # when the line has passed what it was given
         self._translator = translator
         self._target = target
         self._changed = threading.Condition()
@@ -186,6 +191,7 @@ class Relay:
                 data = translate(data)
                 while data:
                     piece, cut = self._admitted(data, direction, sink)
+                    self._paced(len(piece), direction)
                     sink.sendall(piece)
                     data = data[len(piece) :]
                     if cut:
@@ -214,6 +220,16 @@ class Relay:
                     cut, self._fault = True, None
             self._passed[direction] += len(data)
             return data, cut
+
+    def _paced(self, count: int, direction: Direction) -> None:
+        """Wait as long as the line takes for so many bytes after those before them."""
+        if self._rate is None:
+            return
+        with self._changed:
+            now = time.monotonic()
+            self._free_at[direction] = max(now, self._free_at[direction]) + count / self._rate
+            wait = self._free_at[direction] - now
+        time.sleep(wait)
 
     def _concerns(self, direction: Direction) -> bool:
         return self._fault is not None and self._fault.direction in (None, direction)

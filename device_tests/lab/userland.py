@@ -31,6 +31,7 @@ def pinned(
     packages: Iterable[str],
     *,
     backports: bool = False,
+    architecture: str = "arm64",
     exact: Callable[[ForeignApt], Iterable[str]] = lambda apt: (),
 ) -> list[str]:
     """Packages and what they need as ``name=version``; good as long as the lists of packages are.
@@ -40,9 +41,10 @@ def pinned(
         name: what the answer is kept under.
         packages: taken with all that they depend on.
         backports: prefer the backports.
+        architecture: of the packages, as Debian names it.
         exact: gives packages that are taken alone.
     """
-    apt = ForeignApt(home / "apt")
+    apt = _apt(home, architecture)
     asked = [*packages]
     kept = home / f"{name}.json"
     updated = apt.update()
@@ -56,13 +58,17 @@ def pinned(
     return found
 
 
-def unpack(home: Path, packages: Iterable[str], root: Path) -> None:
+def unpack(home: Path, packages: Iterable[str], root: Path, architecture: str = "arm64") -> None:
     """Download packages given as ``name=version`` and unpack them into a folder."""
     with tempfile.TemporaryDirectory(dir=home) as scratch:
-        for path in ForeignApt(home / "apt").download([*packages], Path(scratch)):
+        for path in _apt(home, architecture).download([*packages], Path(scratch)):
             run(["dpkg-deb", "--extract", path, root])
     for name in _SPARE:
         shutil.rmtree(root / name, ignore_errors=True)
+
+
+def _apt(home: Path, architecture: str) -> ForeignApt:
+    return ForeignApt(home / ("apt" if architecture == "arm64" else f"apt-{architecture}"), architecture)
 
 
 def install_wheels(root: Path) -> None:

@@ -107,11 +107,22 @@ class ShellDevice(Device):
         return ShellLine(Running(self, command))
 
     def push(self, source: Path, target: str, *, offset: int = 0, advance: Advance = unheard) -> None:
-        size = source.stat().st_size
         quoted = shlex.quote(target)
         # A failure is said when all has come: a connection that closes while we still send would swallow the words.
         write = f"cat {'>>' if offset else '>'} {quoted}"
-        command = f"{write} || {{ status=$?; cat > /dev/null; exit $status; }}; stat -c %s {quoted}"
+        self._write(f"{write} || {{ status=$?; cat > /dev/null; exit $status; }}", source, target, offset, advance)
+
+    def push_hashed(self, source: Path, target: str, *, advance: Advance = unheard) -> str:
+        """As :meth:`push`, of a whole file; the device hashes the bytes as they come.
+
+        Returns:
+            The sha256 of what it was given, in hexadecimal.
+        """
+        return self._write(f"tee {shlex.quote(target)} | sha256sum", source, target, 0, advance).split(" ")[0]
+
+    def _write(self, command: str, source: Path, target: str, offset: int, advance: Advance) -> str:
+        """Give a file to a command that writes it to ``target``; what the command prints."""
+        size, quoted = source.stat().st_size, shlex.quote(target)
         with source.open("rb") as file:
             file.seek(offset)
 
@@ -120,11 +131,13 @@ class ShellDevice(Device):
                     yield block
                     advance(len(block))
 
-            done = self.run(command, stdin=pieces(), timeout=_STALL)
-        if done.status:
+            done = self.run(f"{command}; stat -c %s {quoted}", stdin=pieces(), timeout=_STALL)
+        *said, written = done.text.splitlines() or [""]
+        if done.status or (written != str(size) and done.stderr):
             raise DeviceError(f"{self.name}: {target} cannot be written: {done.reason}", hint=hint_for(done.reason))
-        if done.text.strip() != str(size):
-            raise DeviceGoneError(f"{self.name}: {target} has {done.text.strip() or 'no'} bytes of {size}")
+        if written != str(size):
+            raise DeviceGoneError(f"{self.name}: {target} has {written or 'no'} bytes of {size}")
+        return "".join(said)
 
     def pull(self, source: str, target: Path) -> None:
         running = Running(self, f"cat {shlex.quote(source)}")

@@ -209,15 +209,16 @@ class Store:
         pushed.kept_bytes = sum({e.sha256: e.size for e in parcel.files if e.sha256 not in missing}.values())
         offsets = {sha: _offset(entry, found) for sha, entry in missing.items()}
         self._refuse_space(sum(entry.size - offsets[sha] for sha, entry in missing.items()), found)
+        seen: dict[str, str | None] = {}  # what the device hashed while it came
         for _ in range(_ATTEMPTS):
             with progress.stage("Sending", sum(e.size - offsets[sha] for sha, e in missing.items())) as stage:
                 for sha, entry in missing.items():
                     target = f"{found.root}/incoming/{sha}.part"
-                    self._send(parcel.folder / entry.path, target, offsets[sha], stage.advance)
+                    seen[sha] = self._send(parcel.folder / entry.path, target, offsets[sha], stage.advance)
                     pushed.sent_bytes += entry.size - offsets[sha]
                     pushed.sent.append(entry.path)
             with progress.stage("Verifying on the device"):
-                wrong = self._settle(parcel, pushed.name, sources, activate=activate)
+                wrong = self._settle(parcel, pushed.name, sources, seen, activate=activate)
             if not wrong:
                 return
             missing = {entry.sha256: entry for entry in parcel.files if entry.sha256 in wrong}
@@ -228,9 +229,13 @@ class Store:
             hint="a bad cable, hub or memory: try another, and edgesdk verify the bundle here",
         )
 
-    def _send(self, source: Path, target: str, offset: int, advance: Advance) -> None:
+    def _send(self, source: Path, target: str, offset: int, advance: Advance) -> str | None:
+        """Bring one file, from an offset on; the hash that the device found on the way, of a whole one."""
         try:
+            if offset == 0:
+                return self.device.push_hashed(source, target, advance=advance)
             self.device.push(source, target, offset=offset, advance=advance)
+            return None
         except DeviceGoneError:
             raise
         except DeviceError as failure:
@@ -238,11 +243,22 @@ class Store:
                 self.device.run(f"rm -f {shlex.quote(target)}")
             raise
 
-    def _settle(self, parcel: Parcel, name: str, sources: dict[str, str], *, activate: bool) -> set[str]:
+    def _settle(
+        self, parcel: Parcel, name: str, sources: dict[str, str], seen: dict[str, str | None], *, activate: bool
+    ) -> set[str]:
         """Give the bundle its place; returns hashes of what came wrong, and then nothing was done."""
         last = {source: e.path for e in parcel.files if (source := sources[e.sha256]).startswith("incoming/")}
         rows = [
-            "\t".join((e.sha256, str(e.size), "take" if last.get(source) == e.path else "keep", source, e.path))
+            "\t".join(
+                (
+                    e.sha256,
+                    str(e.size),
+                    "take" if last.get(source) == e.path else "keep",
+                    seen.get(e.sha256) or "-",
+                    source,
+                    e.path,
+                )
+            )
             for e in parcel.files
             if (source := sources[e.sha256])
         ]

@@ -35,21 +35,21 @@ survey() { # what is here
     echo "@end"
 }
 
-verified() { # SHA: incoming/SHA.part becomes incoming/SHA if its content is that
+verified() { # SHA SEEN: incoming/SHA.part becomes incoming/SHA if its content is that; SEEN is the hash of what came, or -
     [ -f "incoming/$1.part" ] || { [ -f "incoming/$1" ]; return; }
-    set -- "$1" "$(sha256sum "incoming/$1.part")"
+    [ "$2" = - ] && set -- "$1" "$(sha256sum "incoming/$1.part")"
     if [ "${2%% *}" = "$1" ]; then mv "incoming/$1.part" "incoming/$1"; return 0; fi
     rm -f "incoming/$1.part"
     return 1
 }
 
-settle() { # NAME; on standard input: hash, size, take or keep, the file and the path to give it, with tabs between
+settle() { # NAME; on standard input: hash, size, take or keep, hash seen, the file and the path to give it, with tabs
     # What came is hashed first: what came wrong is printed and forgotten, and then nothing is settled.
     rows=incoming/$1.rows wrong='' used=''
     cat > "$rows" || exit 71
     flushed incoming # before a name says that it is verified
-    while IFS=$tab read -r sha size how source path; do
-        case $source in incoming/*) verified "$sha" || wrong="$wrong $sha" ;; esac
+    while IFS=$tab read -r sha size how seen source path; do
+        case $source in incoming/*) verified "$sha" "$seen" || wrong="$wrong $sha" ;; esac
     done < "$rows"
     if [ -n "$wrong" ]; then
         for sha in $wrong; do echo "@wrong $sha"; done
@@ -58,7 +58,7 @@ settle() { # NAME; on standard input: hash, size, take or keep, the file and the
     stage=incoming/$1.stage
     rm -rf "$stage" "$stage.files"
     mkdir -p "$stage" && : > "$stage.files" || exit 71
-    while IFS=$tab read -r sha size how source path; do
+    while IFS=$tab read -r sha size how seen source path; do
         case $path in */*) mkdir -p "$stage/${path%/*}" || exit 71 ;; esac
         if ln "$source" "$stage/$path" 2> /dev/null; then
             :
