@@ -141,6 +141,7 @@ def _connect(settings: Settings) -> paramiko.SSHClient:
         banner_timeout=_CONNECT,
         auth_timeout=_CONNECT,
         sock=paramiko.ProxyCommand(proxy) if proxy else None,
+        transport_factory=_transport,
     )
     transport = client.get_transport()
     assert transport is not None
@@ -150,6 +151,14 @@ def _connect(settings: Settings) -> paramiko.SSHClient:
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # a board whose power is cut says nothing more
             transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * _STALL))
     return client
+
+
+def _transport(sock: Any, **options: Any) -> paramiko.Transport:
+    """A transport that prefers ciphers which authenticate too: one pass over the bytes instead of two."""
+    made = _paramiko().Transport(sock, **options)
+    security = made.get_security_options()
+    security.ciphers = sorted(security.ciphers, key=lambda name: "-gcm" not in name)
+    return made
 
 
 def _key(path: str) -> PKey:
