@@ -32,7 +32,7 @@ def phone_image(architecture: str = "arm64") -> Path:
     """
     home = lab_dir()
     with alone_in(home):
-        name = "phone" if architecture == "arm64" else f"phone-{architecture}"
+        name = "phone" if architecture == "arm64" else f"{architecture}-phone"
         packages = userland.pinned(home, name, _PACKAGES, backports=True, architecture=architecture)
         own = sources("phone_image.py", "userland.py", "files/phone")
         inputs = f"{packages}{userland.WHEELS}{own}"

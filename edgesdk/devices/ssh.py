@@ -155,7 +155,7 @@ def _connect(settings: Settings) -> paramiko.SSHClient:
 
 def _transport(sock: Any, **options: Any) -> paramiko.Transport:
     """A transport that prefers ciphers which authenticate too: one pass over the bytes instead of two."""
-    made = _paramiko().Transport(sock, **options)
+    made: paramiko.Transport = _paramiko().Transport(sock, **options)
     security = made.get_security_options()
     security.ciphers = sorted(security.ciphers, key=lambda name: "-gcm" not in name)
     return made
