@@ -1,0 +1,29 @@
+"""Codes of reasons: why a value is null, or a section not wholly to be believed."""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Code to what it says to people.
+REASONS: Final[dict[str, str]] = {
+    "charging": "the device was charging: what its battery gave is not what it spent",
+    "clock-jump": "a clock jumped in the middle of a repeat",
+    "clocks-apart": "the sampler's clock could not be put on the runner's",
+    "cut-short": "the run ended before it was complete",
+    "device-gone": "the connection to the device broke",
+    "emulated": "an emulator: its time is not a device's",
+    "few-repeats": "fewer than three repeats: no interval",
+    "no-sampler": "this device cannot run the sampler",
+    "no-sensor": "the device has no such sensor, or does not let this user read it",
+    "no-total": "no sensor measures all that the device spends",
+    "not-asked": "the plan leaves it out",
+    "not-cooled": "the device did not cool down in time",
+    "not-reported": "the runner does not report it",
+    "regime-changed": "governor or clock limits changed during the run",
+    "runner-failed": "the runner failed",
+    "sensor-lost": "a sensor stopped answering",
+    "short-window": "the window has too few samples for an energy",
+    "sign-unknown": "the sign of the battery's current could not be told",
+    "unit-unsure": "the unit of the battery's current could not be confirmed",
+    "throttled": "the device held back",
+}
