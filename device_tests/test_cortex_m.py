@@ -191,7 +191,7 @@ def test_lines_that_were_cut_are_refused_and_the_next_one_works(runner) -> None:
 @pytest.mark.parametrize(
     ("command", "code", "words"),
     [
-        ("dance", "command", "there are: hello, run, ids"),
+        ("dance", "command", "there are: hello, run, ids, measure"),
         ("run 5 0 1000", "command", "expected MAX"),
         ("run 4294967297 0 1000 1 0 a", "command", "expected MAX"),
         ("run 5 0 5000 1 0 a", "command", "TOP_P (to 1000)"),

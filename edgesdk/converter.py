@@ -96,11 +96,14 @@ class OnDevice:
         opener: ``module:function`` that opens a session from the program's path, its context and a number of threads.
         modules: what goes to the board; they import the runtime, numpy, each other and nothing else.
         runtimes: distributions that bring the runtime; one of them is enough.
+        operators: ``module:function`` that times the operators of a prompt and of tokens after it, from path, context,
+            threads, the prompt and how many tokens: mappings of ``name phase calls seconds``; None where nothing does.
     """
 
     opener: str
     modules: tuple[str, ...]
     runtimes: tuple[str, ...]
+    operators: str | None = None
 
 
 class Converter(Protocol):

@@ -84,5 +84,10 @@ def tokens_command(
     return sealed(f"ids {_sampling(new_tokens, temperature, top_p, seed, slide)} {','.join(map(str, ids))}")
 
 
+def measure_command(ids: list[int], tokens: int, *, operators: bool = False) -> bytes:
+    """The command that asks for so many tokens, greedily and whatever they are; with every operator timed if asked."""
+    return sealed(f"{'operators' if operators else 'measure'} {tokens} {','.join(map(str, ids))}")
+
+
 def _sampling(new_tokens: int, temperature: float, top_p: float, seed: int, slide: bool) -> str:
     return f"{new_tokens} {round(1000 * temperature)} {round(1000 * top_p)} {seed} {int(slide)}"

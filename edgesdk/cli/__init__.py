@@ -23,10 +23,12 @@ COMMANDS = {
     "inspect": "Show what a bundle says about itself.",
     "lint": "Check MODEL against a target before any work.",
     "models": "List the catalogue, or fetch a model from it.",
+    "profile": "Measure BUNDLE on a device: latency, memory, temperature, power.",
     "push": "Put BUNDLE on a device: what is missing there goes over, is verified, and is switched to.",
     "quality": "Say what compression cost: B against A, as models or bundles.",
     "recipes": "List recipes, or show the passes of one.",
     "run": "Run a bundle: answer PROMPT, or chat.",
+    "sensors": "List the sensors of a device, and what they say now.",
     "targets": "List targets, or show one.",
     "verify": "Check a bundle: every hash, its schema, its runtime.",
 }

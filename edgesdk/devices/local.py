@@ -6,6 +6,7 @@ import os
 import queue
 import signal
 import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -22,6 +23,10 @@ class LocalDevice(ShellDevice):
     """Commands of this machine's own shell."""
 
     abilities: ClassVar[frozenset[Ability]] = frozenset({"run", "files", "lines"})
+
+    @property
+    def python(self) -> str:
+        return self.settings.python or sys.executable
 
     def open(self, command: str) -> LocalChannel:
         return LocalChannel(command)

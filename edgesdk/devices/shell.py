@@ -66,6 +66,11 @@ class ShellDevice(Device):
 
     abilities: ClassVar[frozenset[Ability]] = frozenset({"run", "files", "lines", "reboot"})
 
+    @property
+    def python(self) -> str | None:
+        """The interpreter that the settings name for runners."""
+        return self.settings.python
+
     @abstractmethod
     def open(self, command: str) -> Channel:
         """Start a command line in the device's shell.

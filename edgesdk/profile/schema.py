@@ -122,8 +122,8 @@ class BundleFacts:
         converter: that made the program.
         recipe: name of the compression.
         bytes: of all files.
-        compression: bytes of the weights as the model came, by those of the program; None where not recorded.
-        perplexity: as measured at export; None where it was not.
+        compression: bytes of all parameters in 16 bits, by those of the program with its tables.
+        perplexity: as measured at export, of the compressed model; None where it was not.
     """
 
     digest: str
@@ -186,9 +186,10 @@ class Case:
     """One prompt length with one number of threads.
 
     Attributes:
-        latency: ``time_to_first_token``, ``prefill_rate``, ``decode_rate``, ``token_p50`` ``_p90`` ``_p99``, ``sampling``.
-        energy: ``prefill_power``, ``decode_power``, ``prefill_energy``, ``decode_energy`` (per token), the latter two
-            with ``_net`` above the idle power, ``efficiency`` (decoded tokens per joule).
+        latency: ``time_to_first_token``, ``prefill_rate``, ``decode_rate``, ``token_p50``, ``token_p90``,
+            ``token_p99``, ``sampling``.
+        energy: ``prefill_power``, ``decode_power``, ``prefill_energy``, ``decode_energy`` (per token), ``decode_net``
+            (the same above the idle power), ``efficiency`` (decoded tokens per joule).
         temperature: ``start``, ``end``, ``peak`` of the hottest zone.
     """
 

@@ -24,7 +24,7 @@ def runner_archive(on_device: OnDevice) -> bytes:
         files[f"{path}.py"] = _source(module)
         for parent in list(Path(path).parents)[:-1]:
             files[f"{parent.as_posix()}/__init__.py"] = b""
-    plan = {"opener": on_device.opener, "runtimes": on_device.runtimes}
+    plan = {"opener": on_device.opener, "runtimes": on_device.runtimes, "operators": on_device.operators}
     files["runner.json"] = json.dumps(plan).encode()
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:

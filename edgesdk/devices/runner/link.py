@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import EdgeError
-from ...runner_lines import opened, sealed, tokens_command
+from ...runner_lines import measure_command, opened, sealed, tokens_command
 from ..base import DeviceError, DeviceTimeoutError, Line
 
 PROTOCOL = 1
-_LOAD, _TOKEN = 600.0, 300.0  # seconds without an event
+_LOAD, _TOKEN, _CLOCK = 600.0, 300.0, 30.0  # seconds without an event
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,33 @@ class RunnerLink:
             DeviceGoneError: the line broke.
             EdgeError: a line of it was damaged on its way.
         """
+        yield from self._answered(
+            ids, tokens_command(list(ids), new_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
+        )
+
+    def measured(
+        self, ids: Sequence[int], tokens: int, *, operators: bool = False
+    ) -> Generator[dict[str, Any], None, None]:
+        """As :meth:`events`, of so many tokens, greedily and whatever they are; with every operator timed if asked."""
+        yield from self._answered(ids, measure_command(list(ids), tokens, operators=operators))
+
+    def clock(self) -> dict[str, Any] | None:
+        """The runner's clocks now, in nanoseconds: ``at`` and, where it has that, ``boottime``; None without a clock.
+
+        Raises:
+            DeviceError: the line broke.
+        """
+        self._line.send(sealed("clock"))
+        event = opened(self._line.line(_CLOCK))
+        return event if event["event"] == "clock" else None
+
+    def _answered(self, ids: Sequence[int], command: bytes) -> Generator[dict[str, Any], None, None]:
         most = self.hello.get("prompt_tokens")
         if isinstance(most, int) and len(ids) > most:
             raise DeviceError(
                 f"{self.name}: {len(ids)} tokens, and its runner takes {most} at once", hint="shorten the prompt"
             )
-        self._line.send(
-            tokens_command(list(ids), new_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
-        )
+        self._line.send(command)
         ended = False
         try:
             while not ended:

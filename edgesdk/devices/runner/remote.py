@@ -7,6 +7,9 @@ Commands come in on standard input and events go out on standard output, a line 
 
     hello                                        what is here
     ids MAX TEMPERATURE TOP_P SEED SLIDE 1,2,3   answer tokens (temperature and top_p in thousandths)
+    measure MAX 1,2,3                            answer so many tokens, greedily, whatever they are
+    operators MAX 1,2,3                          the same with every operator timed
+    clock                                        what the clocks say now
     the byte 3 (Ctrl-C)                          stop the answer
 
 Times are of CLOCK_MONOTONIC: ``ticks`` that ``hello`` counts per second, and ``at``, the moment of an event.
@@ -21,6 +24,7 @@ import select
 import sys
 import time
 import zlib
+from collections.abc import Callable, Iterable
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
 
     from edgesdk.session import Session
 
+OperatorTimes = Callable[[list[int], int], Iterable[dict[str, Any]]]
 PROTOCOL = 1
 _STOP = b"\x03"
 
@@ -99,8 +104,16 @@ class Choice:
 class Runner:
     """A loaded bundle that answers commands."""
 
-    def __init__(self, session: Session, facts: dict[str, Any], stop: set[int], incoming: Input) -> None:
+    def __init__(
+        self,
+        session: Session,
+        facts: dict[str, Any],
+        stop: frozenset[int],
+        incoming: Input,
+        timed: OperatorTimes | None = None,
+    ) -> None:
         self._session, self._facts, self._stop, self._input = session, facts, stop, incoming
+        self._timed = timed
 
     def serve(self) -> None:
         """Answer until nobody sends any more."""
@@ -125,8 +138,18 @@ class Runner:
         if verb == "hello":
             say("hello", **self._facts)
             return
+        if verb == "clock":
+            say("clock", at=time.monotonic_ns(), boottime=time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+            return
+        if verb in ("measure", "operators"):
+            most, ids = _measured(rest)
+            if verb == "measure":
+                self._answer(ids, most, Choice(0, 1, 1), frozenset())
+            else:
+                self._operators(ids, most)
+            return
         if verb != "ids":
-            raise EdgeError("there are: hello, ids")
+            raise EdgeError("there are: hello, ids, measure, operators, clock")
         parts = rest.split(" ")
         try:
             most, temperature, top_p, seed, slide = (int(part) for part in parts[:5])
@@ -135,9 +158,16 @@ class Runner:
             raise EdgeError("expected MAX TEMPERATURE TOP_P SEED SLIDE and tokens") from None
         if slide:
             raise EdgeError("this model's context cannot slide")
-        self._answer(ids, most, Choice(temperature / 1000, top_p / 1000, seed))
+        self._answer(ids, most, Choice(temperature / 1000, top_p / 1000, seed), self._stop)
 
-    def _answer(self, ids: list[int], most: int, choice: Choice) -> None:
+    def _operators(self, ids: list[int], most: int) -> None:
+        if self._timed is None:
+            raise EdgeError("this runtime does not time its operators here")
+        for row in self._timed(ids, most):
+            say("operator", **row)
+        say("done", prompt_tokens=len(ids), new_tokens=most, stop="length", text="", peak_rss_kb=_peak_rss_kb())
+
+    def _answer(self, ids: list[int], most: int, choice: Choice, stops: frozenset[int]) -> None:
         session, stop, produced = self._session, "length", 0
         session.reset()
         self._input.stopped()
@@ -150,7 +180,7 @@ class Runner:
             start = time.monotonic_ns()
             token = choice.token(logits)
             sampling = time.monotonic_ns() - start
-            if token in self._stop:
+            if token in stops:
                 stop = "eos"
                 break
             produced += 1
@@ -193,8 +223,10 @@ def main(arguments: list[str]) -> int:
         "prompt_tokens": session.context - 1,
         "ticks_per_second": 10**9,
         "clock": "CLOCK_MONOTONIC",
+        "pid": os.getpid(),
     }
-    Runner(session, facts, set(manifest["tokenizer"]["stop"]), Input()).serve()
+    timed = _operator_times(plan.get("operators"), folder, manifest, threads)
+    Runner(session, facts, frozenset(manifest["tokenizer"]["stop"]), Input(), timed).serve()
     return 0
 
 
@@ -220,6 +252,26 @@ def _opened(plan: dict[str, Any], folder: Path, manifest: dict[str, Any], thread
         raise EdgeError(f"{plan['runtimes'][0]} cannot be loaded ({failure})", hint="install it again there") from None
     session: Session = opener(folder / manifest["program"]["main"], manifest["context"], threads)
     return session
+
+
+def _operator_times(
+    name: str | None, folder: Path, manifest: dict[str, Any], threads: int | None
+) -> OperatorTimes | None:
+    """What times operators, bound to the bundle; None where the runtime has nothing for that."""
+    if name is None:
+        return None
+    module, _, function = name.partition(":")
+    timed = getattr(import_module(module), function)
+    return lambda ids, most: timed(folder / manifest["program"]["main"], manifest["context"], threads, ids, most)
+
+
+def _measured(rest: str) -> tuple[int, list[int]]:
+    """How many tokens are asked for, and the prompt."""
+    most, _, ids = rest.partition(" ")
+    try:
+        return int(most), [int(each) for each in ids.split(",")]
+    except ValueError:
+        raise EdgeError("expected MAX and tokens") from None
 
 
 def _runtime(names: list[str]) -> str:

@@ -76,7 +76,7 @@ def _command(
 ) -> str:
     """The command line that starts the runner there, which is pushed first."""
     device, program = store.device, bundle.manifest.program
-    if program.converter == "executorch" and not device.settings.python:
+    if program.converter == "executorch" and not device.python:
         from .native import native_command
 
         return native_command(store, facts, pushed, threads, progress)
@@ -88,5 +88,5 @@ def _command(
         path.write_bytes(runner_archive(on_device))
         entry = file_entry(path)
         runner = store.push(Parcel(f"runner.{entry.sha256[:12]}", path.parent, (entry,)), activate=False)
-    words = [device.settings.python or "python3", "-u", f"{runner.path}/{entry.path}", pushed.path]
+    words = [device.python or "python3", "-u", f"{runner.path}/{entry.path}", pushed.path]
     return "exec " + shlex.join([*words, *([str(threads)] if threads else [])])

@@ -3,6 +3,7 @@
  *   hello                                             what is here
  *   run MAX TEMPERATURE TOP_P SEED SLIDE TEXT         answer a text (TEMPERATURE and TOP_P in thousandths; \n and \\)
  *   ids MAX TEMPERATURE TOP_P SEED SLIDE 1,2,3        answer tokens
+ *   measure MAX 1,2,3                                 answer so many tokens, greedily, whatever they are
  *   loader                                            go to the loader, where the firmware was built for one
  *   the byte 3 (Ctrl-C)                               stop the answer
  *
@@ -142,7 +143,7 @@ static int step(uint32_t token, int want_logits, lm_status *status) {
     return 1;
 }
 
-static void answer(const lm_ids *prompt, uint32_t most, lm_sampler sampler) {
+static void answer(const lm_ids *prompt, uint32_t most, lm_sampler sampler, int stops) {
     const char *stop = "length";
     char piece[LM_PIECE_BYTES];
     lm_decoder decoder;
@@ -168,7 +169,7 @@ static void answer(const lm_ids *prompt, uint32_t most, lm_sampler sampler) {
         const uint32_t token = lm_sample(&sampler, engine_logits(), facts.vocab);
         const uint64_t sampling = board_ticks() - start;
         size_t length = 0;
-        if (has_tokenizer && lm_tokenizer_is_stop(&tokenizer, token)) {
+        if (stops && has_tokenizer && lm_tokenizer_is_stop(&tokenizer, token)) {
             stop = "eos";
             break;
         }
@@ -225,7 +226,19 @@ static void run(char *text, int as_text) {
         error("command", "this model's context cannot slide");
         return;
     }
-    answer(&prompt, most, sampler);
+    answer(&prompt, most, sampler, 1);
+}
+
+static void measure(char *text) {
+    int bad = 0;
+    const uint32_t most = number(&text, UINT32_MAX, ' ', &bad);
+    const lm_sampler greedy = {0.0f, 1.0f, 1};
+    lm_ids prompt;
+    if (bad || listed(text, &prompt) != LM_TOKENIZER_OK || prompt.count == 0 || !engine_reset(0)) {
+        error("command", "expected MAX and tokens, as many as the prompt may have");
+        return;
+    }
+    answer(&prompt, most, greedy, 0);
 }
 
 int main(void) {
@@ -252,6 +265,7 @@ int main(void) {
         else if (strcmp(line, "hello") == 0) hello();
         else if (strncmp(line, "run ", 4) == 0) run(line + 4, 1);
         else if (strncmp(line, "ids ", 4) == 0) run(line + 4, 0);
-        else error("command", "there are: hello, run, ids");
+        else if (strncmp(line, "measure ", 8) == 0) measure(line + 8);
+        else error("command", "there are: hello, run, ids, measure");
     }
 }

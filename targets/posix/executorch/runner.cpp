@@ -8,11 +8,14 @@
 //
 //     hello
 //     ids MAX TEMPERATURE TOP_P SEED SLIDE 1,2,3     (TEMPERATURE and TOP_P in thousandths, SLIDE 0)
+//     measure MAX 1,2,3                              (so many tokens, greedily, whatever they are)
+//     clock
 //     the byte 3 (Ctrl-C): stop the answer
 //
 // Ticks are nanoseconds of CLOCK_MONOTONIC.
 
 #include <poll.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -305,7 +308,8 @@ class Runner {
         .number("context", decoder_->context())
         .number("prompt_tokens", decoder_->context() - 1)
         .number("ticks_per_second", 1000000000)
-        .text("clock", "CLOCK_MONOTONIC");
+        .text("clock", "CLOCK_MONOTONIC")
+        .number("pid", ::getpid());
   }
 
   void command(const std::string& text) {
@@ -314,15 +318,26 @@ class Runner {
     std::string verb, list;
     int64_t most = 0, temperature = 0, top_p = 0, seed = 0, slide = 0;
     words >> verb;
-    if (verb != "ids") throw std::runtime_error("there are: hello, ids");
+    if (verb == "clock") return clock();
+    if (verb == "measure") {
+      if (!(words >> most >> list)) throw std::runtime_error("expected MAX and tokens");
+      return answer(numbers(list), most, Choice(0, 1, 1), {});
+    }
+    if (verb != "ids") throw std::runtime_error("there are: hello, ids, measure, clock");
     if (!(words >> most >> temperature >> top_p >> seed >> slide >> list)) {
       throw std::runtime_error("expected MAX TEMPERATURE TOP_P SEED SLIDE and tokens");
     }
     if (slide) throw std::runtime_error("this model's context cannot slide");
-    answer(numbers(list), most, Choice(temperature / 1000.0, top_p / 1000.0, static_cast<uint32_t>(seed)));
+    answer(numbers(list), most, Choice(temperature / 1000.0, top_p / 1000.0, static_cast<uint32_t>(seed)), stop_);
   }
 
-  void answer(const std::vector<int64_t>& ids, int64_t most, Choice choice) {
+  static void clock() {
+    timespec boot{};
+    ::clock_gettime(CLOCK_BOOTTIME, &boot);
+    Event("clock").number("at", now()).number("boottime", int64_t{boot.tv_sec} * 1000000000 + boot.tv_nsec);
+  }
+
+  void answer(const std::vector<int64_t>& ids, int64_t most, Choice choice, const std::vector<int64_t>& stops) {
     const char* stop = "length";
     decoder_->reset();
     input_.stopped();
@@ -335,7 +350,7 @@ class Runner {
       start = now();
       const int64_t token = choice.token(logits, decoder_->vocab());
       const int64_t sampling = now() - start;
-      if (std::find(stop_.begin(), stop_.end(), token) != stop_.end()) {
+      if (std::find(stops.begin(), stops.end(), token) != stops.end()) {
         stop = "eos";
         break;
       }

@@ -1,0 +1,37 @@
+"""``edgesdk sensors``: what a device can measure of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .device_options import chosen_device, device_option, fleet_option, shell_of
+from .terminal import json_option, print_json, print_table
+
+
+@click.command("sensors")
+@device_option
+@fleet_option
+@json_option
+def command(device: str | None, fleet: Path | None, as_json: bool) -> None:
+    """List the sensors of a device, with their scope, what they say now, and why their units are believed."""
+    from ..profile.sampler import discover, once
+
+    with chosen_device(device, fleet, "edgesdk sensors") as found:
+        place = shell_of(found)
+        sensors = discover(place)
+        now = once(place, sensors)
+    if as_json:
+        print_json([{"sensor": sensor, "unit": sensor.unit, "now": now.get(sensor.name)} for sensor in sensors])
+        return
+    if not sensors:
+        click.echo(f"{device or 'the device'} has no sensors that this user may read")
+        return
+    rows = []
+    for sensor in sensors:
+        value = now.get(sensor.name)
+        reading = "unreadable" if value is None else f"{value:.6g} {sensor.unit}".strip()
+        scope = f"{sensor.scope}, total" if sensor.total else sensor.scope
+        rows.append([sensor.name, sensor.quantity, scope, reading, sensor.source, sensor.evidence])
+    print_table(["name", "quantity", "scope", "now", "source", "evidence"], rows)

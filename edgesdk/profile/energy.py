@@ -1,0 +1,69 @@
+"""Energy over windows: the trapezoid of power, or the difference of a counter, between the runner's own events.
+
+The window is bounded by events, not by when the sampler happened to run: samples are interpolated at its two ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .schema import SensorFacts
+
+_LEAST = 3  # samples inside a window
+_ORDER = ("device", "board", "package", "battery", "rail")
+
+
+@dataclass(frozen=True)
+class Track:
+    """One sensor's readable values on the runner's clock, in seconds."""
+
+    seconds: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def of(cls, seconds: Sequence[float], values: Sequence[float | None]) -> Track:
+        kept = [(at, value) for at, value in zip(seconds, values, strict=True) if value is not None]
+        return cls(np.array([at for at, _ in kept]), np.array([value for _, value in kept]))
+
+    def covers(self, start: float, end: float) -> bool:
+        """Whether there are samples on both sides of a window, and enough in it."""
+        if len(self.seconds) < _LEAST or end <= start:
+            return False
+        inside = int(((self.seconds > start) & (self.seconds < end)).sum())
+        return bool(self.seconds[0] <= start and self.seconds[-1] >= end and inside >= _LEAST)
+
+
+def energy_of_power(track: Track, start: float, end: float) -> float | None:
+    """Joules between two moments; None where the samples do not cover them."""
+    if not track.covers(start, end):
+        return None
+    inside = (track.seconds > start) & (track.seconds < end)
+    at = np.concatenate([[start], track.seconds[inside], [end]])
+    power = np.interp(at, track.seconds, track.values)
+    return float(np.trapezoid(power, at))
+
+
+def energy_of_counter(track: Track, start: float, end: float, wraps_at: float | None) -> float | None:
+    """Joules between two moments of a cumulative counter, which may wrap; None where its samples do not cover them."""
+    if not track.covers(start, end):
+        return None
+    steps = np.diff(track.values)
+    if wraps_at is not None:
+        steps = np.where(steps < 0, steps + wraps_at, steps)
+    if (steps < 0).any():
+        return None  # it was reset
+    whole = np.concatenate([[0.0], np.cumsum(steps)])
+    low, high = np.interp([start, end], track.seconds, whole)
+    return float(high - low)
+
+
+def chosen(found: Sequence[SensorFacts]) -> SensorFacts | None:
+    """The sensor that energy is computed from: one that holds all of its scope, the widest scope first.
+
+    A rail by itself never stands for the device, and rails are not added here: they overlap.
+    """
+    able = [s for s in found if s.total and s.quantity in ("power", "energy")]
+    return min(able, key=lambda s: _ORDER.index(s.scope) if s.scope in _ORDER else len(_ORDER), default=None)

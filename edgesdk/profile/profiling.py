@@ -1,0 +1,166 @@
+"""The whole job: sensors found, the plan run or gone on with, the profile derived from the record."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..bundle import Bundle
+from ..devices.base import Device, DeviceError
+from ..devices.facts import Facts
+from ..devices.shell import ShellDevice
+from ..errors import EdgeError
+from ..progress import SILENT, Progress
+from ..schema import dump
+from .derive import derived
+from .record import Record, read_record
+from .regime import regime
+from .run import Measuring
+from .sampler import discover
+from .schema import BundleFacts, DeviceFacts, Plan, Profile, ProfileError, SensorFacts, write_profile
+from .sensors.base import Meter, Sensor
+
+
+def record_path(out: Path) -> Path:
+    """Where the raw record of a profile lies."""
+    return out.with_suffix(".raw.jsonl")
+
+
+def profile(
+    device: Device,
+    bundle: Bundle,
+    out: Path,
+    plan: Plan | None = None,
+    *,
+    meters: Sequence[Meter] = (),
+    commit: str | None = None,
+    progress: Progress = SILENT,
+) -> Profile:
+    """Measure a bundle on a device, and write the profile and its raw record.
+
+    Whatever fails on the way, what was measured until then is in ``out`` and in the record beside it
+    (:func:`record_path`), and the same call goes on from there.
+
+    Args:
+        device: with a shell, or a microcontroller that has the bundle's firmware.
+        bundle: verified.
+        out: the profile's file.
+        plan: what to measure.
+        meters: that measure beside the device, on this computer's clock.
+        commit: of the user's model or app, for the history.
+        progress: told of what is done.
+
+    Raises:
+        ProfileError: the plan does not fit the bundle, or the record is of another run.
+        EdgeError: the device or the runner failed; ``out`` then holds what came before, and says why.
+    """
+    plan = plan or Plan()
+    _refuse_plan(plan, bundle)
+    found, facts = _sensors(device), _facts(device)
+    every = [*found, *(sensor for meter in meters for sensor in meter.sensors)]
+    header = {
+        "bundle": dump(_bundle_facts(bundle)),
+        "device": dump(_device_facts(device, facts)),
+        "plan": dump(plan),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "sensors": [dump(_sensor_facts(each)) for each in every],
+        "raw": [{"name": each.name, "wraps_at": each.wraps_at} for each in every],
+        "regime": regime(device) if isinstance(device, ShellDevice) else {},
+        "commit": commit,
+    }
+    with _kept(record_path(out), header) as record:
+        measuring = Measuring(device, bundle, plan, record, sensors=found, meters=meters, progress=progress)
+        try:
+            measuring.run()
+        except EdgeError:
+            with suppress(ProfileError):
+                write_profile(derived(record.lines), out)
+            raise
+        made = derived(record.lines)
+    write_profile(made, out)
+    return made
+
+
+def rederived(out: Path) -> Profile:
+    """The profile of a record that is there already, by the formulas of this edgesdk.
+
+    Raises:
+        ProfileError: there is none.
+    """
+    return derived(read_record(record_path(out)))
+
+
+@contextmanager
+def _kept(path: Path, header: dict[str, Any]) -> Iterator[Record]:
+    record = Record(path, header)
+    try:
+        yield record
+    finally:
+        record.close()
+
+
+def _refuse_plan(plan: Plan, bundle: Bundle) -> None:
+    longest, context = max(plan.prompt_tokens) + plan.new_tokens + 1, bundle.manifest.context
+    if min(plan.prompt_tokens) < 1 or plan.new_tokens < 1 or plan.repeats < 1 or plan.interval <= 0:
+        raise ProfileError("prompt tokens, new tokens and repeats must be 1 or more, and the interval above 0")
+    if longest > context:
+        raise ProfileError(
+            f"{max(plan.prompt_tokens)} prompt tokens and {plan.new_tokens} new ones need a context of {longest}; "
+            f"the bundle has {context}",
+            hint="ask for fewer, or export with a larger --context",
+        )
+
+
+def _sensors(device: Device) -> list[Sensor]:
+    return discover(device) if isinstance(device, ShellDevice) else []
+
+
+def _facts(device: Device) -> Facts:
+    try:
+        return device.facts()
+    except DeviceError:
+        if isinstance(device, ShellDevice):
+            raise
+        return Facts()  # a firmware that is busy; its hello comes with the runner
+
+
+def _bundle_facts(bundle: Bundle) -> BundleFacts:
+    manifest = bundle.manifest
+    tables = [e.size for e in manifest.files if not e.path.endswith((".json", ".jinja", ".txt", ".md"))]
+    quality = manifest.quality.perplexity or {}
+    after = quality.get("after")
+    return BundleFacts(
+        manifest.digest,
+        manifest.model.name,
+        manifest.target.name,
+        manifest.program.converter,
+        manifest.recipe.name,
+        sum(entry.size for entry in manifest.files),
+        2 * manifest.model.parameters / sum(tables) if tables else None,
+        float(after) if isinstance(after, (int, float)) else None,
+    )
+
+
+def _device_facts(device: Device, facts: Facts) -> DeviceFacts:
+    known = {field.name: getattr(facts, field.name, None) for field in dataclasses.fields(DeviceFacts)}
+    return DeviceFacts(
+        **{**known, "name": device.name, "identity": device.identity, "model": facts.model or facts.board}
+    )
+
+
+def _sensor_facts(sensor: Sensor) -> SensorFacts:
+    return SensorFacts(
+        sensor.name,
+        sensor.quantity,
+        sensor.unit,
+        sensor.scope,
+        sensor.source,
+        sensor.evidence,
+        sensor.total,
+        sensor.limit,
+        sensor.critical,
+    )

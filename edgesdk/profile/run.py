@@ -1,0 +1,346 @@
+"""The protocol: what runs on the device, in which order, with which rests; all goes into the record as it comes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+from ..bundle import Bundle
+from ..devices.base import Device, DeviceError, DeviceGoneError, DeviceTimeoutError
+from ..devices.runner.link import RunnerLink
+from ..devices.runner.start import running
+from ..devices.shell import ShellDevice
+from ..errors import EdgeError
+from ..progress import Progress, Stage
+from ..schema import dump
+from .prompts import prompt
+from .record import Line, Record
+from .regime import regime_or_none
+from .sampler import Sampler, Samples
+from .schema import Plan
+from .sensors.base import Meter, Sensor
+
+_LOOK = 1.0  # seconds between two looks at the temperature
+_JUMP = 0.05  # seconds that two clocks may drift apart within a repeat
+_COST_TOKENS = 32
+
+
+class Measuring:
+    """One run of a plan on one device with one bundle."""
+
+    def __init__(
+        self,
+        device: Device,
+        bundle: Bundle,
+        plan: Plan,
+        record: Record,
+        *,
+        sensors: Sequence[Sensor] = (),
+        meters: Sequence[Meter] = (),
+        progress: Progress,
+    ) -> None:
+        self._device, self._bundle, self._plan, self._record = device, bundle, plan, record
+        self._sensors, self._meters, self._progress = tuple(sensors), tuple(meters), progress
+        self._sampler: Sampler | None = None
+        self._link: RunnerLink
+
+    def run(self) -> None:
+        """Measure what the record lacks.
+
+        Raises:
+            EdgeError: the runner failed or the device is gone; the record says so, with what came until then.
+        """
+        self._record.add({"key": f"session/{time.time_ns()}"})
+        for threads in self._plan.threads:
+            keys = [key for key, _, _ in self._jobs(threads)]
+            if any(key not in self._record for key in keys):
+                self._with(threads)
+        if self._plan.memory and "memory" not in self._record:
+            self._memory()
+        if "end" not in self._record:
+            self._record.add({"key": "end"})
+
+    def _jobs(self, threads: int | None) -> Iterator[tuple[str, int, int]]:
+        """Key, prompt length and number of every repeat with so many threads."""
+        for length in self._plan.prompt_tokens:
+            for index in range(self._plan.repeats):
+                yield f"repeat/{length}/{threads or 0}/{index}", length, index
+
+    def _with(self, threads: int | None) -> None:
+        with self._opened(threads), self._guarded():
+            self._rest(threads)
+            missing = [job for job in self._jobs(threads) if job[0] not in self._record]
+            with self._progress.stage(f"Measuring{_said(threads)}", len(missing)) as stage:
+                self._repeats(threads, missing, stage)
+            if threads == self._plan.threads[0]:
+                self._once(threads)
+
+    def _repeats(self, threads: int | None, missing: Sequence[tuple[str, int, int]], stage: Stage) -> None:
+        warm: set[int] = set()
+        for key, length, index in missing:
+            for _ in range(self._plan.warmup if length not in warm else 0):
+                self._answers(length)
+            warm.add(length)
+            cooled = self._cooled()
+            self._repeat({"key": key, "length": length, "threads": threads, "index": index, "cooled": cooled})
+            stage.advance()
+
+    def _once(self, threads: int | None) -> None:
+        """What is measured with the first number of threads only."""
+        length = self._plan.prompt_tokens[0]
+        if self._plan.cost and self._sampler is not None and "cost" not in self._record:
+            self._cost(length)
+        if self._plan.operators and "operators" not in self._record:
+            self._operators(length)
+        if self._plan.sustained:
+            self._sustained(length, threads, self._plan.sustained)
+
+    @contextmanager
+    def _opened(self, threads: int | None) -> Iterator[None]:
+        """A runner, and a sampler beside it where the device can have one."""
+        with running(
+            self._device, self._bundle, threads=threads, activate=False, progress=self._progress
+        ) as self._link:
+            key = f"load/{threads or 0}"
+            if key not in self._record:
+                self._record.add({"key": key, "seconds": self._link.load_seconds, "hello": self._link.hello})
+            self._sampler = self._sampling()
+            for meter in self._meters:
+                meter.start()
+            try:
+                yield
+            finally:
+                for meter in self._meters:
+                    meter.stop()
+                if self._sampler is not None:
+                    self._sampler.close()
+                    self._sampler = None
+
+    def _sampling(self) -> Sampler | None:
+        if not isinstance(self._device, ShellDevice) or not self._sensors:
+            return None
+        try:
+            made = Sampler(self._device, self._sensors, self._plan.interval)
+        except DeviceError as failure:
+            self._progress.note(f"no sensors: {failure.message}")
+            return None
+        made.resume()
+        return made
+
+    def _rest(self, threads: int | None) -> None:
+        """The idle window, whose power is the baseline."""
+        key = f"idle/{threads or 0}"
+        if key in self._record or (self._sampler is None and not self._meters):
+            return
+        with self._progress.stage("Resting, for the idle power"):
+            self._taken()
+            time.sleep(self._plan.idle)  # a window of time is what is measured here
+            self._settle()
+            self._record.add({"key": key, "clock": self._clock(), "samples": self._taken()})
+
+    def _repeat(self, line: Line) -> None:
+        """Run one prompt between two looks at the clocks, and record it with what the sensors said."""
+        sampler = self._sampler
+        before, events = self._clock(), list[dict[str, Any]]()
+        self._settle(1)
+        started = time.monotonic()
+        try:
+            for event in self._link.measured(self._prompt(line["length"]), self._plan.new_tokens + 1):
+                events.append({**event, "host": time.monotonic() - started})
+        except (EdgeError, OSError, KeyboardInterrupt) as failure:
+            self._part(line, events, before, failure)
+            raise
+        self._settle()
+        after = self._clock()
+        self._record.add(
+            {
+                **line,
+                "events": events,
+                "started": started,
+                "samples": self._taken(),
+                "clock": before,
+                "jump": _jump(before, after),
+                "uncertainty": None if sampler is None else sampler.uncertainty,
+                "lost": None if sampler is None or sampler.failure is None else sampler.failure.message,
+                "regime": regime_or_none(self._device) if isinstance(self._device, ShellDevice) else None,
+            }
+        )
+
+    def _part(self, line: Line, events: list[dict[str, Any]], clock: Line | None, failure: BaseException) -> None:
+        """Keep what came until the failure; the repeat is made again when the run goes on."""
+        with suppress(EdgeError):
+            part = {**line, "key": f"part/{line['key']}", "events": events, "clock": clock, "samples": self._taken()}
+            self._record.add({**part, "failure": str(failure) or type(failure).__name__})
+
+    def _cost(self, length: int) -> None:
+        """Decode with and without the sampler, in turns."""
+        assert self._sampler is not None
+        pairs = []
+        with self._progress.stage("Measuring what the sampler costs", self._plan.cost) as stage:
+            for _ in range(self._plan.cost):
+                with_it = self._decoding(length)
+                self._sampler.pause()
+                without = self._decoding(length)
+                self._sampler.resume()
+                pairs.append([with_it, without])
+                stage.advance()
+        cost = self._sampler.cost()
+        self._taken()
+        self._record.add({"key": "cost", "pairs": pairs, "cpu": None if cost is None else [cost.cpu, cost.elapsed]})
+
+    def _decoding(self, length: int) -> float | None:
+        """Median ticks of a token."""
+        short = replace(self._plan, new_tokens=min(_COST_TOKENS, self._plan.new_tokens))
+        ticks = [e["ticks"] for e in self._answers(length, short.new_tokens) if e["event"] == "token"][:-1]
+        return sorted(ticks)[len(ticks) // 2] if ticks else None
+
+    def _operators(self, length: int) -> None:
+        rows: list[dict[str, Any]] = []
+        reason = None
+        try:
+            tokens = min(16, self._plan.new_tokens)
+            rows = [
+                e for e in self._link.measured(self._prompt(length), tokens, operators=True) if e["event"] != "done"
+            ]
+        except (DeviceGoneError, DeviceTimeoutError):
+            raise
+        except DeviceError as failure:
+            reason = failure.message
+        self._record.add({"key": "operators", "rows": rows, "reason": reason})
+
+    def _sustained(self, length: int, threads: int | None, seconds: float) -> None:
+        give_up, index = time.monotonic() + seconds, 0
+        with self._progress.stage("Running without rest", seconds) as stage:
+            while (before := time.monotonic()) < give_up:
+                key = f"sustained/{length}/{threads or 0}/{index}"
+                self._repeat({"key": key, "length": length, "threads": threads, "index": index, "cooled": None})
+                stage.advance(time.monotonic() - before)
+                index += 1
+
+    def _memory(self) -> None:
+        """A runner of its own, whose memory is looked at between its phases."""
+        with (
+            self._progress.stage("Measuring memory"),
+            running(self._device, self._bundle, threads=self._plan.threads[0], activate=False) as self._link,
+            self._guarded(),
+        ):
+            looks = {"after_load": self._look()}
+            events = self._answers(max(self._plan.prompt_tokens))
+            looks["after_run"] = self._look()
+            self._record.add({"key": "memory", "looks": looks, "done": events[-1], "hello": self._link.hello})
+
+    def _look(self) -> str | None:
+        """What the kernel says of the runner's memory."""
+        pid = self._link.hello.get("pid")
+        if not isinstance(self._device, ShellDevice) or not isinstance(pid, int):
+            return None
+        return self._device.run(f"cat /proc/{pid}/status /proc/{pid}/smaps_rollup 2> /dev/null", timeout=30).text
+
+    def _answers(self, length: int, tokens: int | None = None) -> list[dict[str, Any]]:
+        return list(self._link.measured(self._prompt(length), (tokens or self._plan.new_tokens) + 1))
+
+    def _prompt(self, length: int) -> list[int]:
+        vocab = self._link.hello.get("vocab")
+        if not isinstance(vocab, int):
+            raise DeviceError(f"{self._device.name}: its runner does not say how many tokens it knows")
+        return prompt(length, vocab, self._plan.seed)
+
+    def _clock(self) -> Line | None:
+        """The runner's clocks, the sampler's last moment and the host's, read together."""
+        before = time.monotonic()
+        try:
+            said = self._link.clock()
+        except (DeviceGoneError, DeviceTimeoutError):
+            raise
+        except EdgeError:
+            said = None
+        if said is None:
+            return None
+        return {"at": said["at"], "boottime": said.get("boottime"), "host": [before, time.monotonic()]}
+
+    def _settle(self, ticks: int = 2) -> None:
+        if self._sampler is not None:
+            self._sampler.settle(ticks)
+        elif self._meters:
+            time.sleep(ticks * self._plan.interval)  # meters sample by themselves
+
+    def _taken(self) -> Line | None:
+        """What sensors said since the last call, by the clock that they have."""
+        found: Line = {}
+        if self._sampler is not None:
+            found["device"] = dump(self._sampler.taken())
+        for meter in self._meters:
+            samples = Samples()
+            for moment, values in meter.taken():
+                for name, value in values.items():
+                    samples.add(name, moment, value)
+            found["host"] = dump(samples) if "host" not in found else _joined(found["host"], samples)
+        return found or None
+
+    def _cooled(self) -> Line | None:
+        """Wait until the hottest zone is as cool as the plan wants it."""
+        target = self._plan.cooldown_to
+        if target is None or self._sampler is None:
+            return None
+        started, hottest = time.monotonic(), None
+        zones = {s.name for s in self._sensors if s.quantity == "temperature" and s.scope in ("zone", "battery")}
+        while time.monotonic() - started < self._plan.cooldown_limit:
+            self._sampler.settle()
+            last = [values[-1] for name, values in self._sampler.taken().values.items() if name in zones and values]
+            hottest = max((value for value in last if value is not None), default=None)
+            if hottest is None or hottest <= target:
+                break
+            time.sleep(_LOOK)
+        return {"seconds": time.monotonic() - started, "hottest": hottest}
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Note in the record why a run ended early."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise
+        except (EdgeError, OSError) as failure:
+            message = failure.message if isinstance(failure, EdgeError) else str(failure)
+            with suppress(EdgeError):
+                self._record.add({"key": f"failed/{time.time_ns()}", "code": self._blame(failure), "text": message})
+            raise
+
+    def _blame(self, failure: BaseException) -> str:
+        """Whether the runner failed or the device is gone."""
+        if not isinstance(self._device, ShellDevice) or not isinstance(failure, EdgeError):
+            return "device-gone" if isinstance(failure, DeviceGoneError) else "runner-failed"
+        try:
+            self._device.run("true", timeout=10)
+        except EdgeError:
+            return "device-gone"
+        return "runner-failed"
+
+
+def _said(threads: int | None) -> str:
+    return "" if threads is None else f", {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _jump(before: Line | None, after: Line | None) -> float | None:
+    """Seconds by which the runner's clocks, or its and the host's, went apart."""
+    if before is None or after is None:
+        return None
+    if before["boottime"] is not None and after["boottime"] is not None:
+        apart = (after["boottime"] - after["at"]) - (before["boottime"] - before["at"])
+        if abs(apart) / 1e9 > _JUMP:
+            return float(apart / 1e9)
+    passed = (after["at"] - before["at"]) / 1e9
+    least, most = after["host"][0] - before["host"][1], after["host"][1] - before["host"][0]
+    if passed < least - _JUMP or passed > most + _JUMP:
+        return float(passed - (least + most) / 2)
+    return 0.0
+
+
+def _joined(found: Line, samples: Samples) -> Line:
+    first = Samples(found["moments"], found["values"])
+    first.extend(samples)
+    joined: Line = dump(first)
+    return joined

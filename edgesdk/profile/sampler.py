@@ -1,0 +1,272 @@
+"""The host's side of the sampler: it sets the pace, and turns lines into samples of sensors."""
+
+from __future__ import annotations
+
+import shlex
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..devices.base import DeviceError, DeviceTimeoutError
+from ..devices.shell import ShellDevice, ShellLine
+from ..errors import EdgeError
+from . import sensors as sources
+from .sensors.base import Asked, Files, Sensor, Sum
+
+_SCRIPT = Path(__file__).with_name("sampler.sh").read_text(encoding="utf-8")
+_SLOW = 1.0  # seconds between two runs of a command
+_ANSWER = 10.0  # seconds for one
+_HALF = 0.005  # /proc/uptime is cut to hundredths: on the average it is this much behind
+
+
+@dataclass
+class Samples:
+    """What came of sensors: moments in seconds of the sampler's clock, and values, None where unreadable."""
+
+    moments: dict[str, list[float]] = field(default_factory=dict)
+    values: dict[str, list[float | None]] = field(default_factory=dict)
+
+    def add(self, name: str, moment: float, value: float | None) -> None:
+        self.moments.setdefault(name, []).append(moment)
+        self.values.setdefault(name, []).append(value)
+
+    def extend(self, other: Samples) -> None:
+        for name, moments in other.moments.items():
+            self.moments.setdefault(name, []).extend(moments)
+            self.values.setdefault(name, []).extend(other.values[name])
+
+
+@dataclass(frozen=True)
+class Cost:
+    """CPU seconds of the sampler and of what it started, and the seconds that it ran for."""
+
+    cpu: float
+    elapsed: float
+
+
+class Sampler:
+    """A sampler that runs on a device until it is closed, beside a runner.
+
+    Attributes:
+        failure: why nothing comes any more; None while all is well.
+        uncertainty: seconds that a moment may be off: the clock's resolution and the longest tick seen.
+    """
+
+    def __init__(self, device: ShellDevice, found: Sequence[Sensor], interval: float) -> None:
+        """Start it, and wait until it answers.
+
+        Raises:
+            DeviceError: the device cannot run it.
+        """
+        self._sensors, self._interval = tuple(found), interval
+        self._paths = _paths(self._sensors)
+        self._commands = list(dict.fromkeys(s.reading.command for s in self._sensors if isinstance(s.reading, Asked)))
+        self._line = _started(device, self._paths, self._commands)
+        self._took, self._lock = Samples(), threading.Lock()
+        self._running, self._closed = threading.Event(), threading.Event()
+        self._ticked = threading.Condition()
+        self._ticks, self._times, self._text = 0, list[str](), list[str]()
+        self.failure: EdgeError | None = None
+        self.uncertainty, self._since, self._asked = _HALF, time.monotonic(), 0
+        self.last: float | None = None
+        for work in (self._pace, self._listen):
+            threading.Thread(target=self._guarded, args=(work,), daemon=True).start()
+
+    def resume(self) -> None:
+        """Begin to sample, or go on."""
+        self._running.set()
+
+    def pause(self) -> None:
+        """Sample nothing until :meth:`resume`."""
+        self._running.clear()
+
+    def taken(self) -> Samples:
+        """What came since the last call."""
+        with self._lock:
+            took, self._took = self._took, Samples()
+        return _summed(took, self._sensors)
+
+    def settle(self, ticks: int = 2) -> None:
+        """Wait until so many more ticks have come, or the sampler has failed: what ends now is then between samples."""
+        with self._ticked:
+            wanted = self._ticks + ticks
+            self._ticked.wait_for(lambda: self._ticks >= wanted or self.failure is not None, _ANSWER)
+
+    def cost(self) -> Cost | None:
+        """What it has cost so far; None where the shell does not say."""
+        try:
+            self._line.send(b"t\n")
+        except DeviceError:
+            return None
+        with self._ticked:
+            self._ticked.wait_for(lambda: len(self._times) >= 2 or self.failure is not None, _ANSWER)
+            lines, self._times = self._times[:2], []
+        seconds = [_cpu(part) for line in lines for part in line.split()]
+        if len(seconds) != 4:
+            return None
+        return Cost(sum(seconds), time.monotonic() - self._since)
+
+    def close(self) -> None:
+        """End it; never raises."""
+        self._closed.set()
+        self._running.set()
+        self._line.close()
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except (EdgeError, OSError, ValueError) as failure:
+            if not self._closed.is_set():
+                with self._ticked:
+                    self.failure = failure if isinstance(failure, EdgeError) else EdgeError(f"the sampler: {failure}")
+                    self._ticked.notify_all()
+
+    def _pace(self) -> None:
+        """A line for every tick; a tick that the device is late for is left out, and not made up for."""
+        due, slow = time.monotonic(), 0.0
+        while not self._closed.is_set():
+            self._running.wait()
+            now = time.monotonic()
+            if now < due:
+                time.sleep(due - now)
+            due = max(due + self._interval, time.monotonic() - self._interval)
+            if self._asked - self._ticks > 3:  # it is behind: what is not asked for cannot pile up
+                continue
+            self._asked += 1
+            self._line.send(b"f\n")
+            if self._commands and time.monotonic() - slow >= _SLOW:
+                slow = time.monotonic()
+                self._line.send(b"".join(b"c %d\n" % number for number in range(1, len(self._commands) + 1)))
+
+    def _listen(self) -> None:
+        while not self._closed.is_set():
+            try:
+                line = self._line.line(1.0).decode("utf-8", "replace")
+            except DeviceTimeoutError:
+                continue
+            self._understand(line)
+
+    def _understand(self, line: str) -> None:
+        kind, _, rest = line.partition(" ")
+        if kind == "f":
+            self._files(rest.split())
+        elif kind == "c":
+            self._text = [rest.split(" ")[1]]
+        elif kind == "|":
+            self._text.append(rest)
+        elif kind == "e":
+            number, after = rest.split(" ")
+            self._command(int(number), float(self._text[0]), float(after))
+        elif "m" in kind and "s" in kind:
+            with self._ticked:
+                self._times.append(line)
+                self._ticked.notify_all()
+
+    def _files(self, words: list[str]) -> None:
+        before, after, numbers = float(words[0]), float(words[-1]), words[1:-1]
+        read = {path: _number(word) for path, word in zip(self._paths, numbers, strict=True)}
+        moment = (before + after) / 2 + _HALF
+        with self._lock:
+            for sensor in self._sensors:
+                if isinstance(sensor.reading, Files):
+                    self._took.add(sensor.name, moment, _product(sensor.reading, read))
+        with self._ticked:
+            self.uncertainty = max(self.uncertainty, (after - before) / 2 + _HALF)
+            self._ticks, self.last = self._ticks + 1, moment
+            self._ticked.notify_all()
+
+    def _command(self, number: int, before: float, after: float) -> None:
+        command, moment = self._commands[number - 1], (before + after) / 2 + _HALF
+        text = "\n".join(self._text[1:])
+        values: dict[str, dict[str, float]] = {}
+        with self._lock:
+            for sensor in self._sensors:
+                reading = sensor.reading
+                if isinstance(reading, Asked) and reading.command == command:
+                    if sensor.source not in values:
+                        values[sensor.source] = sources.values(sensor.source, text)
+                    value = values[sensor.source].get(reading.key)
+                    self._took.add(sensor.name, moment, None if value is None else value * reading.scale)
+
+
+def discover(device: ShellDevice) -> list[Sensor]:
+    """The sensors of a device, in one round trip.
+
+    Raises:
+        DeviceError: the device does not answer.
+    """
+    done = device.run("exec sh -s", stdin=sources.listing().encode(), timeout=60)
+    return sources.discovered(done.text)
+
+
+def _started(device: ShellDevice, paths: Sequence[str], commands: Sequence[str]) -> ShellLine:
+    words = ["sh", "-c", _SCRIPT, "sampler", *paths, "--", *commands]
+    line = device.stream(f"exec {shlex.join(words)}")
+    try:
+        while not line.line(_ANSWER).startswith(b"ready "):
+            pass
+    except DeviceError:
+        line.close()
+        raise
+    return line
+
+
+def _paths(found: Sequence[Sensor]) -> list[str]:
+    return list(dict.fromkeys(path for each in found if isinstance(each.reading, Files) for path in each.reading.paths))
+
+
+def _number(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None
+
+
+def _product(reading: Files, read: dict[str, float | None]) -> float | None:
+    product = reading.scale
+    for path in reading.paths:
+        factor = read[path]
+        if factor is None:
+            return None
+        product *= factor
+    return product
+
+
+def _summed(samples: Samples, found: Sequence[Sensor]) -> Samples:
+    """Add the sensors that are sums of others, at the moments of the first of them."""
+    for sensor in found:
+        if not isinstance(sensor.reading, Sum) or any(name not in samples.values for name in sensor.reading.names):
+            continue
+        columns = [samples.values[name] for name in sensor.reading.names]
+        for moment, parts in zip(samples.moments[sensor.reading.names[0]], zip(*columns, strict=False), strict=False):
+            known = [part for part in parts if part is not None]
+            samples.add(sensor.name, moment, sum(known) if len(known) == len(parts) else None)
+    return samples
+
+
+def _cpu(text: str) -> float:
+    minutes, _, seconds = text.rstrip("s").partition("m")
+    return 60 * float(minutes) + float(seconds)
+
+
+def once(device: ShellDevice, found: Sequence[Sensor]) -> dict[str, float | None]:
+    """What sensors say now.
+
+    Raises:
+        DeviceError: the device cannot run the sampler.
+    """
+    if not found:
+        return {}
+    sampler = Sampler(device, found, 0.2)
+    try:
+        sampler.resume()
+        asked = {sensor.name for sensor in found if not isinstance(sensor.reading, Sum)}
+        took, give_up = Samples(), time.monotonic() + _ANSWER
+        while sampler.failure is None and asked - set(took.values) and time.monotonic() < give_up:
+            sampler.settle(1)
+            took.extend(sampler.taken())
+    finally:
+        sampler.close()
+    return {name: values[-1] for name, values in took.values.items()}
