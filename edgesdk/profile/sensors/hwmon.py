@@ -118,15 +118,16 @@ def _ina3221(folder: str, files: Mapping[str, str]) -> Iterator[Sensor]:
 
 def _apart(sensors: list[tuple[Sensor, str, str]]) -> list[Sensor]:
     """Names that several have get their chip, and then the device that it sits on; never the moving number."""
-    for index in (1, 2):
-        count = Counter(entry[0].name for entry in sensors)
-        sensors = [
-            (replace(entry[0], name=f"{entry[0].name} {extra}"), *entry[1:])
-            if count[entry[0].name] > 1 and (extra := entry[index]) and not entry[0].name.startswith(extra)
-            else entry
-            for entry in sensors
-        ]
-    return counted(entry[0] for entry in sensors)
+    for place in (0, 1):
+        count = Counter(sensor.name for sensor, _, _ in sensors)
+        renamed = []
+        for sensor, chip, parent in sensors:
+            extra = (chip, parent)[place]
+            if count[sensor.name] > 1 and extra and not sensor.name.startswith(extra):
+                sensor = replace(sensor, name=f"{sensor.name} {extra}")
+            renamed.append((sensor, chip, parent))
+        sensors = renamed
+    return counted(sensor for sensor, _, _ in sensors)
 
 
 SOURCE = Hwmon()

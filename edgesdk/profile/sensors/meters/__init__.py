@@ -1,0 +1,34 @@
+"""External meters, opened by URL: ``joulescope``, ``otii://host:port``, ``ina228:/dev/ttyACM0``, ``ppk2:COMMAND``,
+``csv:COMMAND``, ``ios:UDID``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ....registry import Registry
+from ..base import Meter
+
+#: From what stands behind the scheme to a meter that was not started yet.
+METERS: Registry[Callable[[str], Meter]] = Registry(
+    "meter",
+    "edgesdk.meters",
+    {
+        "csv": "edgesdk.profile.sensors.meters.lines:open_csv",
+        "ina228": "edgesdk.profile.sensors.meters.lines:open_ina228",
+        "ios": "edgesdk.profile.sensors.ios:open_ios",
+        "joulescope": "edgesdk.profile.sensors.meters.joulescope:open_joulescope",
+        "otii": "edgesdk.profile.sensors.meters.otii:open_otii",
+        "ppk2": "edgesdk.profile.sensors.meters.lines:open_ppk2",
+    },
+)
+
+
+def open_meter(url: str) -> Meter:
+    """The meter that a URL names; it measures from its ``start()`` on.
+
+    Raises:
+        EdgeError: no such kind of meter, or the URL lacks what that kind needs.
+    """
+    scheme, _, rest = url.strip().partition(":")
+    return METERS.get(scheme)(rest.removeprefix("//"))
