@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from ..schema import Case, Operator, Profile, Section, SensorFacts, Series, Stretch, Value
 from .svg import Bar, Drawing, Point, Span, bars, span
-from .words import emulated, finite, metric, said, scale, section, short, time_unit, why
+from .words import emulated, finite, metric, number, said, scale, section, short, tick, time_unit, why
 
 WIDE, NARROW = 1000, 350
 _DRAWN = 5  # curves of one quantity in colour; the others are grey
@@ -175,7 +175,7 @@ def _latency(named: Sequence[Named], across: Span, shaded: dict[str, list[tuple[
             code = why([case.latency for case in each.profile.cases], "not-reported")
             curves.missing.append(Missing(each.of("token latency"), code))
     up, note = _without_tail(curves.values(), ticks)
-    return _curve_chart("Token latency", ticks, curves, across, up, shaded, note)
+    return _curve_chart("Token latency", ticks, curves, across, up, shaded, note, ticks == "ticks")
 
 
 def _without_tail(values: list[float], unit: str) -> tuple[Span, str]:
@@ -224,8 +224,8 @@ def _add_sensors(curves: _Curves, each: Named, found: list[tuple[SensorFacts, Se
     others = [] if each.several else found[_DRAWN:]
     for _, it in others[:_GREY]:
         curves.lines.append(("rest", list(zip(it.seconds, it.values, strict=False))))
-    for number, (sensor, it) in enumerate(drawn):
-        kind = each.kind if each.several else f"c{number}"
+    for index, (sensor, it) in enumerate(drawn):
+        kind = each.kind if each.several else f"c{index}"
         curves.lines.append((kind, list(zip(it.seconds, it.values, strict=False))))
         more = ", total" if sensor.total else ""
         curves.keys.append(Key(kind, each.of(f"{short(sensor.name, 40)} ({sensor.scope}{more})")))
@@ -237,7 +237,12 @@ def _add_sensors(curves: _Curves, each: Named, found: list[tuple[SensorFacts, Se
     limits = {sensor.limit for sensor, _ in drawn if sensor.limit is not None}
     if len(limits) == 1 and drawn[0][0].limit is not None:
         by = scale(limits, drawn[0][0].unit)
-        curves.levels.append((drawn[0][0].limit, each.of(f"limit {by(drawn[0][0].limit)} {by.unit}")))
+        limit = drawn[0][0].limit
+        same = [i for i, (value, _) in enumerate(curves.levels) if value == limit]
+        if same:
+            curves.levels[same[0]] = (limit, f"{each.letter}, {curves.levels[same[0]][1]}")
+        else:
+            curves.levels.append((limit, each.of(f"limit {tick(limit / by.by)} {by.unit}")))
 
 
 def _why_unsensed(profile: Profile, quantity: str) -> str:
@@ -255,23 +260,23 @@ def _curve_chart(
     up: Span,
     shaded: dict[str, list[tuple[float, float]]],
     note: str,
+    ticks: bool = False,
 ) -> Chart:
-    by = scale([up.high], unit)
+    by, axis = scale([up.high], unit), "ticks" if ticks else "s"
 
     def draw(width: int, name: str) -> Markup:
         values = curves.values()
-        text = (
-            f"{len(curves.lines)} curves over {scale([1], 's').unit if unit != 'ticks' else 'ticks'}: least "
-            f"{by(min(values))}, median {by(statistics.median(values))}, greatest {by(max(values))} {by.unit}"
-        )
+        text = f"{len(curves.lines)} curves over time ({axis}): least {by(min(values))}, median {by(statistics.median(values))}, greatest {by(max(values))} {by.unit}"
         drawing = Drawing(name, title, text, (width, 190), across, up)
         for kind, pieces in shaded.items():
             drawing.shade(pieces, kind)
-        drawing.axes(by.by)
-        for value, words in curves.levels:
-            drawing.level(value, words)
+        drawing.axes(by.by, unit=axis)
+        for value, _ in curves.levels:
+            drawing.level(value)
         for kind, points in curves.lines:
             drawing.line(points, kind)
+        for value, words in curves.levels:
+            drawing.level_text(value, words)
         return drawing.svg()
 
     missing = tuple(curves.missing)
@@ -358,7 +363,7 @@ def distribution(named: Sequence[Named], key: tuple[int, int, int | None], title
     def draw(width: int, name: str) -> Markup:
         shown = Span(across.low / by.by, across.high / by.by)
         drawing = Drawing(name, title, "; ".join(it.text for it in keys), (width, 230), shown, Span(0, 1))
-        drawing.axes(levels=[(share, f"{share * 100:g} %") for share in (0, 0.25, 0.5, 0.75, 0.9, 0.99)])
+        drawing.axes(levels=[(share, f"{share * 100:g} %") for share in (0, 0.25, 0.5, 0.75, 0.9, 0.99)], unit=by.unit)
         for each, kind, values in curves:
             drawing.line(
                 _steps([value / by.by for value in values if value <= across.high], len(values)),
@@ -440,7 +445,7 @@ def _memory_bar(each: Named, name: str, by: float, unit: str) -> Bar:
     value = _memory(each, name)
     if value is None or value.value is None:
         return Bar(each.kind, None, each.of(f"— {value.reason if value else 'not-reported'}"))
-    return Bar(each.kind, value.value, f"{scale([1.0], '1')(value.value / by)} {unit}")
+    return Bar(each.kind, value.value, f"{number(value.value / by)} {unit}")
 
 
 def _letters(named: Sequence[Named]) -> tuple[Key, ...]:

@@ -125,8 +125,6 @@ def _codes(named: Sequence[Named]) -> set[str]:
         for _, part in charts.sections(each.profile):
             found |= {reason.code for reason in part.reasons}
             found |= {value.reason for value in part.values.values() if value.reason}
-            few = any(value.value is not None and 0 < len(value.each) < 3 for value in part.values.values())
-            found |= {"few-repeats"} if few else set()
     parts = _parts(named)
     return found | {missing.code for part in parts for chart in part.charts for missing in chart.missing}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from .words import clean, number
+from .words import clean, tick
 
 Point = tuple[float, float | None]
 
@@ -105,20 +105,20 @@ class Drawing:
         value = min(max(value, self.up.low), self.up.high)
         return self.top + inner - (value - self.up.low) / self.up.length * inner
 
-    def axes(self, by: float = 1.0, *, levels: Sequence[tuple[float, str]] = (), bare: bool = False) -> None:
-        """Grid and figures of both axes; ``by`` divides those of y, ``levels`` replace them."""
+    def axes(self, by: float = 1.0, *, levels: Sequence[tuple[float, str]] = (), unit: str = "") -> None:
+        """Grid and figures of both axes; ``by`` divides those of y, ``levels`` replace them; ``unit`` is of x."""
         left, right, floor = self.left, self.width - self.right, self.height - self.bottom
         lines = Span(self.up.low / by, self.up.high / by)
-        rows = levels or [(tick * by, number(tick)) for tick in lines.ticks(max(2, self.height // 45))]
+        rows = levels or [(each * by, tick(each)) for each in lines.ticks(max(2, self.height // 45))]
         for value, text in rows:
             y = self.y(value)
             self._parts.append(f'<path class="grid" d="M{left} {y:.1f}H{right}"/>')
             self._parts.append(f'<text class="end" x="{left - 6}" y="{y + 4:.1f}">{escape(text)}</text>')
-        for tick in self.across.ticks(max(3, self.columns // 95)):
-            x = self.x(tick)
+        ticks = self.across.ticks(max(3, self.columns // 95))
+        for each in ticks:
+            x, of = self.x(each), f" {unit}" if each == ticks[-1] else ""
             self._parts.append(f'<path class="grid" d="M{x:.1f} {self.top}V{floor}"/>')
-            if not bare:
-                self._parts.append(f'<text class="mid" x="{x:.1f}" y="{floor + 16}">{escape(number(tick))}</text>')
+            self._parts.append(f'<text class="mid" x="{x:.1f}" y="{floor + 16}">{escape(tick(each) + of)}</text>')
         self._parts.append(f'<path class="axis" d="M{left} {self.top}V{floor}H{right}"/>')
 
     def line(self, points: Iterable[Point], kind: str) -> None:
@@ -146,12 +146,16 @@ class Drawing:
         if path:
             self._parts.append(f'<path class="{kind}" d="{path}"/>')
 
-    def level(self, value: float, text: str) -> None:
-        """A dashed line across, with what it stands for."""
-        y, right = self.y(value), self.width - self.right
-        self._parts.append(f'<path class="level" d="M{self.left} {y:.1f}H{right}"/>')
-        above = y - 5 if y - self.top > 16 else y + 13
-        self._parts.append(f'<text class="end halo" x="{right - 4}" y="{above:.1f}">{escape(clean(text))}</text>')
+    def level(self, value: float) -> None:
+        """A dashed line across."""
+        self._parts.append(f'<path class="level" d="M{self.left} {self.y(value):.1f}H{self.width - self.right}"/>')
+
+    def level_text(self, value: float, text: str) -> None:
+        """What a dashed line stands for, readable above curves."""
+        y = self.y(value)
+        above = y - 5 if y - self.top > 16 else y + 14
+        place = f'x="{self.left + 6}" y="{above:.1f}"'
+        self._parts.append(f'<text class="halo" {place}>{escape(clean(text))}</text>')
 
     def dot(self, x: float, y: float, kind: str, text: str) -> None:
         """A mark that tells its value when pointed at."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from .words import (
     of_time,
     scale,
     section,
+    tick,
 )
 
 CaseKey = tuple[int, int, int | None]
@@ -142,8 +144,7 @@ def _cell(value: Value | None, by: Scale) -> Cell:
         return Cell(DASH)
     if value.value is None:
         return Cell(DASH, code=value.reason or "not-reported")
-    text = interval(value, by)
-    return Cell(by(value.value), code=text) if text == "few-repeats" else Cell(by(value.value), text)
+    return Cell(by(value.value), interval(value, by))
 
 
 def _ratio(values: list[Value | None], index: int, unreal: list[bool]) -> Cell:
@@ -158,8 +159,13 @@ def _ratio(values: list[Value | None], index: int, unreal: list[bool]) -> Cell:
     elif first.value == 0:
         return Cell(DASH)
     else:
-        text = f"\u00d7 {other.value / first.value:.3g}"
+        text = f"\u00d7 {_three(other.value / first.value)}"
     return Cell(text, "intervals overlap" if _overlap(first, other) else "")
+
+
+def _three(ratio: float) -> str:
+    """Three significant digits."""
+    return f"{ratio:.{max(0, min(6, 2 - math.floor(math.log10(abs(ratio)))))}f}" if ratio else "0"
 
 
 def _overlap(a: Value, b: Value) -> bool:
@@ -227,7 +233,7 @@ def _or(value: float | None, unit: str) -> str:
     if value is None:
         return ""
     by = scale([value], unit)
-    return f"{by(value)} {by.unit}"
+    return f"{tick(value / by.by)} {by.unit}"
 
 
 def _threads(profile: Profile) -> str:
@@ -268,7 +274,7 @@ _PLAN: list[tuple[str, Callable[[Profile], str]]] = [
     ("new tokens", lambda p: str(p.plan.new_tokens)),
     ("threads", _threads),
     ("repeats, warm-ups", lambda p: f"{p.plan.repeats}, {p.plan.warmup}"),
-    ("cool-down to", lambda p: f"{_or(p.plan.cooldown_to, '°C')}, at most {number(p.plan.cooldown_limit)} s"
+    ("cool-down to", lambda p: f"{_or(p.plan.cooldown_to, '°C')}, at most {tick(p.plan.cooldown_limit)} s"
      if p.plan.cooldown_to is not None else "none"),
     ("idle baseline", lambda p: _or(p.plan.idle, "s")),
     ("sustained", lambda p: _or(p.plan.sustained, "s") or "none"),

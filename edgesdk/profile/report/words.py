@@ -65,15 +65,20 @@ def metric(name: str) -> str:
     return METRICS.get(name) or name.replace("_", " ")
 
 
+def tick(value: float) -> str:
+    """A figure of an axis: no zeros at its end."""
+    text = number(value)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
 def number(value: float) -> str:
     """Four significant digits, and thousands apart."""
     if not math.isfinite(value):
         return DASH
     if abs(value) >= 1000:
         return f"{value:,.0f}".replace(",", _THIN)
-    digits = 3 if value == 0 else max(0, min(9, 3 - math.floor(math.log10(abs(value)))))
-    text = f"{value:.{digits}f}"
-    return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "\u2212")
+    digits = max(0, min(9, 3 - math.floor(math.log10(abs(value))))) if value else 0
+    return f"{value:.{digits}f}".replace("-", "\u2212") if value else "0"
 
 
 def scale(values: Iterable[float | None], unit: str) -> Scale:
@@ -152,7 +157,7 @@ def why(sections: Sequence[Section], default: str) -> str:
 
 
 def interval(value: Value, by: Scale) -> str:
-    """The 95 % interval, or why there is none."""
+    """The 95 % interval, or of how few repeats there is none."""
     if value.low is None or value.high is None:
-        return "few-repeats" if value.value is not None and 0 < len(value.each) < 3 else ""
+        return f"n = {len(value.each)}" if value.value is not None and value.each else ""
     return f"{by(value.low)} \u2013 {by(value.high)}"
