@@ -36,6 +36,7 @@ class Missing:
 
     what: str
     code: str
+    letter: str = ""
 
     @property
     def text(self) -> str:
@@ -76,6 +77,10 @@ class Named:
         """Text that says whose it is, where there are several."""
         return f"{self.letter}: {text}" if self.several else text
 
+    def missing(self, what: str, code: str) -> Missing:
+        """That this profile has none of it."""
+        return Missing(what, code, self.letter if self.several else "")
+
 
 @dataclass
 class _Curves:
@@ -111,7 +116,7 @@ def _comparable(named: Sequence[Named], what: str) -> tuple[Sequence[Named], tup
     """Profiles whose clocks have one unit, and what is said of the others: a tick is no second."""
     unit = "s" if any(time_unit(it.profile) == "s" for it in named) else "ticks"
     kept = [it for it in named if time_unit(it.profile) == unit]
-    return kept, tuple(Missing(it.of(what), "emulated") for it in named if it not in kept)
+    return kept, tuple(it.missing(what, "emulated") for it in named if it not in kept)
 
 
 def _time_axis(named: Sequence[Named]) -> Span | None:
@@ -146,7 +151,7 @@ _PHASES = (
 
 
 def _track(named: Sequence[Named], across: Span) -> Chart:
-    without = tuple(Missing(each.of("phases"), "not-reported") for each in named if not each.profile.stretches)
+    without = tuple(each.missing("phases", "not-reported") for each in named if not each.profile.stretches)
 
     def draw(width: int, name: str) -> Markup:
         height = 18 * len(named) + 6
@@ -173,7 +178,7 @@ def _latency(named: Sequence[Named], across: Span, shaded: dict[str, list[tuple[
             curves.keys.append(Key(each.kind, each.of("every decoded token")))
         else:
             code = why([case.latency for case in each.profile.cases], "not-reported")
-            curves.missing.append(Missing(each.of("token latency"), code))
+            curves.missing.append(each.missing("token latency", code))
     up, note = _without_tail(curves.values(), ticks)
     return _curve_chart("Token latency", ticks, curves, across, up, shaded, note, ticks == "ticks")
 
@@ -200,7 +205,7 @@ def _sensed(named: Sequence[Named], across: Span, shaded: dict[str, list[tuple[f
     for each in named:
         found = list(_series(each.profile, quantity))
         if not found:
-            curves.missing.append(Missing(each.of(_SENSED[quantity].lower()), _why_unsensed(each.profile, quantity)))
+            curves.missing.append(each.missing(_SENSED[quantity].lower(), _why_unsensed(each.profile, quantity)))
         _add_sensors(curves, each, found)
     unit = {"frequency": "Hz", "temperature": "°C", "power": "W"}[quantity]
     values = curves.values()
@@ -240,7 +245,7 @@ def _add_sensors(curves: _Curves, each: Named, found: list[tuple[SensorFacts, Se
         limit = drawn[0][0].limit
         same = [i for i, (value, _) in enumerate(curves.levels) if value == limit]
         if same:
-            curves.levels[same[0]] = (limit, f"{each.letter}, {curves.levels[same[0]][1]}")
+            curves.levels[same[0]] = (limit, curves.levels[same[0]][1].replace(":", f", {each.letter}:", 1))
         else:
             curves.levels.append((limit, each.of(f"limit {tick(limit / by.by)} {by.unit}")))
 
@@ -266,7 +271,9 @@ def _curve_chart(
 
     def draw(width: int, name: str) -> Markup:
         values = curves.values()
-        text = f"{len(curves.lines)} curves over time ({axis}): least {by(min(values))}, median {by(statistics.median(values))}, greatest {by(max(values))} {by.unit}"
+        middle = statistics.median(values)
+        figures = f"least {by(min(values))}, median {by(middle)}, greatest {by(max(values))} {by.unit}"
+        text = f"{len(curves.lines)} curves over time ({axis}): {figures}"
         drawing = Drawing(name, title, text, (width, 190), across, up)
         for kind, pieces in shaded.items():
             drawing.shade(pieces, kind)
@@ -296,7 +303,7 @@ def positions(named: Sequence[Named], key: tuple[int, int, int | None], title: s
         if rows:
             curves.append((each, rows))
         else:
-            missing.append(Missing(each.of("token latency"), why([case.latency], "not-reported")))
+            missing.append(each.missing("token latency", why([case.latency], "not-reported")))
     unit, values = time_unit(named[0].profile), [row[3] for _, rows in curves for row in rows]
     up, note = _without_tail(values, unit)
     by = scale([up.high], unit)
@@ -352,7 +359,7 @@ def distribution(named: Sequence[Named], key: tuple[int, int, int | None], title
     marks = [mark for each, case, _ in _runs(named, key) for mark in _marks(each, case)]
     for each, case, _ in _runs(named, key):
         if not any(it is each for it, _, _ in curves):
-            missing.append(Missing(each.of("token latency"), why([case.latency], "not-reported")))
+            missing.append(each.missing("token latency", why([case.latency], "not-reported")))
     across, note = _without_tail([value for _, _, values in curves for value in values], unit)
     if curves:
         least = min(values[0] for _, _, values in curves)
@@ -426,7 +433,7 @@ def memory(named: Sequence[Named]) -> Chart:
     for each in named:
         if not any(value.value is not None for value in each.profile.memory.values.values()):
             default = "not-reported" if each.profile.plan.memory else "not-asked"
-            missing.append(Missing(each.of("memory"), why([each.profile.memory], default)))
+            missing.append(each.missing("memory", why([each.profile.memory], default)))
 
     def draw(width: int, name: str) -> Markup:
         rows = [(metric(it), [_memory_bar(each, it, by.by, by.unit) for each in named]) for it in names]
@@ -434,7 +441,7 @@ def memory(named: Sequence[Named]) -> Chart:
         return bars(name, "Memory", text, width, rows)
 
     drawn = any(value is not None and value.value is not None for value in known)
-    return Chart("Memory", draw if drawn else None, _letters(named), tuple(missing))
+    return Chart("Memory of the runner", draw if drawn else None, _letters(named), tuple(missing))
 
 
 def _memory(each: Named, name: str) -> Value | None:
@@ -460,7 +467,7 @@ def operators(named: Sequence[Named], phase: str) -> Chart:
     named, apart = _comparable(named, f"operators of {phase} in seconds")
     tables = [{it.name: it for it in each.profile.operators if it.phase == phase} for each in named]
     missing = [
-        Missing(each.of(f"operators of {phase}"), "not-reported" if each.profile.plan.operators else "not-asked")
+        each.missing(f"operators of {phase}", "not-reported" if each.profile.plan.operators else "not-asked")
         for each, table in zip(named, tables, strict=True)
         if not table
     ]

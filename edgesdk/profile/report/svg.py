@@ -208,7 +208,8 @@ def bars(
             parts.append(f'<text x="{at:.1f}" y="{y + 12:g}">{escape(clean(bar.text))}</text>')
             y += 18
         y += 7
-    parts.append(f'<path class="axis" d="M{beside} 0V{y - 4:g}"/>')
+    if beside:
+        parts.append(f'<path class="axis" d="M{beside} 0V{y - 4:g}"/>')
     return _wrapped(name, title, text, width, int(y), parts)
 
 

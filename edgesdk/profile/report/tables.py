@@ -48,12 +48,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """The values of one section; ``validity`` is of every column."""
+    """The values of one section; ``validity`` is of every column, ``emulated`` whether its times are an emulator's."""
 
     title: str
     validity: tuple[str, ...]
     rows: tuple[Row, ...]
-    emulated: bool = False
+    emulated: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,14 @@ def summaries(named: Sequence[Named]) -> list[Table]:
     several = len(named) > 1
     if not several:
         profile = named[0].profile
-        cases: list[_Column] = [(case.title, "", profile, case) for case in profile.cases]
-        tables = [_table("Cases", cases, CASE_SECTIONS, False)] if cases else []
+        single: list[_Column] = [(case.title, "", profile, case) for case in profile.cases]
+        tables = [_table("Cases", single, CASE_SECTIONS, False)] if single else []
         return [*tables, _table("Run", [("whole run", "", profile, profile)], RUN_SECTIONS, False)]
     tables = []
+    cases: list[_Column]
     for key in case_keys(named):
-        columns: list[_Column] = [(it.letter, it.kind, it.profile, find_case(it.profile, key)) for it in named]
+        cases = [(it.letter, it.kind, it.profile, find_case(it.profile, key)) for it in named]
+        columns = [column for column in cases if column[3] is not None]
         title = next(column[3].title for column in columns if isinstance(column[3], Case))
         tables.append(_table(title, columns, CASE_SECTIONS, True))
     runs: list[_Column] = [(it.letter, it.kind, it.profile, it.profile) for it in named]
@@ -121,8 +123,10 @@ def _group(name: str, columns: list[_Column], ratios: bool) -> Group:
     rows = [row for key in keys for row in _rows(key, [it.values.get(key) if it else None for it in found], unreal,
                                                   ratios)]  # fmt: skip
     validity = tuple(it.validity if it else "" for it in found)
-    timed = any(of_time(row.unit.lstrip("mµn")) for row in rows)
-    return Group(name, validity, tuple(rows), any(unreal) and timed)
+    timed = [
+        it is not None and any(v.value is not None and of_time(v.unit) for v in it.values.values()) for it in found
+    ]
+    return Group(name, validity, tuple(rows), tuple(a and b for a, b in zip(timed, unreal, strict=True)))
 
 
 def _rows(key: str, values: list[Value | None], unreal: list[bool], ratios: bool) -> list[Row]:
