@@ -13,6 +13,8 @@ from ..errors import EdgeError
 
 #: Command name to the first line of its help, so that ``edgesdk --help`` imports no command.
 COMMANDS = {
+    "check": "Check PROFILE against a budget; exit 1 where a limit is not met.",
+    "compare": "Compare two profiles; exit 1 where something became worse.",
     "compress": "Compress MODEL into a checkpoint that every export takes.",
     "device": "Look after one device: facts, its bundles, rollback, cleaning, restart, pairing.",
     "devices": "List devices that are attached or named in devices.toml, and what each can run.",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from .device_options import chosen_device, device_option, fleet_option
+from .quantities import celsius, counts, span
 from .terminal import TerminalProgress, json_option, print_json, print_table
 
 if TYPE_CHECKING:
-    from ..profile.schema import Plan, Profile
+    from ..profile.schema import Case, Plan, Profile, Value
 
 _ROWS = {
     "time_to_first_token": ("Time to first token", 1e3, "ms"),
@@ -29,65 +30,41 @@ _ROWS = {
 }
 
 
-class Counts(click.ParamType):
-    """Whole numbers with commas between."""
-
-    name = "N,N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            found = tuple(int(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is no list of whole numbers, such as 128,512", param, ctx)
-        if any(number < 1 for number in found):
-            self.fail("numbers must be 1 or more", param, ctx)
-        return tuple(dict.fromkeys(found))
-
-
-class Span(click.ParamType):
-    """A length of time: 90, 90s, 10m, 1h; in seconds."""
-
-    name = "TIME"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, (int, float)):
-            return float(value)
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h)?", str(value).strip())
-        if found is None:
-            self.fail(f"{value!r} is no length of time, such as 90s or 10m", param, ctx)
-        return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2] or "s"]
-
-
-class Celsius(click.ParamType):
-    """A temperature: 35 or 35C."""
-
-    name = "CELSIUS"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, (int, float)):
-            return float(value)
-        found = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*°?[cC]?", str(value).strip())
-        if found is None:
-            self.fail(f"{value!r} is no temperature, such as 35C", param, ctx)
-        return float(found[1])
-
-
 @click.command("profile")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @device_option
 @fleet_option
 @click.option("--out", "-o", type=click.Path(path_type=Path), help="Profile to write.  [default: BUNDLE-DEVICE.json]")
-@click.option("--prompt-tokens", type=Counts(), default="128", show_default=True, help="Lengths of prompts.")
+@click.option(
+    "--prompt-tokens", callback=counts, metavar="N,N", default="128", show_default=True, help="Lengths of prompts."
+)
 @click.option("--new-tokens", type=click.IntRange(1), default=64, show_default=True, help="Tokens of every answer.")
-@click.option("--threads", type=Counts(), help="Threads of the runtime.  [default: its own choice]")
+@click.option("--threads", callback=counts, metavar="N,N", help="Threads of the runtime.  [default: its own choice]")
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Of every case.")
 @click.option("--warmup", type=click.IntRange(0), default=2, show_default=True, help="Runs that are not counted.")
-@click.option("--cooldown-to", type=Celsius(), help="Wait before every repeat until the hottest zone is as cool.")
-@click.option("--sustained", type=Span(), help="Repeat the first case for so long without rest, to see what heat does.")
-@click.option("--interval", type=Span(), default="0.1", show_default=True, help="Between two looks at the sensors.")
-@click.option("--idle", type=Span(), default="3", show_default=True, help="Rest whose power is the baseline.")
+@click.option(
+    "--cooldown-to",
+    callback=celsius,
+    metavar="CELSIUS",
+    help="Wait before every repeat until the hottest zone is as cool.",
+)
+@click.option(
+    "--sustained",
+    callback=span,
+    metavar="TIME",
+    help="Repeat the first case for so long without rest, to see what heat does.",
+)
+@click.option(
+    "--interval",
+    callback=span,
+    metavar="TIME",
+    default="0.1",
+    show_default=True,
+    help="Between two looks at the sensors.",
+)
+@click.option(
+    "--idle", callback=span, metavar="TIME", default="3", show_default=True, help="Rest whose power is the baseline."
+)
 @click.option("--meter", "meters", multiple=True, metavar="URL", help="External meter (edgesdk sensors --meters).")
 @click.option("--quick", is_flag=True, help="Latency alone: no memory, operators or cost of the sampler.")
 @click.option("--commit", envvar="EDGESDK_COMMIT", help="What the model or app was made from, for the history.")
@@ -166,7 +143,7 @@ def _measured(
     from ..profile.sensors.meters import open_meter
 
     progress = TerminalProgress()
-    opened = [open_meter(each) for each in meters]
+    opened = [open_meter(each) for each in meters] if meters else []
     with open_bundle(bundle, progress=progress) as found, chosen_device(device, fleet, "edgesdk profile") as place:
         path = out or Path(f"{bundle.name.removesuffix('.zip')}-{re.sub(r'[^A-Za-z0-9.-]+', '_', place.name)}.json")
         return profile(place, found, path, plan, meters=opened, commit=commit, progress=progress), path
@@ -181,7 +158,7 @@ def show(made: Profile) -> None:
     headers = ["", "unit", *(case.title for case in made.cases)]
     rows = []
     for name, (title, scale, unit) in _ROWS.items():
-        values = [(case.latency.values | case.energy.values | case.temperature.values)[name] for case in made.cases]
+        values = [_values(case)[name] for case in made.cases]
         if any(value.value is not None for value in values):
             ticks = values[0].unit in ("ticks", "tokens/tick")
             shown = values[0].unit if ticks else unit
@@ -201,14 +178,18 @@ def show(made: Profile) -> None:
     click.echo(f"Throttling: {made.throttling.verdict}{''.join(f'; {each}' for each in made.throttling.evidence)}")
 
 
-def _cell(value: Any, scale: float) -> str:
+def _values(case: Case) -> dict[str, Value]:
+    return {**case.latency.values, **case.energy.values, **case.temperature.values}
+
+
+def _cell(value: Value, scale: float) -> str:
     if value.value is None:
         return _why(value)
     middle = f"{value.value * scale:.4g}"
-    if value.low is None:
+    if value.low is None or value.high is None:
         return middle
     return f"{middle} [{value.low * scale:.4g}, {value.high * scale:.4g}]"
 
 
-def _why(value: Any) -> str:
+def _why(value: Value) -> str:
     return f"none ({value.reason})"

@@ -302,8 +302,8 @@ class _Deriving:
 
     def _operators(self) -> tuple[Operator, ...]:
         line = self._by_key.get("operators")
-        keys = ("name", "phase", "calls", "seconds")
-        return tuple(Operator(**{key: row[key] for key in keys}) for row in (line or {}).get("rows", []))
+        rows = (line or {}).get("rows", [])
+        return tuple(Operator(row["operator"], row["phase"], row["calls"], row["seconds"]) for row in rows)
 
     def _clock(self) -> Clock:
         runner = str(self._hello.get("clock") or ("ticks" if self._ticks is None else "the board's ticks"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -146,9 +145,16 @@ def _bundle_facts(bundle: Bundle) -> BundleFacts:
 
 
 def _device_facts(device: Device, facts: Facts) -> DeviceFacts:
-    known = {field.name: getattr(facts, field.name, None) for field in dataclasses.fields(DeviceFacts)}
     return DeviceFacts(
-        **{**known, "name": device.name, "identity": device.identity, "model": facts.model or facts.board}
+        device.name,
+        device.identity,
+        facts.model or facts.board,
+        facts.os,
+        facts.release,
+        facts.architecture,
+        facts.ram,
+        facts.cores,
+        facts.emulated,
     )
 
 

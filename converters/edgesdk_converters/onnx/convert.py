@@ -36,8 +36,9 @@ class OnnxConverter:
     name = "onnx"
     on_device: OnDevice | None = OnDevice(
         "edgesdk_converters.onnx.session:OnnxSession",
-        ("edgesdk_converters.onnx.names", "edgesdk_converters.onnx.session"),
+        tuple(f"edgesdk_converters.onnx.{name}" for name in ("names", "operators", "session")),
         ("onnxruntime", "onnxruntime-gpu"),
+        "edgesdk_converters.onnx.operators:operator_times",
     )
 
     def limits(self, delegate: str | None = None) -> Limits:

@@ -18,15 +18,20 @@ _CHUNK = 256  # positions of one prefill step: bounds the activations, keeps the
 
 
 class OnnxSession:
-    """Runs ``model.onnx`` of a bundle; see :class:`edgesdk.session.Session` for the contract."""
+    """Runs ``model.onnx`` of a bundle; see :class:`edgesdk.session.Session` for the contract.
 
-    def __init__(self, model: Path, context: int, threads: int | None = None) -> None:
+    Attributes:
+        runs: steps run so far.
+    """
+
+    def __init__(self, model: Path, context: int, threads: int | None = None, *, profile: Path | None = None) -> None:
         """Load the program.
 
         Args:
             model: the ``.onnx`` file, its data file beside it.
             context: capacity of the caches, in tokens.
             threads: threads of the matrix kernels; None leaves the choice to ONNX Runtime.
+            profile: where ONNX Runtime writes what every operator took; None times nothing.
 
         Raises:
             BundleError: ONNX Runtime refuses the file.
@@ -36,12 +41,14 @@ class OnnxSession:
         options.log_severity_level = 4  # failures reach the caller as exceptions
         if threads is not None:
             options.intra_op_num_threads = threads
+        if profile is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(profile)
         try:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as failure:  # the binding raises a class per status code, all of them Exceptions
             reason = str(failure).splitlines()[0]
             raise BundleError(f"{model.name}: ONNX Runtime {ort.__version__} cannot load it: {reason}") from None
-        self.context, self.position = context, 0
+        self.context, self.position, self.runs = context, 0, 0
         self.vocab = int(self._session.get_outputs()[0].shape[-1])
         self._binding = self._session.io_binding()
         self._float = np.dtype(np.float16 if "float16" in self._session.get_outputs()[0].type else np.float32)
@@ -80,6 +87,10 @@ class OnnxSession:
             rows.append(self._binding.get_outputs()[-1].numpy()[0].astype(np.float32))
         return np.concatenate(rows)
 
+    def end_profile(self) -> str:
+        """End timing operators; the path of what was written."""
+        return str(self._session.end_profiling())
+
     def _run(self, ids: Sequence[int]) -> None:
         """Run one step; the caches already hold ``position`` tokens."""
         count, total = len(ids), self.position + len(ids)
@@ -90,7 +101,7 @@ class OnnxSession:
             self._session.run_with_iobinding(self._binding)
         except RuntimeError as failure:
             raise EdgeError(f"ONNX Runtime {ort.__version__} failed: {str(failure).splitlines()[0]}") from None
-        self.position = total
+        self.position, self.runs = total, self.runs + 1
 
     def _bind_input(self, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
         self._binding.bind_input(name, "cpu", 0, array.dtype, shape, array.ctypes.data)

@@ -261,8 +261,14 @@ def _operator_times(
     if name is None:
         return None
     module, _, function = name.partition(":")
-    timed = getattr(import_module(module), function)
-    return lambda ids, most: timed(folder / manifest["program"]["main"], manifest["context"], threads, ids, most)
+
+    def timed(ids: list[int], most: int) -> Iterable[dict[str, Any]]:
+        found: Iterable[dict[str, Any]] = getattr(import_module(module), function)(
+            folder / manifest["program"]["main"], manifest["context"], threads, ids, most
+        )
+        return found
+
+    return timed
 
 
 def _measured(rest: str) -> tuple[int, list[int]]:
