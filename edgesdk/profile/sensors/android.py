@@ -7,6 +7,7 @@ their own is in the tests' recordings.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -63,9 +64,10 @@ class Android:
 
     name = "android"
     listing = (
+        "IFS=\n"
         "if command -v dumpsys > /dev/null; then\n"
         f"    {THERMAL}\n    {BATTERY}\n"
-        "    [ -r ${root-}/sys/class/power_supply/battery/current_now ] || "
+        '    [ -r "${root-}/sys/class/power_supply/battery/current_now" ] || '
         f"{CURRENT}\n"
         "fi\n"
         f"for file in ${{root-}}{_ODPM}; do\n"
@@ -235,7 +237,7 @@ def _rails(text: str) -> dict[str, float]:
 
 def _odpm_command(text: str) -> str:
     paths = [line.partition(" ")[2].strip() for line in text.splitlines() if line.startswith("@odpm ")]
-    return f"cat {' '.join(paths)} < /dev/null" if paths else f"cat {_ODPM} < /dev/null"
+    return f"cat {shlex.join(paths)} < /dev/null" if paths else f"cat {_ODPM} < /dev/null"
 
 
 SOURCE = Android()

@@ -119,11 +119,11 @@ def _ina3221(folder: str, files: Mapping[str, str]) -> Iterator[Sensor]:
 def _apart(sensors: list[tuple[Sensor, str, str]]) -> list[Sensor]:
     """Names that several have get their chip, and then the device that it sits on; never the moving number."""
     for place in (0, 1):
-        count = Counter(sensor.name for sensor, _, _ in sensors)
+        count = Counter((sensor.quantity, sensor.name) for sensor, _, _ in sensors)
         renamed = []
         for sensor, chip, parent in sensors:
             extra = (chip, parent)[place]
-            if count[sensor.name] > 1 and extra and not sensor.name.startswith(extra):
+            if count[sensor.quantity, sensor.name] > 1 and extra and not sensor.name.startswith(extra):
                 sensor = replace(sensor, name=f"{sensor.name} {extra}")
             renamed.append((sensor, chip, parent))
         sensors = renamed

@@ -18,7 +18,7 @@ def shown(*patterns: str) -> str:
 
     Only shell built-ins: a phone has a thousand such files. ``$root``, where set, goes before the paths.
     """
-    # Folders first, since names with blanks must not split: an empty IFS keeps even a root with blanks whole.
+    # an empty IFS keeps even a root with blanks whole
     listed = " ".join(f"${{root-}}{pattern}" for pattern in patterns)
     return (
         "IFS=\n"
@@ -61,15 +61,15 @@ def warm(celsius: float | None) -> bool:
 
 
 def counted(sensors: Iterable[Sensor]) -> list[Sensor]:
-    """The same sensors with ``2``, ``3`` after names that came before."""
-    taken: set[str] = set()
+    """The same sensors with ``2``, ``3`` after names that others of their quantity had before."""
+    taken: set[tuple[str, str]] = set()
     named = []
     for sensor in sensors:
         name, count = sensor.name, 1
-        while name in taken:
+        while (sensor.quantity, name) in taken:
             count += 1
             name = f"{sensor.name} {count}"
-        taken.add(name)
+        taken.add((sensor.quantity, name))
         named.append(replace(sensor, name=name))
     return named
 

@@ -13,7 +13,7 @@ from .listed import counted, folders, number, numbered, shown, warm
 
 _CLASS = "/sys/class/thermal/thermal_zone*"
 #: Zones of current limiters and of the battery's gauge: mA, mV and percent, in a file that should hold a temperature.
-_OTHER = re.compile(r"(^|[-_])(soc|ibat|vbat|bcl|ocp|uvlo|vdroop|batoilo|socd)([-_\d]|$)", re.IGNORECASE)
+_OTHER = re.compile(r"^socd?$|(^|[-_])(ibat|vbat|bcl|ocp|uvlo|vdroop|batoilo)([-_\d]|$)", re.IGNORECASE)
 _ABSENT = ("pmic-die", 100_000.0)  # Jetson modules without that sensor
 _EVIDENCE = "thermal sysfs ABI: temp is in millidegree Celsius"
 
