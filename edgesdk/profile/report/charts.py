@@ -292,7 +292,7 @@ def _curve_chart(
 
 def positions(named: Sequence[Named], key: tuple[int, int, int | None], title: str) -> Chart:
     """Token latency by position in the answer: median and range of the repeats."""
-    named, apart = _comparable(named, "token latency in seconds")
+    named, apart = _comparable([it for it, _, _ in _runs(named, key)], "token latency in seconds")
     curves: list[tuple[Named, list[tuple[float, float, float, float]]]] = []
     missing = [*apart]
     for each, case, runs in _runs(named, key):
@@ -354,7 +354,7 @@ def _unreal(named: Sequence[Named]) -> bool:
 
 def distribution(named: Sequence[Named], key: tuple[int, int, int | None], title: str) -> Chart:
     """Shares of tokens below a latency, with the percentiles of the summary marked."""
-    named, apart = _comparable(named, "token latency in seconds")
+    named, apart = _comparable([it for it, _, _ in _runs(named, key)], "token latency in seconds")
     unit, curves, missing = time_unit(named[0].profile), list(_sorted_runs(named, key)), [*apart]
     marks = [mark for each, case, _ in _runs(named, key) for mark in _marks(each, case)]
     for each, case, _ in _runs(named, key):

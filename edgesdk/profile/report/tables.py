@@ -169,6 +169,7 @@ def _ratio(values: list[Value | None], index: int, unreal: list[bool]) -> Cell:
 
 def _three(ratio: float) -> str:
     """Three significant digits."""
+    ratio = float(f"{ratio:.3g}")
     return f"{ratio:.{max(0, min(6, 2 - math.floor(math.log10(abs(ratio)))))}f}" if ratio else "0"
 
 
