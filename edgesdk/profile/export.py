@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from .report.words import (
     CASE_SECTIONS,
@@ -98,7 +98,7 @@ def _inline(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>|#~!&])", r"\\\1", clean(text))
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     lines = [f"| {' | '.join(heads)} |", f"|{'|'.join(['---'] * len(heads))}|"]
     return [*lines, *(f"| {' | '.join(row)} |" for row in rows), ""]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -127,7 +128,7 @@ class History:
                     connection.execute(tables.value.insert(), [{"profile": number, **each} for each in values])
                 return True
 
-    def list(self, only: Filter | None = None) -> list[Entry]:
+    def entries(self, only: Filter | None = None) -> list[Entry]:
         """What is kept, the oldest first."""
         return [_entry(row) for row in self._read(_select(_tables().entry, only))]
 
@@ -191,9 +192,8 @@ class History:
                 connection.execute(CreateTable(table, if_not_exists=True))
                 for index in sorted(table.indexes, key=lambda each: str(each.name)):
                     connection.execute(CreateIndex(index, if_not_exists=True))
-            connection.execute(
-                _insert(connection, tables.version).values(id=1, version=SCHEMA).on_conflict_do_nothing()
-            )
+            first = _insert(connection, tables.version).values(id=1, version=SCHEMA)
+            connection.execute(first.on_conflict_do_nothing())
             self._checked(connection)
         self._ready = True
 
@@ -382,7 +382,9 @@ def _select(columns: tuple[Any, ...], only: Filter | None) -> Select[Any]:
 
 
 def _row(profile: Profile) -> dict[str, Any]:
-    text = json.dumps(dump(profile), sort_keys=True, separators=(",", ":"))
+    # by way of load: 600 and 600.0 are one number, in memory or from a file
+    same = load(Profile, json.loads(json.dumps(dump(profile))), "profile", ProfileError)
+    text = json.dumps(dump(same), sort_keys=True, separators=(",", ":"))
     bundle, device = profile.bundle, profile.device
     words = " ".join(filter(None, (device.name, device.identity, device.model)))
     return {
@@ -414,9 +416,7 @@ def _moment(text: str) -> datetime:
 def _value_rows(profile: Profile) -> list[dict[str, Any]]:
     parts = [("", name, section(profile, name)) for name in RUN_SECTIONS]
     parts += [(case.title, name, section(case, name)) for case in profile.cases for name in CASE_SECTIONS]
-    return [
-        _value_row(case, name, metric, value) for case, name, part in parts for metric, value in part.values.items()
-    ]
+    return [_value_row(case, name, key, value) for case, name, part in parts for key, value in part.values.items()]
 
 
 def _value_row(case: str, name: str, metric: str, value: Value) -> dict[str, Any]:
@@ -425,11 +425,16 @@ def _value_row(case: str, name: str, metric: str, value: Value) -> dict[str, Any
         "case_title": case,
         "metric": clean(metric),
         "unit": clean(value.unit),
-        "value": value.value,
-        "low": value.low,
-        "high": value.high,
+        "value": _finite(value.value),
+        "low": _finite(value.low),
+        "high": _finite(value.high),
         "reason": clean(value.reason) if value.reason else None,
     }
+
+
+def _finite(value: float | None) -> float | None:
+    """A figure that both databases keep alike."""
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _entry(row: Any) -> Entry:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from ..schema import Case, Operator, Profile, Section, SensorFacts, Series, Stretch, Value
 from .svg import Bar, Drawing, Point, Span, bars, span
 from .words import emulated, finite, metric, number, said, scale, section, short, tick, time_unit, why
+from .words import known as has_values
 
 WIDE, NARROW = 1000, 350
 _DRAWN = 5  # curves of one quantity in colour; the others are grey
@@ -220,7 +221,7 @@ def _sensed(named: Sequence[Named], across: Span, shaded: dict[str, list[tuple[f
 def _series(profile: Profile, quantity: str) -> Iterator[tuple[SensorFacts, Series]]:
     """Those that were read at all: the total first, then by their greatest value."""
     facts = {sensor.name: sensor for sensor in profile.sensors if sensor.quantity == quantity}
-    known = [(facts[it.sensor], it) for it in profile.series if it.sensor in facts and any(finite(it.values))]
+    known = [(facts[it.sensor], it) for it in profile.series if it.sensor in facts and has_values(it.values)]
     return iter(sorted(known, key=lambda pair: (not pair[0].total, -max(finite(pair[1].values)))))
 
 
@@ -502,7 +503,7 @@ def _operator_bar(each: Named, table: dict[str, Operator], names: list[str]) -> 
 
 def unread(profile: Profile) -> list[str]:
     """Sensors that were there, and said nothing at all."""
-    return [it.sensor for it in profile.series if not any(True for _ in finite(it.values))]
+    return [it.sensor for it in profile.series if not has_values(it.values)]
 
 
 def sections(profile: Profile) -> list[tuple[str, Section]]:

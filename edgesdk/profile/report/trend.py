@@ -13,6 +13,7 @@ from ...errors import EdgeError, MissingExtraError
 from ...files import replacing, writing_failed
 from .svg import Drawing, Span, span
 from .words import DASH, clean, digest, finite, metric, number, of_time, scale, short
+from .words import known as has_values
 
 if TYPE_CHECKING:
     from ..history import Point
@@ -48,7 +49,13 @@ def trends(points: Sequence[Point]) -> list[Trend]:
         it = point.entry
         key = (it.model, it.recipe, it.device, it.regime, point.case, point.unit, it.emulated)
         found.setdefault(key, []).append(point)
-    return [Trend(*key, tuple(group)) for key, group in found.items()]
+    return [_trend(tuple(group)) for group in found.values()]
+
+
+def _trend(points: tuple[Point, ...]) -> Trend:
+    first = points[0]
+    it = first.entry
+    return Trend(it.model, it.recipe, it.device, it.regime, first.case, first.unit, it.emulated, points)
 
 
 def figures(trend: Trend) -> list[tuple[str, str, str, str, str]]:
@@ -97,7 +104,7 @@ def draw(name: str, found: Sequence[Trend], path: Path) -> None:
         panels = [(trend, _panel(trend, index), figures(trend)) for index, trend in enumerate(found)]
         write_page(template("trend.html").render(title=metric(name), panels=panels), path)
         return
-    _matplotlib(name, [trend for trend in found if any(finite(p.value for p in trend.points))], path)
+    _matplotlib(name, [trend for trend in found if has_values(p.value for p in trend.points)], path)
 
 
 def _panel(trend: Trend, index: int) -> tuple[Markup, Markup] | None:

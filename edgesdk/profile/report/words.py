@@ -99,6 +99,11 @@ def finite(values: Iterable[float | None]) -> Iterator[float]:
     return (value for value in values if value is not None and math.isfinite(value))
 
 
+def known(values: Iterable[float | None]) -> bool:
+    """Whether any of them is a number."""
+    return next(finite(values), None) is not None
+
+
 def clean(text: str) -> str:
     """Text without what would act on its surroundings: control characters, half characters, overrides of direction."""
     text = text.replace("\n", " ").replace("\t", " ")
