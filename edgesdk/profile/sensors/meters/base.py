@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -31,13 +32,17 @@ class Clock:
     """A meter's clock put on the host's: a line can come late, but never before it was measured."""
 
     def __init__(self) -> None:
-        self._offset: float | None = None
+        self._offset = math.inf
+        self._last = -math.inf
 
-    def host(self, seconds: float, now: float) -> float:
-        """The host's moment of what the meter stamped with ``seconds`` and that arrived ``now``."""
-        offset = now - seconds
-        self._offset = offset if self._offset is None else min(self._offset, offset)
-        return seconds + self._offset
+    def heard(self, seconds: float, now: float) -> None:
+        """What the meter stamped with ``seconds`` arrived ``now``."""
+        self._offset = min(self._offset, now - seconds)
+
+    def host(self, seconds: float) -> float:
+        """The host's moment, by what came soonest until now; never before one that was given already."""
+        self._last = max(self._last, seconds + self._offset)
+        return self._last
 
 
 class Collector:

@@ -31,6 +31,7 @@ class ProgramMeter:
         self.sensors: tuple[Sensor, ...] = supply(source, evidence)
         self._command = shlex.split(command)
         self._collector = Collector()
+        self._clock = Clock()
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
@@ -55,7 +56,7 @@ class ProgramMeter:
         self._collector.run(lambda: self._read(process, complaints, said), f"meter {self._command[0]}")
 
     def taken(self) -> list[Reading]:
-        return self._collector.taken()
+        return [(self._clock.host(seconds), values) for seconds, values in self._collector.taken()]
 
     def stop(self) -> None:
         self._collector.stopped.set()
@@ -70,7 +71,7 @@ class ProgramMeter:
         self._collector.stop()
 
     def _read(self, process: subprocess.Popen[str], complaints: threading.Thread, said: list[str]) -> None:
-        _follow(process.stdout or iter(()), self._collector)
+        _follow(process.stdout or iter(()), self._collector, self._clock)
         status = process.wait()
         complaints.join(1)
         for stream in (process.stdout, process.stderr):
@@ -86,6 +87,7 @@ class SerialMeter:
         self.sensors: tuple[Sensor, ...] = supply(source, evidence)
         self._port, self._baud = port, baud
         self._collector = Collector()
+        self._clock = Clock()
 
     def start(self) -> None:
         """Raises EdgeError: no such port, or another program has it; MissingExtraError: pyserial is not installed."""
@@ -101,12 +103,12 @@ class SerialMeter:
 
         def read() -> None:
             with port:
-                _follow(_port_lines(port, self._collector.stopped), self._collector)
+                _follow(_port_lines(port, self._collector.stopped), self._collector, self._clock)
 
         self._collector.run(read, f"meter at {self._port}")
 
     def taken(self) -> list[Reading]:
-        return self._collector.taken()
+        return [(self._clock.host(seconds), values) for seconds, values in self._collector.taken()]
 
     def stop(self) -> None:
         self._collector.stop()
@@ -137,12 +139,13 @@ def open_ina228(rest: str) -> Meter:
     return SerialMeter("ina228", port, int(baud or _BAUD), evidence)
 
 
-def _follow(lines: IO[str] | Iterator[str], collector: Collector) -> None:
-    clock = Clock()
+def _follow(lines: IO[str] | Iterator[str], collector: Collector, clock: Clock) -> None:
+    """Collect samples with the meter's seconds; what comes late in a burst is put right when it is taken."""
     for line in lines:
         if found := parsed_line(line):
             seconds, volts, amperes = found
-            collector.add(supplied(volts, amperes), clock.host(seconds, time.monotonic()))
+            clock.heard(seconds, time.monotonic())
+            collector.add(supplied(volts, amperes), seconds)
 
 
 def _port_lines(port: _Readable, stopped: threading.Event) -> Iterator[str]:
