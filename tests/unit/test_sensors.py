@@ -197,6 +197,7 @@ def test_best_source_first_and_each_sensor_once() -> None:
     assert pixel["battery temperature"].source == "power_supply"
     assert "battery" not in pixel  # of the thermal HAL
     assert pixel["VIRTUAL-SKIN"].source == "thermal_zones"
+    assert (pixel["VIRTUAL-SKIN"].limit, pixel["VIRTUAL-SKIN"].critical) == (39, 56)  # which the thermal HAL knows
     assert pixel["battery powered"].source == "android"
 
 

@@ -86,6 +86,9 @@ def test_current_of_the_battery_service_only_where_it_answers() -> None:
     xiaomi = found("xiaomi_hyperos.txt")["battery current"]
     assert "unit" in xiaomi.evidence
     assert values("android", "xiaomi_hyperos.txt")["battery current"] == pytest.approx(-1286e-6)
+    power = found("xiaomi_hyperos.txt")["battery power"]
+    assert power.total
+    assert values("android", "xiaomi_hyperos.txt")["battery power"] == pytest.approx(-1286e-6 * 4.213)
     for nothing in ("0", "-2147483648", "", "null"):
         assert "battery current" not in sensors.values("android", f"current_now {nothing}\n")
 

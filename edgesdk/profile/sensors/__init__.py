@@ -62,7 +62,7 @@ def discovered(text: str) -> list[Sensor]:
     kept: list[Sensor] = []
     for name in _names():
         found = SOURCES.get(name).found(sections[name]) if name in sections else []
-        kept += _new(kept, found)
+        kept = _limited(kept, found) + _new(kept, found)
     return kept
 
 
@@ -127,6 +127,18 @@ def _following(sensor: Sensor, called: Mapping[tuple[str, str], str]) -> Sensor:
     return replace(
         sensor, reading=Sum(tuple(called.get((sensor.quantity, name), name) for name in sensor.reading.names))
     )
+
+
+def _limited(kept: Iterable[Sensor], found: Iterable[Sensor]) -> list[Sensor]:
+    """Those that have no limits get what another source knows of the same sensor."""
+    known = {(sensor.quantity, _bare(sensor)): sensor for sensor in found}
+    limited = []
+    for sensor in kept:
+        other = known.get((sensor.quantity, _bare(sensor)))
+        if other is not None and sensor.limit is None and sensor.critical is None:
+            sensor = replace(sensor, limit=other.limit, critical=other.critical)
+        limited.append(sensor)
+    return limited
 
 
 def _paths(sensor: Sensor) -> tuple[str, ...]:

@@ -128,6 +128,10 @@ def _battery(text: str) -> Iterator[Sensor]:
     if "battery current" in values:
         evidence = "BatteryManager documents microampere; the sign, and on many phones the unit, is the vendor's"
         yield Sensor("battery current", "current", "battery", "android", Asked(CURRENT, "battery current"), evidence)
+    if "battery power" in values:
+        evidence = "BatteryService's millivolt times BatteryManager's current, whose sign and unit are to be confirmed"
+        both = Asked(f"{BATTERY}; {CURRENT}", "battery power")
+        yield Sensor("battery power", "power", "battery", "android", both, evidence, total=True)
 
 
 def _temperatures(text: str) -> dict[str, float]:
@@ -197,6 +201,8 @@ def _battery_values(text: str) -> dict[str, float]:
     asked = next((number(line[12:]) for line in text.splitlines() if line.startswith("current_now ")), None)
     if asked is not None and asked not in _NO_CURRENT:
         values["battery current"] = asked * 1e-6
+        if "battery voltage" in values:
+            values["battery power"] = values["battery voltage"] * values["battery current"]
     return values
 
 
