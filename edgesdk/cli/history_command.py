@@ -113,9 +113,8 @@ def export(folder: Path, db: str | None, **filters: str | None) -> None:
 
 
 def _refuse_before(ctx: click.Context) -> None:
-    given = (click.core.ParameterSource.COMMANDLINE,)
-    named = [name for name in ctx.params if ctx.get_parameter_source(name) in given]
-    if named:
+    """Options of the list that stand before a subcommand would be lost in silence."""
+    if any(ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE for name in ctx.params):
         raise click.UsageError(f"options go after '{ctx.invoked_subcommand}'")
 
 

@@ -186,7 +186,6 @@ class History:
             if connection.dialect.name == "postgresql":
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
             else:
-                connection.execute(text("PRAGMA journal_mode=WAL"))
                 connection.execute(text("BEGIN IMMEDIATE"))
             for table in (tables.version, tables.profile, tables.value):
                 connection.execute(CreateTable(table, if_not_exists=True))
@@ -298,6 +297,7 @@ def _engine(url: URL) -> Engine:
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
+    # No write-ahead log: with one, a file in a folder that may only be read cannot be read either.
     options: dict[str, Any] = {"timeout": _BUSY} if url.drivername == "sqlite" else {"connect_timeout": _BUSY}
     return create_engine(url, poolclass=NullPool, connect_args=options)
 
