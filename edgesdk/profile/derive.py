@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from .. import __version__
 from ..schema import load
+from .batteries import plugged, spent
 from .energy import Track, chosen, energy_of_counter, energy_of_power
 from .memory import memory_section
-from .reasons import REASONS
+from .reasons import reason
 from .record import Line
 from .schema import (
     SCHEMA,
@@ -34,7 +36,7 @@ from .schema import (
 )
 from .statistics import quantile, summarised
 from .throttling import judged
-from .timeline import Run, Timeline, timeline
+from .timeline import Run, timeline
 
 _LATE = 1.0  # °C above the wished start that is still cool
 
@@ -51,11 +53,6 @@ def derived(lines: Sequence[Line]) -> Profile:
     return _Deriving(lines).profile()
 
 
-def reason(code: str, detail: str = "") -> Reason:
-    """A reason by its code, with what is particular about it."""
-    return Reason(code, f"{REASONS[code]}: {detail}" if detail else REASONS[code])
-
-
 class _Deriving:
     def __init__(self, lines: Sequence[Line]) -> None:
         self._lines, self._header = lines, lines[0]
@@ -66,8 +63,9 @@ class _Deriving:
         self._hello: Line = next((line["hello"] for line in lines if "hello" in line), {})
         second = self._hello.get("ticks_per_second")
         self._ticks = None if self._hello.get("emulated") or not second else float(second)
-        self._line = timeline(lines, self._ticks)
+        self._line = timeline(lines, self._ticks, self._header["raw"])
         self._source = chosen([s for s in self._sensors if s.name in self._line.tracks])
+        self._power, self._unsure = self._powered()
         self._idle = self._idle_section()
 
     def profile(self) -> Profile:
@@ -197,29 +195,37 @@ class _Deriving:
             return reason("no-sensor")
         if self._source is None:
             return reason("no-total")
-        if self._source.scope == "battery":
-            flags = [s.name for s in self._sensors if s.quantity == "flag" and _powers(s.name)]
-            for name in flags:
-                track = self._line.tracks.get(name)
-                if track is not None and track.values.size and track.values.max() > 0:
-                    return reason("charging", name)
+        if self._unsure is not None:
+            return self._unsure
         if all(run.line.get("lost") for run in runs):
             return reason("sensor-lost", str(runs[0].line["lost"]))
         return None
 
     def _joules(self, start: float, end: float) -> float | None:
-        if self._source is None:
+        if self._source is None or self._power is None:
             return None
-        track = self._line.tracks[self._source.name]
-        if self._source.quantity == "energy":
-            wraps = next((each["wraps_at"] for each in self._header["raw"] if each["name"] == self._source.name), None)
-            return energy_of_counter(track, start, end, wraps)
-        return energy_of_power(track, start, end)
+        whole = energy_of_counter if self._source.quantity == "energy" else energy_of_power
+        return whole(self._power, start, end)
+
+    def _powered(self) -> tuple[Track | None, Reason | None]:
+        """What energy is computed from; None with the reason where it is not to be believed."""
+        if self._source is None:
+            return None, None
+        if self._source.scope != "battery":
+            return self._line.tracks[self._source.name], None
+        if name := plugged(self._sensors, self._line.tracks):
+            return None, reason("charging", name)
+        power, doubt, evidence = spent(self._source, self._line.tracks)
+        if evidence:
+            self._sensors = tuple(replace(s, evidence=evidence) if s == self._source else s for s in self._sensors)
+        return power, doubt
 
     def _idle_section(self) -> Section:
         if self._source is None:
             code = "no-total" if self._sensors else "no-sensor"
             return Section("invalid", (reason(code),), {"power": Value(None, "W", code)})
+        if self._unsure is not None:
+            return Section("invalid", (self._unsure,), {"power": Value(None, "W", self._unsure.code)})
         powers = []
         for start, end in self._line.idle:
             joules = self._joules(start, end)
@@ -251,7 +257,7 @@ class _Deriving:
         if not runs:
             return Throttling("unknown")
         start, end = min(run.start for run in runs), max(run.end for run in runs)
-        failed = any(run.kind == "part" for run in runs)
+        failed = bool(self._failures()) and end == max(run.end for run in self._line.runs)
         tracks = {
             name: _within(track, start, float("inf") if failed else end) for name, track in self._line.tracks.items()
         }
@@ -345,13 +351,5 @@ def _series(name: str, track: Track) -> Series:
     return Series(name, tuple(map(float, track.seconds)), tuple(map(float, track.values)))
 
 
-def _powers(name: str) -> bool:
-    lowered = name.lower()
-    return any(word in lowered for word in ("charging", "powered", "online"))
-
-
 def _cool(cooled: dict[str, Any] | None, wanted: float) -> bool:
     return cooled is not None and cooled["hottest"] is not None and cooled["hottest"] <= wanted + _LATE
-
-
-__all__ = ["Timeline", "derived", "reason"]

@@ -46,18 +46,30 @@ def energy_of_power(track: Track, start: float, end: float) -> float | None:
     return float(np.trapezoid(power, at))
 
 
-def energy_of_counter(track: Track, start: float, end: float, wraps_at: float | None) -> float | None:
-    """Joules between two moments of a cumulative counter, which may wrap; None where its samples do not cover them."""
+def energy_of_counter(track: Track, start: float, end: float) -> float | None:
+    """Joules between two moments of a cumulative counter; None where its samples do not cover them, or it was reset."""
     if not track.covers(start, end):
         return None
-    steps = np.diff(track.values)
-    if wraps_at is not None:
-        steps = np.where(steps < 0, steps + wraps_at, steps)
-    if (steps < 0).any():
-        return None  # it was reset
-    whole = np.concatenate([[0.0], np.cumsum(steps)])
-    low, high = np.interp([start, end], track.seconds, whole)
+    if (np.diff(track.values) < 0).any():
+        return None
+    low, high = np.interp([start, end], track.seconds, track.values)
     return float(high - low)
+
+
+def unwrapped(track: Track, wraps_at: float) -> Track:
+    """A counter that starts again from 0 at a value, as one that never does."""
+    steps = np.diff(track.values, prepend=track.values[:1])
+    return Track(track.seconds, track.values + wraps_at * np.cumsum(steps < 0))
+
+
+def added(tracks: Sequence[Track]) -> Track:
+    """The sum of sensors, at the moments of the first of them that all cover."""
+    first = tracks[0]
+    if any(not track.seconds.size for track in tracks):
+        return Track(np.array([]), np.array([]))
+    start, end = max(t.seconds[0] for t in tracks), min(t.seconds[-1] for t in tracks)
+    at = first.seconds[(first.seconds >= start) & (first.seconds <= end)]
+    return Track(at, np.sum([np.interp(at, track.seconds, track.values) for track in tracks], axis=0))
 
 
 def chosen(found: Sequence[SensorFacts]) -> SensorFacts | None:

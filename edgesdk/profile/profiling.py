@@ -21,7 +21,7 @@ from .regime import regime
 from .run import Measuring
 from .sampler import discover
 from .schema import BundleFacts, DeviceFacts, Plan, Profile, ProfileError, SensorFacts, write_profile
-from .sensors.base import Meter, Sensor
+from .sensors.base import Meter, Sensor, Sum
 
 
 def record_path(out: Path) -> Path:
@@ -67,7 +67,7 @@ def profile(
         "plan": dump(plan),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "sensors": [dump(_sensor_facts(each)) for each in every],
-        "raw": [{"name": each.name, "wraps_at": each.wraps_at} for each in every],
+        "raw": [{"name": s.name, "wraps_at": s.wraps_at, "parts": _parts(s)} for s in every],
         "regime": regime(device) if isinstance(device, ShellDevice) else {},
         "commit": commit,
     }
@@ -156,6 +156,10 @@ def _device_facts(device: Device, facts: Facts) -> DeviceFacts:
         facts.cores,
         facts.emulated,
     )
+
+
+def _parts(sensor: Sensor) -> list[str]:
+    return list(sensor.reading.names) if isinstance(sensor.reading, Sum) else []
 
 
 def _sensor_facts(sensor: Sensor) -> SensorFacts:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from .schema import Reason
+
 #: Code to what it says to people.
 REASONS: Final[dict[str, str]] = {
     "charging": "the device was charging: what its battery gave is not what it spent",
@@ -27,3 +29,8 @@ REASONS: Final[dict[str, str]] = {
     "unit-unsure": "the unit of the battery's current could not be confirmed",
     "throttled": "the device held back",
 }
+
+
+def reason(code: str, detail: str = "") -> Reason:
+    """A reason by its code, with what is particular about it."""
+    return Reason(code, f"{REASONS[code]}: {detail}" if detail else REASONS[code])

@@ -306,7 +306,8 @@ class Measuring:
         except (EdgeError, OSError) as failure:
             message = failure.message if isinstance(failure, EdgeError) else str(failure)
             with suppress(EdgeError):
-                self._record.add({"key": f"failed/{time.time_ns()}", "code": self._blame(failure), "text": message})
+                line: Line = {"key": f"failed/{time.time_ns()}", "code": self._blame(failure), "text": message}
+                self._record.add({**line, "samples": self._taken()})
             raise
 
     def _blame(self, failure: BaseException) -> str:

@@ -86,7 +86,7 @@ class Sampler:
         """What came since the last call."""
         with self._lock:
             took, self._took = self._took, Samples()
-        return _summed(took, self._sensors)
+        return took
 
     def settle(self, ticks: int = 2) -> None:
         """Wait until so many more ticks have come, or the sampler has failed: what ends now is then between samples."""
@@ -234,18 +234,6 @@ def _product(reading: Files, read: dict[str, float | None]) -> float | None:
     return product
 
 
-def _summed(samples: Samples, found: Sequence[Sensor]) -> Samples:
-    """Add the sensors that are sums of others, at the moments of the first of them."""
-    for sensor in found:
-        if not isinstance(sensor.reading, Sum) or any(name not in samples.values for name in sensor.reading.names):
-            continue
-        columns = [samples.values[name] for name in sensor.reading.names]
-        for moment, parts in zip(samples.moments[sensor.reading.names[0]], zip(*columns, strict=False), strict=False):
-            known = [part for part in parts if part is not None]
-            samples.add(sensor.name, moment, sum(known) if len(known) == len(parts) else None)
-    return samples
-
-
 def _cpu(text: str) -> float:
     minutes, _, seconds = text.rstrip("s").partition("m")
     return 60 * float(minutes) + float(seconds)
@@ -269,4 +257,10 @@ def once(device: ShellDevice, found: Sequence[Sensor]) -> dict[str, float | None
             took.extend(sampler.taken())
     finally:
         sampler.close()
-    return {name: values[-1] for name, values in took.values.items()}
+    now = {name: values[-1] for name, values in took.values.items()}
+    for sensor in found:
+        if isinstance(sensor.reading, Sum):
+            parts = [now.get(name) for name in sensor.reading.names]
+            known = [part for part in parts if part is not None]
+            now[sensor.name] = sum(known) if len(known) == len(parts) else None
+    return now

@@ -9,6 +9,7 @@ import numpy as np
 from .energy import Track
 from .schema import SensorFacts, Throttling, Verdict
 
+_STATUSES = ("thermal status", "throttled", "frequency capped", "under-voltage", "temperature limit", "over-current")
 _SLOWER = 1.05  # of the last third of all tokens to the first
 _CAPPED = 0.98  # of the clock that the cap was at the start
 
@@ -38,8 +39,8 @@ def judged(
             _heat(sensor, peak, hot, critical)
         elif sensor.quantity == "frequency" and name.endswith(" cap"):
             _cap(sensor, track, held)
-        elif sensor.quantity in ("level", "flag") and _is_status(name) and peak > 0:
-            held.append(f"{name} rose to {peak:g}")
+        elif sensor.quantity in ("level", "flag") and _is_status(name) and peak > _before(name, track):
+            held.append(f"{name} was {peak:g}")
     slower = _slower(rates)
     verdict = _verdict(hot, critical, held, slower, gone, known=bool(tracks) or bool(rates))
     return Throttling(verdict, (*critical, *hot, *held, *([slower] if slower else [])))
@@ -72,8 +73,12 @@ def _cap(sensor: SensorFacts, track: Track, held: list[str]) -> None:
 
 
 def _is_status(name: str) -> bool:
-    lowered = name.lower()
-    return "throttl" in lowered or "thermal status" in lowered or "capped" in lowered or "alarm" in lowered
+    return any(word in name for word in _STATUSES)
+
+
+def _before(name: str, track: Track) -> float:
+    """What a status may be: 0, and where it remembers since the boot, what it was at first."""
+    return float(track.values[0]) if name.endswith(" since boot") else 0.0
 
 
 def _slower(rates: Sequence[tuple[float, float]]) -> str | None:

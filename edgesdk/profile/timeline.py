@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .energy import Track
+from .energy import Track, added, unwrapped
 from .record import Line
 
 _GAP = 1.0  # seconds shown between two sessions of one profile
@@ -75,12 +75,13 @@ class _Axis:
         return found
 
 
-def timeline(lines: Sequence[Line], ticks: float | None) -> Timeline:
+def timeline(lines: Sequence[Line], ticks: float | None, sensors: Sequence[Line]) -> Timeline:
     """The axis of a record.
 
     Args:
         lines: of the record.
         ticks: of the runner's clock in a second; None where they are no time, which leaves ticks as they are.
+        sensors: name, ``wraps_at`` and, of a sum, the names of its ``parts``.
     """
     axis, runs, idle = _Axis(), list[Run](), list[tuple[float, float]]()
     moments: dict[str, list[float]] = {}
@@ -102,6 +103,12 @@ def timeline(lines: Sequence[Line], ticks: float | None) -> Timeline:
             if kind == "idle" and (spans := [at for at, _ in placed.values() if len(at) > 1]):
                 idle.append((max(at[0] for at in spans), min(at[-1] for at in spans)))
     tracks = {name: Track.of(at, values[name]) for name, at in moments.items()}
+    for sensor in sensors:
+        name, parts = sensor["name"], sensor["parts"]
+        if sensor["wraps_at"] is not None and name in tracks:
+            tracks[name] = unwrapped(tracks[name], sensor["wraps_at"])
+        if parts and all(part in tracks for part in parts):
+            tracks[name] = added([tracks[part] for part in parts])
     lost = frozenset(name for name, each in values.items() if any(v is None for v in each) and tracks[name].values.size)
     return Timeline(tuple(runs), tuple(idle), tracks, lost)
 

@@ -21,6 +21,7 @@ SOURCES: Registry[Source] = Registry(
             "cpufreq",
             "hwmon",
             "jetson",
+            "load",
             "power_supply",
             "rapl",
             "raspberry",
@@ -39,6 +40,7 @@ _BEST_FIRST = (
     "rapl",
     "android",
     "raspberry",
+    "load",
 )
 _FRAME = "@source "
 _END = "@end"
