@@ -98,6 +98,11 @@ def _inline(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>|#~!&])", r"\\\1", clean(text))
 
 
+def _code(text: str) -> str:
+    """A code as code, with nothing in it that ends a code or a cell."""
+    return f"`{re.sub(r'[^a-zA-Z0-9.: -]', '_', text)}`"
+
+
 def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     lines = [f"| {' | '.join(heads)} |", f"|{'|'.join(['---'] * len(heads))}|"]
     return [*lines, *(f"| {' | '.join(row)} |" for row in rows), ""]
@@ -115,7 +120,7 @@ def _sections(where: Case | Profile, names: tuple[str, ...]) -> list[str]:
 def _row(name: str, value: Value) -> tuple[str, str, str, str]:
     by = scale([value.value], value.unit)
     if value.value is None:
-        return _inline(metric(name)), f"{DASH} `{clean(value.reason or 'not-reported').replace('`', '')}`", "", by.unit
+        return _inline(metric(name)), f"{DASH} {_code(value.reason or 'not-reported')}", "", by.unit
     return _inline(metric(name)), by(value.value), interval(value, by), _inline(by.unit)
 
 
@@ -124,7 +129,7 @@ def _notes(profile: Profile) -> list[str]:
     parts += [(name, section(profile, name).reasons) for name in RUN_SECTIONS]
     parts += [(f"{case.title}, {name}", section(case, name).reasons) for case in profile.cases
               for name in CASE_SECTIONS]  # fmt: skip
-    lines = [f"- {_inline(where)}: `{clean(reason.code).replace('`', '')}` {_inline(reason.text or said(reason.code))}"
+    lines = [f"- {_inline(where)}: {_code(reason.code)} {_inline(reason.text or said(reason.code))}"
              for where, reasons in parts for reason in reasons]  # fmt: skip
     for case in profile.cases:
         if case.throttling.verdict != "none":

@@ -181,11 +181,11 @@ def test_writers_at_once(where) -> None:
 
 
 def test_a_newer_schema_is_refused(where) -> None:
-    from sqlalchemy import create_engine, text
+    from sqlalchemy import text
 
     with History(where) as history:
         history.add(profile())
-        with create_engine(history._url).begin() as connection:
+        with history._engine.begin() as connection:
             connection.execute(text("UPDATE edgesdk_history SET version = 2"))
     for use in (lambda it: it.entries(), lambda it: it.add(cool())):
         with History(where) as history, pytest.raises(HistoryError, match="schema 2 of the history") as caught:
