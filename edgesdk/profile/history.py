@@ -56,7 +56,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class Entry:
-    """One profile of the history; ``fingerprint`` is of its content."""
+    """One profile of the history; ``fingerprint`` is of its content, the rest as in the profile."""
 
     fingerprint: str
     started: str
@@ -64,7 +64,9 @@ class Entry:
     model: str
     recipe: str
     device: str
+    identity: str
     regime: str
+    energy_scope: str
     commit: str | None
     validity: str
     throttling: str
@@ -322,7 +324,8 @@ def _tables() -> SimpleNamespace:
     number = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only what is called INTEGER
     version = Table("edgesdk_history", data, Column("id", Integer, primary_key=True),
                     Column("version", Integer, nullable=False))  # fmt: skip
-    names = ("started_text", "bundle", "model", "recipe", "device", "regime", "validity", "throttling")
+    names = ("started_text", "bundle", "model", "recipe", "device", "identity", "regime", "energy_scope",
+             "validity", "throttling")  # fmt: skip
     profile = Table(
         "edgesdk_profile",
         data,
@@ -395,6 +398,8 @@ def _row(profile: Profile) -> dict[str, Any]:
         "model": clean(bundle.model),
         "recipe": clean(bundle.recipe),
         "device": clean(device.name),
+        "identity": clean(device.identity),
+        "energy_scope": clean(profile.energy_scope or ""),
         "regime": clean("; ".join(f"{key}: {value}" for key, value in sorted(profile.regime.items()))),
         "validity": profile.validity,
         "throttling": profile.throttling.verdict,
@@ -439,7 +444,7 @@ def _finite(value: float | None) -> float | None:
 
 def _entry(row: Any) -> Entry:
     found: Mapping[str, Any] = row._mapping
-    return Entry(
-        found["fingerprint"], found["started_text"], found["bundle"], found["model"], found["recipe"], found["device"],
-        found["regime"], found["commit_id"], found["validity"], found["throttling"], bool(found["emulated"]),
-    )  # fmt: skip
+    names = ("fingerprint", "bundle", "model", "recipe", "device", "identity", "regime", "energy_scope", "validity",
+             "throttling")  # fmt: skip
+    texts = {name: found[name] for name in names}
+    return Entry(started=found["started_text"], commit=found["commit_id"], emulated=bool(found["emulated"]), **texts)

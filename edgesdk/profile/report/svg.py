@@ -105,8 +105,18 @@ class Drawing:
         value = min(max(value, self.up.low), self.up.high)
         return self.top + inner - (value - self.up.low) / self.up.length * inner
 
-    def axes(self, by: float = 1.0, *, levels: Sequence[tuple[float, str]] = (), unit: str = "") -> None:
-        """Grid and figures of both axes; ``by`` divides those of y, ``levels`` replace them; ``unit`` is of x."""
+    def axes(
+        self,
+        by: float = 1.0,
+        *,
+        levels: Sequence[tuple[float, str]] = (),
+        unit: str = "",
+        marks: Sequence[tuple[float, str]] = (),
+    ) -> None:
+        """Grid and figures of both axes; ``by`` divides those of y, ``levels`` replace them.
+
+        ``unit`` is of x, whose figures ``marks`` replace: as many as there is room for.
+        """
         left, right, floor = self.left, self.width - self.right, self.height - self.bottom
         lines = Span(self.up.low / by, self.up.high / by)
         rows = levels or [(each * by, tick(each)) for each in lines.ticks(max(2, self.height // 45))]
@@ -114,11 +124,13 @@ class Drawing:
             y = self.y(value)
             self._parts.append(f'<path class="grid" d="M{left} {y:.1f}H{right}"/>')
             self._parts.append(f'<text class="end" x="{left - 6}" y="{y + 4:.1f}">{escape(text)}</text>')
-        ticks = self.across.ticks(max(3, self.columns // 95))
-        for each in ticks:
-            x, of = self.x(each), f" {unit}" if each == ticks[-1] else ""
+        room = max(3, self.columns // 95)
+        ticks = self.across.ticks(room)
+        texts = [(each, f"{tick(each)} {unit if each == ticks[-1] else ''}".rstrip()) for each in ticks]
+        for each, text in marks[:: -(-len(marks) // room)] if marks else texts:
+            x = self.x(each)
             self._parts.append(f'<path class="grid" d="M{x:.1f} {self.top}V{floor}"/>')
-            self._parts.append(f'<text class="mid" x="{x:.1f}" y="{floor + 16}">{escape(tick(each) + of)}</text>')
+            self._parts.append(f'<text class="mid" x="{x:.1f}" y="{floor + 16}">{escape(text)}</text>')
         self._parts.append(f'<path class="axis" d="M{left} {self.top}V{floor}H{right}"/>')
 
     def line(self, points: Iterable[Point], kind: str) -> None:

@@ -19,6 +19,7 @@ from .words import (
     metric,
     number,
     of_time,
+    said,
     scale,
     section,
     tick,
@@ -298,8 +299,7 @@ def notes(named: Sequence[Named]) -> list[Note]:
         profile = it.profile
         found += [Note(it.letter, "profile", reason.code, reason.text) for reason in profile.reasons]
         for where, part in sections(profile):
-            found += [Note(it.letter, where, reason.code, reason.text) for reason in part.reasons]
-            found += _nulls(it.letter, where, part)
+            found += _section_notes(it.letter, where, part)
         for case in profile.cases:
             if case.throttling.verdict != "none":
                 evidence = "; ".join(case.throttling.evidence) or "no evidence recorded"
@@ -310,13 +310,12 @@ def notes(named: Sequence[Named]) -> list[Note]:
     return found
 
 
-def _nulls(letter: str, where: str, part: Section) -> list[Note]:
-    from .words import said
-
-    codes: dict[str, list[str]] = {}
+def _section_notes(letter: str, where: str, part: Section) -> list[Note]:
+    """One note for a code: what it says, and the values that it leaves out."""
+    without: dict[str, list[str]] = {}
     for name, value in part.values.items():
         if value.value is None:
-            codes.setdefault(value.reason or "not-reported", []).append(metric(name))
-    known = {reason.code for reason in part.reasons}
-    return [Note(letter, where, code, "" if code in known else said(code), "no value: " + ", ".join(names))
-            for code, names in codes.items()]  # fmt: skip
+            without.setdefault(value.reason or "not-reported", []).append(metric(name))
+    texts = {code: said(code) for code in without} | {reason.code: reason.text for reason in part.reasons}
+    return [Note(letter, where, code, text, "no value: " + ", ".join(without[code]) if code in without else "")
+            for code, text in texts.items()]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ _COLOURS = ("#0067a8", "#c44e00", "#00805c", "#a0438a", "#7a6200", "#4a4f57")
 
 @dataclass(frozen=True)
 class Trend:
-    """Points of one model and recipe, device, regime, case and unit; the bundle changes with commits."""
+    """Points of one model, recipe, device, regime, case, unit and scope of energy; the bundle changes with commits."""
 
     model: str
     recipe: str
@@ -32,12 +33,19 @@ class Trend:
     regime: str
     case: str
     unit: str
+    scope: str
     emulated: bool
     points: tuple[Point, ...]
 
     @property
+    def shown(self) -> str:
+        """The unit that figures are shown in."""
+        return scale([point.value for point in self.points], self.unit).unit
+
+    @property
     def title(self) -> str:
-        parts = (short(self.model, 50), self.recipe, short(self.device, 40), self.case, short(self.regime, 60))
+        parts = (short(self.model, 50), self.recipe, short(self.device, 40), self.case, short(self.scope, 40),
+                 short(self.regime, 60))  # fmt: skip
         mark = ("EMULATED TIME",) if self.emulated and of_time(self.unit) else ()
         return ", ".join(clean(part) for part in (*parts, *mark) if part)
 
@@ -47,7 +55,7 @@ def trends(points: Sequence[Point]) -> list[Trend]:
     found: dict[tuple[Any, ...], list[Point]] = {}
     for point in points:
         it = point.entry
-        key = (it.model, it.recipe, it.device, it.regime, point.case, point.unit, it.emulated)
+        key = (it.model, it.recipe, it.identity, it.regime, point.case, point.unit, _scope(point), it.emulated)
         found.setdefault(key, []).append(point)
     return [_trend(tuple(group)) for group in found.values()]
 
@@ -55,7 +63,12 @@ def trends(points: Sequence[Point]) -> list[Trend]:
 def _trend(points: tuple[Point, ...]) -> Trend:
     first = points[0]
     it = first.entry
-    return Trend(it.model, it.recipe, it.device, it.regime, first.case, first.unit, it.emulated, points)
+    return Trend(it.model, it.recipe, it.device, it.regime, first.case, first.unit, _scope(first), it.emulated, points)
+
+
+def _scope(point: Point) -> str:
+    """What the energy is of: joules of a board are not those of a battery."""
+    return point.entry.energy_scope if point.section in ("energy", "idle") else ""
 
 
 def figures(trend: Trend) -> list[tuple[str, str, str, str, str]]:
@@ -119,7 +132,7 @@ def _drawn(trend: Trend, name: str, width: int, values: list[float]) -> Markup:
     by, count = scale(values, trend.unit), len(trend.points)
     text = f"{count} profiles, from {number(min(values) / by.by)} to {number(max(values) / by.by)} {by.unit}"
     drawing = Drawing(name, trend.title, text, (width, 220), Span(0, count + 1), span(values, room=0.15))
-    drawing.axes(by.by)
+    drawing.axes(by.by, marks=[(i + 1, _when(point)) for i, point in enumerate(trend.points)])
     kind = f"c{int(name[1:-1]) % len(_COLOURS)}"
     drawing.line([(i + 1, point.value) for i, point in enumerate(trend.points)], kind)
     for i, point in enumerate(trend.points):
@@ -129,6 +142,10 @@ def _drawn(trend: Trend, name: str, width: int, values: list[float]) -> Markup:
             words = f"{point.entry.started} {point.entry.commit or ''}: {by(point.value)} {by.unit}"
             drawing.dot(i + 1, point.value, kind, words)
     return drawing.svg()
+
+
+def _when(point: Point) -> str:
+    return clean(point.entry.commit)[:8] if point.entry.commit else point.entry.started[:10]
 
 
 def _matplotlib(name: str, found: Sequence[Trend], path: Path) -> None:
@@ -159,9 +176,9 @@ def _axis(axis: Any, trend: Trend, colour: str) -> None:
     for i, point, _ in known:
         if point.low is not None and point.high is not None:
             axis.vlines(i, point.low / by.by, point.high / by.by, color=colour, linewidth=1.5)
-    labels = [f"{point.entry.started[:10]}\n{short(point.entry.commit or '', 9)}" for point in trend.points]
+    labels = [f"{point.entry.started[:10]}\n{clean(point.entry.commit or '')[:8]}" for point in trend.points]
     step = -(-len(labels) // 10)
     axis.set_xticks(range(0, len(labels), step), labels[::step])
-    axis.set_title(trend.title, fontsize=8, loc="left")
+    axis.set_title(textwrap.fill(trend.title, 110), fontsize=8, loc="left")
     axis.set_ylabel(by.unit)
     axis.grid(axis="y", alpha=0.3)
