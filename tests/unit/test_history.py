@@ -310,6 +310,15 @@ def test_exported_profiles_make_the_same_history(tmp_path) -> None:
     assert (tmp_path / "out/values.csv").read_text().count("\n") > 100
 
 
+def test_a_trend_as_a_page(tmp_path) -> None:
+    with filled(str(tmp_path / "h.sqlite")):
+        pass
+    edgesdk("--db", tmp_path / "h.sqlite", "--trend", "token_p50", "--plot", tmp_path / "t.html")
+    text = (tmp_path / "t.html").read_text(encoding="utf-8")
+    assert "&lt;script&gt;" in text and "<script" not in text and "default-src &#39;none&#39;" in text
+    assert "EMULATED TIME" in text and 'class="line' in text and "http://" not in text
+
+
 @pytest.mark.parametrize("form", ["svg", "png"])
 def test_a_trend_as_a_figure(form, tmp_path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib (extra 'quality') is not installed")

@@ -199,15 +199,15 @@ class Bar:
 
 
 def bars(
-    name: str, title: str, text: str, width: int, rows: Sequence[tuple[str, Sequence[Bar]]], room: int = 130
+    name: str, title: str, text: str, width: int, rows: Sequence[tuple[str, Sequence[Bar]]], room: int = 170
 ) -> Markup:
     """Horizontal bars from 0 in rows of groups; names stand left, or above where there is no room."""
-    beside = 250 if width > 600 else 0
+    beside = 300 if width > 600 else 0
     largest = max((bar.value or 0.0 for _, group in rows for bar in group), default=0.0) or 1.0
     length = width - beside - room
     parts, y = [], 4.0
     for label, group in rows:
-        fits = (beside or width) // 7 - 1
+        fits = (beside or width) // 8
         cut = clean(label) if len(label) <= fits else clean(label)[: fits - 1] + "…"
         place = f'class="end" x="{beside - 8}"' if beside else 'x="0"'
         parts.append(f'<text {place} y="{y + 12:g}">{escape(cut)}<title>{escape(clean(label))}</title></text>')
