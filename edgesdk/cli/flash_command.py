@@ -52,6 +52,7 @@ def command(
     switched to it; where its service does not start, the bundle before is in use again.
     """
     from ..bundle import open_bundle
+    from ..devices.base import Flashing
     from ..devices.shell import ShellDevice
 
     with (

@@ -129,7 +129,8 @@ def _facts(device: Device) -> Facts:
 
 def _bundle_facts(bundle: Bundle) -> BundleFacts:
     manifest = bundle.manifest
-    tables = [e.size for e in manifest.files if not e.path.endswith((".json", ".jinja", ".txt", ".md"))]
+    main = manifest.program.main
+    program = sum(entry.size for entry in manifest.files if entry.path == main or entry.path.startswith(f"{main}."))
     quality = manifest.quality.perplexity or {}
     after = quality.get("after")
     return BundleFacts(
@@ -139,7 +140,7 @@ def _bundle_facts(bundle: Bundle) -> BundleFacts:
         manifest.program.converter,
         manifest.recipe.name,
         sum(entry.size for entry in manifest.files),
-        2 * manifest.model.parameters / sum(tables) if tables else None,
+        2 * manifest.model.parameters / program if program else None,
         float(after) if isinstance(after, (int, float)) else None,
     )
 
