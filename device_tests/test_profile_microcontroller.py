@@ -17,6 +17,7 @@ from .lab import Lab, LabUnavailableError
 SPEC = DecoderSpec(
     "llama", 256, 64, 64, (Layer(Attention(4, 2, 16, 0.25, Rope(10000.0)), Mlp(128, "silu")),) * 2, 1e-5, tied=True
 )
+_INTERRUPT = 20  # ticks, of some hundred thousand
 PLAN = ["--prompt-tokens", "8", "--new-tokens", "12", "--repeats", "3", "--warmup", "1", "--no-history"]
 
 
@@ -43,12 +44,12 @@ def profiles(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> list[Profile
 
 
 def test_profiles_of_one_bundle_are_identical(profiles: list[Profile]) -> None:
-    """To the step of the counter: a command comes at any point within a tick, so that a count may differ by one."""
+    """But for the interrupt of a command's last byte, which may come a few instructions into the measurement."""
     one, other = (profile.cases[0].latency.values for profile in profiles)
     for name in ("time_to_first_token", "token_p50", "token_p90", "token_p99", "sampling"):
-        assert np.ptp([*one[name].each, *other[name].each]) <= 2, name
+        assert np.ptp([*one[name].each, *other[name].each]) <= _INTERRUPT, name
     for name in ("prefill_rate", "decode_rate"):
-        assert np.ptp([12 / each for each in (*one[name].each, *other[name].each)]) <= 12, name
+        assert np.ptp([12 / each for each in (*one[name].each, *other[name].each)]) <= _INTERRUPT, name
     assert profiles[0].memory == profiles[1].memory
     assert {change.verdict for change in compared(*profiles) if change.ratio is not None} == {"same"}
 
