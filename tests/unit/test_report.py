@@ -218,8 +218,8 @@ def test_thinning_keeps_extremes_and_gaps() -> None:
 
 
 def test_numbers_and_axes() -> None:
-    assert [number(it) for it in (0, 0.031, 31.4159, 12345.6, -1.5, float("nan"))] == [
-        "0", "0.03100", "31.42", "12\u202f346", "\u22121.500", "—"]  # fmt: skip
+    assert [number(it) for it in (0, 6.04e-6, 0.031, 31.4159, 12345.6, -1.5, float("nan"))] == [
+        "0", "6.040e\u221206", "0.03100", "31.42", "12\u202f346", "\u22121.500", "—"]  # fmt: skip
     shown = [(scale([value], unit).unit) for value, unit in (
         (0.031, "s"), (7e-5, "s"), (1.7e9, "Hz"), (3e8, "B"), (0.2, "J/token"), (5e6, "ticks"),
         (0.5, "1"))]  # fmt: skip

@@ -46,7 +46,7 @@ DASH = "—"
 _THIN = "\u202f"
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 _BINARY = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
-_TIMES = ("s", "tokens/s", "ticks")
+_TIMES = ("s", "tokens/s", "ticks", "tokens/tick")
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ def number(value: float) -> str:
         return DASH
     if abs(value) >= 1000:
         return f"{value:,.0f}".replace(",", _THIN)
+    if 0 < abs(value) < 1e-4:
+        return f"{value:.3e}".replace("-", "\u2212")
     digits = max(0, min(9, 3 - math.floor(math.log10(abs(value))))) if value else 0
     return f"{value:.{digits}f}".replace("-", "\u2212") if value else "0"
 
