@@ -11,7 +11,7 @@ from typing import Literal
 from ..schema import load
 from .metrics import DIRECTIONS, Figure, figures
 from .schema import Profile, ProfileError
-from .statistics import ratio_interval
+from .statistics import paired_interval, ratio_interval
 
 Verdict = Literal["better", "worse", "same", "unsure", "not comparable"]
 Difference = Literal["bundle", "device", "regime", "energy"]
@@ -118,10 +118,10 @@ def compared(
             allowed; or they have no case in common.
     """
     _refuse(a, b, allow)
-    policy = policy or Policy()
+    policy, paired = policy or Policy(), a.paired is not None and a.paired == b.paired
     before = {figure.place: figure for figure in figures(a)}
     found = [
-        _change(before[figure.place], figure, policy)
+        _change(before[figure.place], figure, policy, paired)
         for figure in figures(b)
         if figure.place in before and not policy.rule(figure.metric).ignore
     ]
@@ -156,7 +156,7 @@ def _bundle(profile: Profile) -> str:
     return f"{profile.bundle.model} {profile.bundle.recipe} ({profile.bundle.digest[:12]})"
 
 
-def _change(a: Figure, b: Figure, policy: Policy) -> Change:
+def _change(a: Figure, b: Figure, policy: Policy, paired: bool) -> Change:
     rule, case = policy.rule(b.metric), "" if b.case is None else b.case.title
     one, other, unit = a.value.value, b.value.value, b.value.unit
     if one is None or other is None:
@@ -170,7 +170,8 @@ def _change(a: Figure, b: Figure, policy: Policy) -> Change:
     if min(len(a.value.each), len(b.value.each)) < _FEW:
         same: Verdict = "same" if ratio == 1 else "unsure"
         return Change(b.metric, case, one, other, unit, ratio, None, None, same, "few-repeats")
-    ratio, low, high = ratio_interval(a.value.each, b.value.each, policy.level)
+    compare = paired_interval if paired and len(a.value.each) == len(b.value.each) else ratio_interval
+    ratio, low, high = compare(a.value.each, b.value.each, policy.level)
     direction = rule.direction or DIRECTIONS[b.metric]
     return Change(b.metric, case, one, other, unit, ratio, low, high, _verdict(ratio, low, high, rule, direction))
 

@@ -101,6 +101,7 @@ class _Deriving:
             stretches=tuple(self._stretch(run) for run in self._line.runs if run.kind != "part"),
             series=tuple(_series(name, track) for name, track in self._line.tracks.items()),
             commit=self._header.get("commit"),
+            paired=self._header.get("paired"),
         )
 
     def _case(self, length: int, threads: int | None) -> Case:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import hashlib
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from ..devices.base import Device, DeviceError
 from ..devices.facts import Facts
 from ..devices.shell import ShellDevice
 from ..errors import EdgeError
-from ..progress import SILENT, Progress
+from ..progress import SILENT, Progress, Stage
 from ..schema import dump
 from .derive import derived
 from .record import Record, read_record
@@ -22,6 +23,8 @@ from .run import Measuring
 from .sampler import discover
 from .schema import BundleFacts, DeviceFacts, Plan, Profile, ProfileError, SensorFacts, write_profile
 from .sensors.base import Meter, Sensor, Sum
+
+_OVER = object()
 
 
 def record_path(out: Path) -> Path:
@@ -58,6 +61,79 @@ def profile(
         EdgeError: the device or the runner failed; ``out`` then holds what came before, and says why.
     """
     plan = plan or Plan()
+    with _prepared(device, bundle, out, plan, meters, commit, progress) as (measuring, record):
+        with _written(record, out):
+            measuring.run()
+        return rederived(out)
+
+
+def profile_in_turns(
+    devices: tuple[Device, Device],
+    bundles: tuple[Bundle, Bundle],
+    outs: tuple[Path, Path],
+    plan: Plan | None = None,
+    *,
+    meters: Sequence[Meter] = (),
+    commit: str | None = None,
+    progress: Progress = SILENT,
+) -> tuple[Profile, Profile]:
+    """Measure two bundles repeat by repeat in turns (A B, B A, ...): what drifts meets both alike.
+
+    Arguments and errors are those of :func:`profile`, but for two of each; the device, which may be the same twice,
+    holds both bundles at once.
+    """
+    plan = plan or Plan()
+    pair = hashlib.sha256(f"{datetime.now(UTC)}{[each.manifest.digest for each in bundles]}".encode()).hexdigest()[:16]
+    with ExitStack() as stack:
+        measured = [
+            stack.enter_context(_prepared(device, bundle, out, plan, meters, commit, SILENT, pair))
+            for device, bundle, out in zip(devices, bundles, outs, strict=True)
+        ]
+        for (_, record), out in zip(measured, outs, strict=True):
+            stack.enter_context(_written(record, out))
+        with progress.stage(
+            "Measuring both in turns", plan.repeats * len(plan.prompt_tokens) * len(plan.threads)
+        ) as stage:
+            _take_turns([measuring.steps() for measuring, _ in measured], stage)
+    return rederived(outs[0]), rederived(outs[1])
+
+
+def _take_turns(runs: list[Generator[None, None, None]], stage: Stage) -> None:
+    """One step of each, the first last every other time, until both are over."""
+    try:
+        going = list(runs)
+        while going:
+            going = [run for run in going if next(run, _OVER) is not _OVER][::-1]
+            stage.advance()
+    finally:
+        for run in runs:
+            run.close()
+
+
+@contextmanager
+def _written(record: Record, out: Path) -> Iterator[None]:
+    """Write the profile of what is on record, however the measuring ended."""
+    try:
+        yield
+    except EdgeError:
+        with suppress(ProfileError):
+            write_profile(derived(record.lines), out)
+        raise
+    write_profile(derived(record.lines), out)
+
+
+@contextmanager
+def _prepared(
+    device: Device,
+    bundle: Bundle,
+    out: Path,
+    plan: Plan,
+    meters: Sequence[Meter],
+    commit: str | None,
+    progress: Progress,
+    paired: str | None = None,
+) -> Iterator[tuple[Measuring, Record]]:
+    """A measurement that is ready to run, with its record."""
     _refuse_plan(plan, bundle)
     found, facts = _sensors(device), _facts(device)
     every = [*found, *(sensor for meter in meters for sensor in meter.sensors)]
@@ -70,18 +146,10 @@ def profile(
         "raw": [{"name": s.name, "wraps_at": s.wraps_at, "parts": _parts(s)} for s in every],
         "regime": regime(device) if isinstance(device, ShellDevice) else {},
         "commit": commit,
+        "paired": paired,
     }
     with _kept(record_path(out), header) as record:
-        measuring = Measuring(device, bundle, plan, record, sensors=found, meters=meters, progress=progress)
-        try:
-            measuring.run()
-        except EdgeError:
-            with suppress(ProfileError):
-                write_profile(derived(record.lines), out)
-            raise
-        made = derived(record.lines)
-    write_profile(made, out)
-    return made
+        yield Measuring(device, bundle, plan, record, sensors=found, meters=meters, progress=progress), record
 
 
 def rederived(out: Path) -> Profile:

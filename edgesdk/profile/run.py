@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
@@ -53,11 +53,16 @@ class Measuring:
         Raises:
             EdgeError: the runner failed or the device is gone; the record says so, with what came until then.
         """
+        for _ in self.steps():
+            pass
+
+    def steps(self) -> Generator[None, None, None]:
+        """As :meth:`run`, a repeat at a time, so that two bundles can be measured in turns."""
         self._record.add({"key": f"session/{time.time_ns()}"})
         for threads in self._plan.threads:
             keys = [key for key, _, _ in self._jobs(threads)]
             if any(key not in self._record for key in keys):
-                self._with(threads)
+                yield from self._with(threads)
         if self._plan.memory and "memory" not in self._record:
             self._memory()
         if "end" not in self._record:
@@ -69,21 +74,24 @@ class Measuring:
             for index in range(self._plan.repeats):
                 yield f"repeat/{length}/{threads or 0}/{index}", length, index
 
-    def _with(self, threads: int | None) -> None:
+    def _with(self, threads: int | None) -> Generator[None, None, None]:
         with self._opened(threads), self._guarded():
             self._rest(threads)
             missing = [job for job in self._jobs(threads) if job[0] not in self._record]
             with self._progress.stage(f"Measuring{_said(threads)}", len(missing)) as stage:
-                self._repeats(threads, missing, stage)
+                yield from self._repeats(threads, missing, stage)
             if threads == self._plan.threads[0]:
                 self._once(threads)
 
-    def _repeats(self, threads: int | None, missing: Sequence[tuple[str, int, int]], stage: Stage) -> None:
+    def _repeats(
+        self, threads: int | None, missing: Sequence[tuple[str, int, int]], stage: Stage
+    ) -> Generator[None, None, None]:
         warm: set[int] = set()
         for key, length, index in missing:
             for _ in range(self._plan.warmup if length not in warm else 0):
                 self._answers(length)
             warm.add(length)
+            yield
             cooled = self._cooled()
             self._repeat({"key": key, "length": length, "threads": threads, "index": index, "cooled": cooled})
             stage.advance()

@@ -265,6 +265,7 @@ class Profile:
         energy_scope: what the energy is of (``board: VDD_IN``), None where there is none.
         memory: ``peak_rss``, ``pss``, ``anonymous``, ``file``, ``after_load``, or the arena of a microcontroller.
         load: ``seconds``.
+        paired: the same in two profiles whose repeats were measured in turns.
         sampler: ``cpu_share`` of one core, ``decode_cost`` (1 means none).
     """
 
@@ -292,6 +293,7 @@ class Profile:
     stretches: tuple[Stretch, ...] = ()
     series: tuple[Series, ...] = ()
     commit: str | None = None
+    paired: str | None = None
 
 
 def write_profile(profile: Profile, path: Path) -> None:

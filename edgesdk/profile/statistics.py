@@ -67,6 +67,20 @@ def ratio_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95) 
     )
 
 
+def paired_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """As :func:`ratio_interval`, of values that were measured in turns: of the median of the ratios of each pair."""
+    ratios = np.log(np.asarray(b, dtype=float)) - np.log(np.asarray(a, dtype=float))
+    middle = float(np.median(ratios))
+    found = np.median(_resampled(ratios, np.random.default_rng(_SEED)), axis=1)
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    widen = _widening(len(ratios) - 1)
+    return (
+        float(np.exp(middle)),
+        float(np.exp(middle + widen * (low - middle))),
+        float(np.exp(middle + widen * (high - middle))),
+    )
+
+
 def _resampled(values: np.ndarray, draws: np.random.Generator) -> np.ndarray:
     return values[draws.integers(0, len(values), size=(DRAWS, len(values)))]
 
