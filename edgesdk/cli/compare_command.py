@@ -33,8 +33,14 @@ def command(a: Path, b: Path, policy: Path | None, allow: tuple[Difference, ...]
     if as_json:
         print_json(changes)
     else:
-        print_table(["metric", "case", "A", "B", "B / A", "95 % interval", ""], [_row(change) for change in changes])
+        show_changes(changes)
     return 1 if any(change.verdict == "worse" for change in changes) else 0
+
+
+def show_changes(changes: list[Change]) -> None:
+    """A comparison as a table; what neither profile has is left out."""
+    shown = [change for change in changes if change.a is not None or change.b is not None]
+    print_table(["metric", "case", "A", "B", "B / A", "95 % interval", ""], [_row(change) for change in shown])
 
 
 def _row(change: Change) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import EdgeError
 from .device_options import chosen_device, device_option, fleet_option
 from .quantities import celsius, counts, span
 from .terminal import TerminalProgress, json_option, print_json, print_table
@@ -70,6 +72,13 @@ _ROWS = {
 @click.option("--commit", envvar="EDGESDK_COMMIT", help="What the model or app was made from, for the history.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write the HTML report too.")
 @click.option("--history/--no-history", default=True, show_default=True, help="Keep it in the history.")
+@click.option("--db", metavar="URL", envvar="EDGESDK_HISTORY", help="History.  [default: in the user's data folder]")
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    metavar="BUNDLE",
+    help="Measure another bundle in turns with this one, and compare it with it.",
+)
 @json_option
 def command(
     bundle: Path,
@@ -90,6 +99,8 @@ def command(
     commit: str | None,
     report: Path | None,
     history: bool,
+    db: str | None,
+    against: Path | None,
     as_json: bool,
 ) -> int:
     """Measure BUNDLE on a device: latency, memory, temperature, power.
@@ -112,41 +123,69 @@ def command(
         cost=0 if quick else 3,
         operators=not quick,
     )
-    made, path = _measured(bundle, device, fleet, out, plan, meters, commit)
+    bundles = [bundle] if against is None else [bundle, against]
+    found = _measured(bundles, device, fleet, out, plan, meters, commit)
     if history:
-        from ..profile.history import History
-
-        History().add(made)
+        _keep([made for made, _ in found], db)
     if report is not None:
         from ..profile.report import write_report
 
-        write_report([made], report)
+        write_report([made for made, _ in found], report)
     if as_json:
-        print_json(made)
+        print_json([made for made, _ in found] if against else found[0][0])
     else:
-        show(made)
-        click.echo(f"\nProfile: {path}")
-    return 1 if made.validity == "invalid" else 0
+        for made, path in found:
+            show(made)
+            click.echo(f"\nProfile: {path}")
+    if against is not None and not as_json:
+        from ..profile.compare import compared
+        from .compare_command import show_changes
+
+        click.echo()
+        show_changes(compared(found[0][0], found[1][0], allow=["bundle"]))
+    return 1 if any(made.validity == "invalid" for made, _ in found) else 0
 
 
 def _measured(
-    bundle: Path,
+    bundles: list[Path],
     device: str | None,
     fleet: Path | None,
     out: Path | None,
     plan: Plan,
     meters: tuple[str, ...],
     commit: str | None,
-) -> tuple[Profile, Path]:
+) -> list[tuple[Profile, Path]]:
     from ..bundle import open_bundle
-    from ..profile.profiling import profile
+    from ..profile.profiling import profile, profile_in_turns
     from ..profile.sensors.meters import open_meter
 
     progress = TerminalProgress()
-    opened = [open_meter(each) for each in meters] if meters else []
-    with open_bundle(bundle, progress=progress) as found, chosen_device(device, fleet, "edgesdk profile") as place:
-        path = out or Path(f"{bundle.name.removesuffix('.zip')}-{re.sub(r'[^A-Za-z0-9.-]+', '_', place.name)}.json")
-        return profile(place, found, path, plan, meters=opened, commit=commit, progress=progress), path
+    measuring = [open_meter(each) for each in meters] if meters else []
+    with ExitStack() as stack:
+        opened = [stack.enter_context(open_bundle(each, progress=progress)) for each in bundles]
+        place = stack.enter_context(chosen_device(device, fleet, "edgesdk profile"))
+        path = out or Path(f"{bundles[0].name.removesuffix('.zip')}-{re.sub(r'[^A-Za-z0-9.-]+', '_', place.name)}.json")
+        if len(opened) == 1:
+            made = profile(place, opened[0], path, plan, meters=measuring, commit=commit, progress=progress)
+            return [(made, path)]
+        paths = path, path.with_suffix(".against.json")
+        pair = profile_in_turns(
+            (place, place), (opened[0], opened[1]), paths, plan, meters=measuring, commit=commit, progress=progress
+        )
+        return list(zip(pair, paths, strict=True))
+
+
+def _keep(made: list[Profile], db: str | None) -> None:
+    """Add profiles to the history; what was measured is not lost where that fails."""
+    from ..profile.history import History
+
+    try:
+        with History(db) as history:
+            for each in made:
+                history.add(each)
+    except EdgeError as failure:
+        hint = f" ({failure.hint})" if failure.hint else ""
+        click.echo(f"Note: not kept in the history: {failure.message}{hint}", err=True)
 
 
 def show(made: Profile) -> None:

@@ -89,7 +89,9 @@ def read_record(path: Path) -> list[Line]:
 
 def _read(path: Path) -> list[Line]:
     found = []
-    for text in path.read_bytes().split(b"\n"):
+    for text in path.read_bytes().splitlines(keepends=True):
+        if not text.endswith(b"\n"):
+            break
         try:
             line = json.loads(text)
         except ValueError:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .energy import Track, added, unwrapped
 from .record import Line
 
@@ -119,15 +121,8 @@ def _run(kind: str, line: Line, axis: _Axis, ticks: float | None) -> Run:
     tokens = [e for e in events if e["event"] == "token"]
     decoded = tokens[:-1] if any(e["event"] == "done" for e in events) else tokens
     scale = ticks or 1.0
-    timed = ticks is not None and "at" in prefill
-    base = float(line.get("started") or 0.0)
-
-    def moment(event: dict[str, Any]) -> float:
-        return float(event["at"] / scale if timed else base + event["host"])
-
     took = prefill["ticks"] / scale
-    start = axis.place(moment(prefill) - took if timed else base)
-    prefilled = axis.place(moment(prefill))
+    start, prefilled, *moments = (axis.place(each) for each in _moments(line, prefill, decoded, ticks, axis))
     chosen = sorted(e["sample_ticks"] / scale for e in tokens)
     return Run(
         kind,
@@ -135,13 +130,27 @@ def _run(kind: str, line: Line, axis: _Axis, ticks: float | None) -> Run:
         line["threads"],
         start,
         prefilled,
-        tuple(axis.place(moment(e)) for e in decoded),
+        tuple(moments),
         tuple(e["ticks"] / scale for e in decoded),
         took + chosen[0] if chosen else None,
         took,
         chosen[len(chosen) // 2] if chosen else None,
         line,
     )
+
+
+def _moments(
+    line: Line, prefill: dict[str, Any], decoded: Sequence[dict[str, Any]], ticks: float | None, axis: _Axis
+) -> list[float]:
+    """Start, end of the prompt, and every token: by the runner's clock, by its ticks, or by their arrival here."""
+    if ticks is None:  # ticks that are no time have an axis of their own
+        start = axis.end + (axis.origin or 0.0)
+        return list(np.cumsum([start, prefill["ticks"], *(event["ticks"] for event in decoded)], dtype=float))
+    if "at" in prefill:
+        end = prefill["at"] / ticks
+        return [end - prefill["ticks"] / ticks, end, *(event["at"] / ticks for event in decoded)]
+    base = float(line.get("started") or 0.0)
+    return [base, *(base + event["host"] for event in (prefill, *decoded))]
 
 
 def _samples(samples: Line, clock: Line | None, axis: _Axis) -> dict[str, tuple[list[float], list[float | None]]]:
