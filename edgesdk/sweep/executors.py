@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _ROOM = 8_000_000_000  # bytes of free memory for one worker
 _MOST = 2
 _DIED = "the worker process died; most often this machine had not enough memory for the export"
+_busy = threading.Event()  # in a worker: it has files to tidy up before it ends
 
 
 class Executor(Protocol):
@@ -89,7 +90,11 @@ def _pooled(jobs: Sequence[ExportJob], bundles: Path, workers: int) -> Iterator[
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(threads,))
     try:
-        futures = {pool.submit(_in_worker, job, bundles / job.key): job for job in jobs}
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers, born here, inherit it until they are ready
+        try:
+            futures = {pool.submit(_in_worker, job, bundles / job.key): job for job in jobs}
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         for future in as_completed(futures):
             try:
                 outcome = future.result()
@@ -107,15 +112,18 @@ def _pooled(jobs: Sequence[ExportJob], bundles: Path, workers: int) -> Iterator[
 
 def _begin(threads: int) -> None:
     """A worker ends when it is told to, or when its parent is gone, and not at Ctrl-C, which the parent hears too."""
-    import torch
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_outlive_nobody, daemon=True).start()
+    import torch
+
     torch.set_num_threads(threads)
 
 
 def _end(number: int, frame: object) -> None:
+    if not _busy.is_set():
+        os._exit(1)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: files are being tidied up
     raise SystemExit(128 + number)
 
@@ -129,6 +137,9 @@ def _outlive_nobody() -> None:
 
 def _in_worker(job: ExportJob, out: Path) -> Outcome:
     try:
-        return perform(job, out)
+        _busy.set()
+        outcome = perform(job, out)
+        _busy.clear()
     except SystemExit:
         os._exit(1)  # the pool would hand this worker its next job
+    return outcome
