@@ -35,7 +35,7 @@ from .schema import (
     Value,
 )
 from .statistics import quantile, summarised
-from .throttling import judged
+from .throttling import judged, worst
 from .timeline import Run, timeline
 
 _LATE = 1.0  # °C above the wished start that is still cool
@@ -89,7 +89,7 @@ class _Deriving:
             clock=self._clock(),
             validity=validity,
             reasons=reasons,
-            throttling=self._verdict(self._line.runs),
+            throttling=worst([case.throttling for case in cases]),
             energy_scope=None if self._source is None else f"{self._source.scope}: {self._source.name}",
             load=self._load(),
             memory=memory_section(self._by_key.get("memory"), self._hello, asked=self._plan.memory),
@@ -152,7 +152,8 @@ class _Deriving:
             "decode_power": "W",
             "prefill_energy": "J/token",
             "decode_energy": "J/token",
-            "decode_net": "J/token",
+            "prefill_energy_net": "J/token",
+            "decode_energy_net": "J/token",
             "efficiency": "tokens/J",
         }
         missing = self._no_energy(runs)
@@ -164,7 +165,8 @@ class _Deriving:
             self._run_energy(run, idle, found)
         values = {name: summarised(each, units[name], "short-window") for name, each in found.items()}
         if idle is None:
-            values["decode_net"] = Value(None, "J/token", self._idle.values["power"].reason)
+            lacking = Value(None, "J/token", self._idle.values["power"].reason)
+            values |= {"prefill_energy_net": lacking, "decode_energy_net": lacking}
         notes = [reason("emulated", "its power is what a test set")] if self._device.emulated else []
         if any(value.value is None for value in values.values()):
             notes.append(reason("short-window"))
@@ -178,6 +180,8 @@ class _Deriving:
         if prefill is not None:
             found["prefill_power"].append(prefill / (run.prefilled - run.start))
             found["prefill_energy"].append(prefill / run.length)
+            if idle is not None:
+                found["prefill_energy_net"].append((prefill - idle * (run.prefilled - run.start)) / run.length)
         decode = self._joules(run.prefilled, run.end)
         if decode is None or not run.tokens:
             return
@@ -186,21 +190,23 @@ class _Deriving:
         found["decode_energy"].append(decode / tokens)
         found["efficiency"].append(tokens / decode)
         if idle is not None:
-            found["decode_net"].append((decode - idle * seconds) / tokens)
+            found["decode_energy_net"].append((decode - idle * seconds) / tokens)
 
     def _no_energy(self, runs: Sequence[Run]) -> Reason | None:
         """Why there can be no energy at all."""
         if not runs:
             return reason("cut-short")
-        if not any(sensor.quantity in ("power", "energy") for sensor in self._sensors):
-            return reason("no-sensor")
         if self._source is None:
-            return reason("no-total")
+            return self._no_source()
         if self._unsure is not None:
             return self._unsure
         if all(run.line.get("lost") for run in runs):
             return reason("sensor-lost", str(runs[0].line["lost"]))
         return None
+
+    def _no_source(self) -> Reason:
+        measured = any(sensor.quantity in ("power", "energy") for sensor in self._sensors)
+        return reason("no-total" if measured else "no-sensor")
 
     def _joules(self, start: float, end: float) -> float | None:
         if self._source is None or self._power is None:
@@ -223,8 +229,8 @@ class _Deriving:
 
     def _idle_section(self) -> Section:
         if self._source is None:
-            code = "no-total" if self._sensors else "no-sensor"
-            return Section("invalid", (reason(code),), {"power": Value(None, "W", code)})
+            missing = self._no_source()
+            return Section("invalid", (missing,), {"power": Value(None, "W", missing.code)})
         if self._unsure is not None:
             return Section("invalid", (self._unsure,), {"power": Value(None, "W", self._unsure.code)})
         powers = []

@@ -188,8 +188,8 @@ class Case:
     Attributes:
         latency: ``time_to_first_token``, ``prefill_rate``, ``decode_rate``, ``token_p50``, ``token_p90``,
             ``token_p99``, ``sampling``.
-        energy: ``prefill_power``, ``decode_power``, ``prefill_energy``, ``decode_energy`` (per token), ``decode_net``
-            (the same above the idle power), ``efficiency`` (decoded tokens per joule).
+        energy: ``prefill_power``, ``decode_power``, ``prefill_energy``, ``decode_energy`` (per token), both with
+            ``_net`` above the idle power, ``efficiency`` (decoded tokens per joule).
         temperature: ``start``, ``end``, ``peak`` of the hottest zone.
     """
 

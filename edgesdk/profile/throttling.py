@@ -10,6 +10,7 @@ from .energy import Track
 from .schema import SensorFacts, Throttling, Verdict
 
 _STATUSES = ("thermal status", "throttled", "frequency capped", "under-voltage", "temperature limit", "over-current")
+_ORDER: tuple[Verdict, ...] = ("unknown", "none", "suspected", "throttled", "shut down")
 _SLOWER = 1.05  # of the last third of all tokens to the first
 _CAPPED = 0.98  # of the clock that the cap was at the start
 
@@ -44,6 +45,13 @@ def judged(
     slower = _slower(rates)
     verdict = _verdict(hot, critical, held, slower, gone, known=bool(tracks) or bool(rates))
     return Throttling(verdict, (*critical, *hot, *held, *([slower] if slower else [])))
+
+
+def worst(found: Sequence[Throttling]) -> Throttling:
+    """The worst of several verdicts, with the evidence of all that are as bad."""
+    verdict: Verdict = max((each.verdict for each in found), key=_ORDER.index, default="unknown")
+    evidence = dict.fromkeys(text for each in found if each.verdict == verdict for text in each.evidence)
+    return Throttling(verdict, tuple(evidence))
 
 
 def _verdict(
