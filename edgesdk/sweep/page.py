@@ -17,16 +17,18 @@ from ..profile import report
 from ..profile.reasons import REASONS
 from ..profile.report.page import write_page
 from ..profile.report.svg import Drawing, span
-from ..profile.report.words import DASH, clean, number, said, scale, short
+from ..profile.report.words import DASH, Scale, clean, number, said, scale, short
 from .front import Better, Point, front
-from .table import Figure, Row, Table
+from .table import FIGURES, Figure, Row, Table
 
 _WIDE, _NARROW, _HEIGHT = 520, 350, 300
 _COLOURS = 6
-_LETTER = 6.7  # pixels of a letter, about
+_LETTER = 6.9  # pixels of a letter, about
+_BEFORE = "uncompressed"
+_Box = tuple[float, float, float, float]
 _COLUMNS = {
     "bytes": "Size",
-    "compression": "16 bits by it",
+    "compression": "Compression",
     "perplexity": "Perplexity",
     "kl": "KL divergence",
     "decode_rate": "Decode",
@@ -79,8 +81,9 @@ def render(table: Table) -> str:
         title=short(models[0], 80) if len(models) == 1 else f"{len(models)} models compared",
         counts=_counts(table),
         models=[_model(model, index, table) for index, model in enumerate(models)],
-        columns=[_COLUMNS[name] for name in used],
-        rows=[_row(row, used) for row in table.rows],
+        several=len(models) > 1,
+        columns=[_column(name, table) for name in used],
+        rows=[_row(row, used, table) for row in table.rows],
         said=_said(table),
         glossary=[(code, REASONS[code]) for code in sorted(codes) if code in REASONS],
     )
@@ -201,8 +204,6 @@ def _drawn(
     drawing.line([(point.x, point.y) for point in best], "front")
     for point in points:
         drawing.dot(point.x, point.y, point.kind if point in best else f"{point.kind} off", point.text)
-    if level is not None:
-        drawing.level_text(level, "uncompressed")
     _named(drawing, points, best, level)
     return drawing.svg()
 
@@ -211,46 +212,66 @@ def _named(drawing: Drawing, points: Sequence[Point], best: Sequence[Point], lev
     """Names beside points, those of the front first, where there is room; the table and the pointer tell the others."""
     taken = [(drawing.x(it.x) - 6, drawing.y(it.y) - 6, drawing.x(it.x) + 6, drawing.y(it.y) + 6) for it in points]
     if level is not None:
-        y = drawing.y(level)
-        taken.append((drawing.left, y - 18, drawing.left + 6 + 12 * _LETTER, y + 2))
+        y, wide = drawing.y(level), len(_BEFORE) * _LETTER
+        ends = (drawing.left + 6, drawing.width - drawing.right - wide - 2, drawing.left + (drawing.columns - wide) / 2)
+        _placed(drawing, _BEFORE, [(x, base) for x in ends for base in (y - 5, y + 14)], taken)
+        taken.append((drawing.left, y - 1, drawing.width, y + 1))
     for point in [*best, *(it for it in points if it not in best)]:
         text = short(point.name, 24)
         wide, x, y = len(text) * _LETTER, drawing.x(point.x), drawing.y(point.y)
-        for left, base in ((x + 9, y + 4), (x - 9 - wide, y + 4), (x - wide / 2, y - 10), (x - wide / 2, y + 19),
-                           (x + 7, y - 7), (x + 7, y + 15), (x - 7 - wide, y - 7), (x - 7 - wide, y + 15)):  # fmt: skip
-            box = (left, base - 11, left + wide, base + 3)
-            inside = box[0] >= drawing.left and box[2] <= drawing.width and box[1] >= drawing.top
-            if inside and box[3] <= drawing.height - drawing.bottom and not any(_meet(box, other) for other in taken):
-                taken.append(box)
-                drawing.label(left, base, text, "name")
-                break
+        places = ((x + 9, y + 4), (x - 9 - wide, y + 4), (x - wide / 2, y - 10), (x - wide / 2, y + 19),
+                  (x + 7, y - 7), (x + 7, y + 15), (x - 7 - wide, y - 7), (x - 7 - wide, y + 15))  # fmt: skip
+        _placed(drawing, text, places, taken)
 
 
-def _meet(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
+def _placed(drawing: Drawing, text: str, places: Sequence[tuple[float, float]], taken: list[_Box]) -> None:
+    """Text at the first place that is free, or nowhere."""
+    for left, base in places:
+        box = (left, base - 10, left + len(text) * _LETTER, base + 3)
+        inside = box[0] >= drawing.left and box[2] <= drawing.width and box[1] >= drawing.top
+        if inside and box[3] <= drawing.height - drawing.bottom and not any(_meet(box, other) for other in taken):
+            taken.append(box)
+            drawing.label(left, base, text, "name")
+            return
+
+
+def _meet(a: _Box, b: _Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _row(row: Row, used: Sequence[str]) -> dict[str, Any]:
+def _scale(name: str, table: Table) -> Scale:
+    """One for a column; microcontrollers' ticks stay what they are, in cells that say so."""
+    unit = FIGURES[name]
+    return scale([row.figures[name].value for row in table.rows if row.figures[name].unit == unit], unit)
+
+
+def _column(name: str, table: Table) -> tuple[str, str]:
+    unit = _scale(name, table).unit
+    return _COLUMNS[name], unit or ("16 bits = 1" if name == "compression" else "")
+
+
+def _row(row: Row, used: Sequence[str], table: Table) -> dict[str, Any]:
     return {
         "recipe": row.recipe if row.recipe == row.decoded else f"{row.recipe} ({row.decoded})",
         "model": short(row.model, 60),
         "target": row.target,
         "device": row.device or DASH,
         "case": row.case,
-        "cells": [_cell(row.figures[name]) for name in used],
+        "cells": [_cell(row.figures[name], name, table) for name in used],
         "badge": row.validity,
         "status": row.status,
         "note": " ".join(row.reasons),
     }
 
 
-def _cell(figure: Figure) -> tuple[str, str]:
+def _cell(figure: Figure, name: str, table: Table) -> tuple[str, str]:
     if figure.value is None:
         return DASH, ""
-    by = scale([figure.value], figure.unit)
+    usual = figure.unit == FIGURES[name]
+    by = _scale(name, table) if usual else scale([figure.value], figure.unit)
     known = figure.low is not None and figure.high is not None
     more = f"{by(figure.low or 0.0)} \u2013 {by(figure.high or 0.0)}" if known else ""
-    return f"{by(figure.value)} {by.unit}".rstrip(), more
+    return by(figure.value) if usual else f"{by(figure.value)} {by.unit}", more
 
 
 def _said(table: Table) -> list[tuple[str, str, str]]:
