@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from . import sensors as sources
 from .sensors.base import Asked, Files, Sensor, Sum
 
 _SCRIPT = Path(__file__).with_name("sampler.sh").read_text(encoding="utf-8")
-_SLOW = 1.0  # seconds between two runs of a command
+_SLOW = 1.0  # seconds between two looks at what changes slowly
 _ANSWER = 10.0  # seconds for one
 _HALF = 0.005  # /proc/uptime is cut to hundredths: on the average it is this much behind
 
@@ -61,8 +61,11 @@ class Sampler:
             DeviceError: the device cannot run it.
         """
         self._sensors, self._interval = tuple(found), interval
-        self._paths = _paths(self._sensors)
-        self._commands = list(dict.fromkeys(s.reading.command for s in self._sensors if isinstance(s.reading, Asked)))
+        often = _often(self._sensors)
+        self._read = {"f": often, "s": [sensor for sensor in self._sensors if sensor not in often]}
+        self._paths = {kind: _paths(each) for kind, each in self._read.items()}
+        self._every = _commands(self._sensors)
+        self._commands = list(self._every)
         self._line = _started(device, self._paths, self._commands)
         self._took, self._lock = Samples(), threading.Lock()
         self._running, self._closed = threading.Event(), threading.Event()
@@ -70,7 +73,6 @@ class Sampler:
         self._ticks, self._times, self._text = 0, list[str](), list[str]()
         self.failure: EdgeError | None = None
         self.uncertainty, self._since, self._asked = _HALF, time.monotonic(), 0
-        self.last: float | None = None
         for work in (self._pace, self._listen):
             threading.Thread(target=self._guarded, args=(work,), daemon=True).start()
 
@@ -125,7 +127,9 @@ class Sampler:
 
     def _pace(self) -> None:
         """A line for every tick; a tick that the device is late for is left out, and not made up for."""
-        due, slow = time.monotonic(), 0.0
+        due, last = time.monotonic(), dict[bytes, float]()
+        asked = {b"c %d\n" % number: every for number, every in enumerate(self._every.values(), 1)}
+        asked |= {b"s\n": _SLOW} if self._paths["s"] else {}
         while not self._closed.is_set():
             self._running.wait()
             now = time.monotonic()
@@ -136,9 +140,10 @@ class Sampler:
                 continue
             self._asked += 1
             self._line.send(b"f\n")
-            if self._commands and time.monotonic() - slow >= _SLOW:
-                slow = time.monotonic()
-                self._line.send(b"".join(b"c %d\n" % number for number in range(1, len(self._commands) + 1)))
+            for line, every in asked.items():
+                if now - last.get(line, -every) >= every:
+                    last[line] = now
+                    self._line.send(line)
 
     def _listen(self) -> None:
         while not self._closed.is_set():
@@ -150,8 +155,8 @@ class Sampler:
 
     def _understand(self, line: str) -> None:
         kind, _, rest = line.partition(" ")
-        if kind == "f":
-            self._files(rest.split())
+        if kind in self._paths:
+            self._files(kind, rest.split())
         elif kind == "c":
             self._text = [rest.split(" ")[1]]
         elif kind == "|":
@@ -164,17 +169,17 @@ class Sampler:
                 self._times.append(line)
                 self._ticked.notify_all()
 
-    def _files(self, words: list[str]) -> None:
+    def _files(self, kind: str, words: list[str]) -> None:
         before, after, numbers = float(words[0]), float(words[-1]), words[1:-1]
-        read = {path: _number(word) for path, word in zip(self._paths, numbers, strict=True)}
+        read = {path: _number(word) for path, word in zip(self._paths[kind], numbers, strict=True)}
         moment = (before + after) / 2 + _HALF
         with self._lock:
-            for sensor in self._sensors:
+            for sensor in self._read[kind]:
                 if isinstance(sensor.reading, Files):
                     self._took.add(sensor.name, moment, _product(sensor.reading, read))
         with self._ticked:
             self.uncertainty = max(self.uncertainty, (after - before) / 2 + _HALF)
-            self._ticks, self.last = self._ticks + 1, moment
+            self._ticks += kind == "f"
             self._ticked.notify_all()
 
     def _command(self, number: int, before: float, after: float) -> None:
@@ -201,8 +206,24 @@ def discover(device: ShellDevice) -> list[Sensor]:
     return sources.discovered(done.text)
 
 
-def _started(device: ShellDevice, paths: Sequence[str], commands: Sequence[str]) -> ShellLine:
-    words = ["sh", "-c", _SCRIPT, "sampler", *paths, "--", *commands]
+def _often(found: Sequence[Sensor]) -> list[Sensor]:
+    """What energy is computed from; the rest changes slowly, and reading costs the device's time."""
+    parts = {name for s in found if s.total and isinstance(s.reading, Sum) for name in s.reading.names}
+    return [sensor for sensor in found if sensor.total or sensor.name in parts]
+
+
+def _commands(found: Sequence[Sensor]) -> dict[str, float]:
+    """Commands and the seconds between two runs of each."""
+    every: dict[str, float] = {}
+    for sensor in found:
+        if isinstance(sensor.reading, Asked):
+            command = sensor.reading.command
+            every[command] = min(every.get(command, sensor.reading.every), sensor.reading.every)
+    return every
+
+
+def _started(device: ShellDevice, paths: Mapping[str, Sequence[str]], commands: Sequence[str]) -> ShellLine:
+    words = ["sh", "-c", _SCRIPT, "sampler", *paths["f"], "--", *paths["s"], "--", *commands]
     line = device.stream(f"exec {shlex.join(words)}")
     try:
         while not line.line(_ANSWER).startswith(b"ready "):

@@ -1,8 +1,8 @@
 # The sampler on the device: one process that reads sensors whenever the host sends a line, and starts no other program
-# but the commands that it is told to run. Arguments: files, then --, then commands. Time is /proc/uptime (CLOCK_BOOTTIME,
-# to a hundredth of a second), which no change of the wall clock moves.
+# but the commands that it is told to run. Arguments: files that are read often, --, files that are read seldom, --,
+# commands. Time is /proc/uptime (CLOCK_BOOTTIME, to a hundredth of a second), which no change of the wall clock moves.
 #
-#   f      -> f BEFORE VALUE... AFTER      the first word of each file; - where it cannot be read
+#   f, s   -> f BEFORE VALUE... AFTER      the first word of each file; - where it cannot be read
 #   c N    -> c N BEFORE, "| " and a line of what command N prints, ..., e N AFTER
 #   t      -> t, and two lines of CPU time: of this shell, and of what it started
 say_command() {
@@ -15,26 +15,36 @@ say_command() {
     echo "e $number $up"
 }
 
-files=''
-while [ $# -gt 0 ] && [ "$1" != -- ]; do
-    files="$files $1" # paths of sysfs have no spaces
+read_files() { # KIND FILE...
+    line=$1
+    shift
+    read -r up _ < /proc/uptime
+    line="$line $up"
+    for path; do
+        value=''
+        { read -r value _ < "$path"; } 2> /dev/null
+        line="$line ${value:--}"
+    done
+    read -r up _ < /proc/uptime
+    echo "$line $up"
+}
+
+often='' seldom=''
+while [ "$1" != -- ]; do
+    often="$often $1" # paths of sysfs have no spaces
     shift
 done
-[ $# -eq 0 ] || shift
+shift
+while [ "$1" != -- ]; do
+    seldom="$seldom $1"
+    shift
+done
+shift
 echo "ready $$"
 while read -r what number; do
     case $what in
-        f)
-            read -r up _ < /proc/uptime
-            line=''
-            for path in $files; do
-                value=''
-                { read -r value _ < "$path"; } 2> /dev/null
-                line="$line ${value:--}"
-            done
-            read -r after _ < /proc/uptime
-            echo "f $up$line $after"
-            ;;
+        f) read_files f $often ;;
+        s) read_files s $seldom ;;
         c) say_command "$number" "$@" ;;
         t) echo t && times ;;
     esac

@@ -40,11 +40,13 @@ class Asked:
         command: a shell command line; sensors with the same one share its run.
         key: of the mapping that the source's ``values`` makes of what it printed.
         scale: to the unit of the quantity.
+        every: seconds between two runs, at least.
     """
 
     command: str
     key: str
     scale: float = 1.0
+    every: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,9 @@ class Raspberry:
         values = self.values(text)
         sensors = [Sensor(rail, "power", "rail", self.name, Asked(POWER, rail), _PRODUCT) for rail in _rails(text)[0]]
         if TOTAL in values:
-            sensors.append(Sensor(TOTAL, "power", "board", self.name, Asked(POWER, TOTAL), _SUM, total=True))
+            sensors.append(
+                Sensor(TOTAL, "power", "board", self.name, Asked(POWER, TOTAL, every=0.25), _SUM, total=True)
+            )
         if "SoC" in values:
             evidence = "vcgencmd measure_temp: degrees Celsius"
             sensors.append(Sensor("SoC", "temperature", "zone", self.name, Asked(TEMPERATURE, "SoC"), evidence))
