@@ -12,7 +12,9 @@ Profiles never run on Ray: devices are attached here.
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +29,7 @@ from ..model.opening import open_model
 from .jobs import ExportJob, Outcome, perform
 
 _ROOM = 8_000_000_000  # bytes of a node's memory for one export
+_PATIENCE = 10.0  # seconds for a connection to the cluster
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class RayCluster:
                 self._ray.shutdown()
 
     def _connect(self) -> None:
+        _refuse_silence(self._address)
         try:
             self._ray.init(address=self._address, log_to_driver=False, logging_level="warning")
         except (ConnectionError, ValueError, RuntimeError) as failure:
@@ -149,6 +153,22 @@ def unpacked(packed: bytes, out: Path) -> None:
         file.write_bytes(packed)
         with open_bundle(file) as bundle, replacing_folder(out) as folder:
             shutil.copytree(bundle.folder, folder, dirs_exist_ok=True)
+
+
+def _refuse_silence(address: str | None) -> None:
+    """Ray waits for minutes for a cluster that is not there.
+
+    Raises:
+        EdgeError: nothing listens at the address.
+    """
+    found = re.fullmatch(r"(?:ray://)?([^/]+):(\d+)", address or "")
+    if found is None:
+        return
+    try:
+        socket.create_connection((found[1], int(found[2])), timeout=_PATIENCE).close()
+    except (OSError, OverflowError) as failure:
+        hint = "ray status says where the cluster runs; ray start --head starts one"
+        raise EdgeError(f"no Ray cluster answers at {address} ({failure})", hint=hint) from None
 
 
 def _exported(

@@ -73,7 +73,7 @@ def render(table: Table) -> str:
     )  # fmt: skip
     models = list(dict.fromkeys(row.model for row in table.rows))
     used = [name for name in _COLUMNS if any(row.figures[name].value is not None for row in table.rows)]
-    codes = {code for row in table.rows for code in row.reasons}
+    codes = {code for row in table.rows for code in row.reasons if row.validity != "valid"}
     text: str = loaded.get_template("sweep.html").render(
         css=Markup(css),
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
@@ -260,7 +260,7 @@ def _row(row: Row, used: Sequence[str], table: Table) -> dict[str, Any]:
         "cells": [_cell(row.figures[name], name, table) for name in used],
         "badge": row.validity,
         "status": row.status,
-        "note": " ".join(row.reasons),
+        "note": "" if row.validity == "valid" else " ".join(row.reasons),
     }
 
 

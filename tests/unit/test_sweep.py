@@ -24,6 +24,8 @@ from edgesdk import Checks
 from edgesdk.cli.sweep_command import command
 from edgesdk.compress.calibration import Calibration
 from edgesdk.errors import EdgeError
+from edgesdk.profile.profiling import record_path, rederived
+from edgesdk.profile.schema import write_profile
 from edgesdk.sweep import executors, running, sweep
 from edgesdk.sweep.front import Point, front
 from edgesdk.sweep.jobs import ExportJob, Outcome, perform, whole_bundle
@@ -194,6 +196,16 @@ def test_a_sweep_and_what_it_does_the_second_time(folder, tmp_path, counting) ->
         ("w8", None): "cached", ("w8", "local"): "cached", ("fast", None): "cached", ("fast", "local"): "cached",
         ("w4g64", None): "cached", ("w4g64", "local"): "cached", ("w8-a16", None): "refused",
     }  # fmt: skip
+
+    profile = out / str(row.profile)  # as a run leaves it that was cut off before its end
+    record = record_path(profile)
+    lines = record.read_text().splitlines(keepends=True)
+    record.write_text("".join(line for line in lines if '"key":"end"' not in line))
+    write_profile(rederived(profile), profile)
+    assert running.whole_profile(profile) is None
+    sweep(path, out)
+    assert running.whole_profile(profile) is not None
+    assert record.read_text().count('"key":"repeat/') == 1  # what was measured is not measured again
 
     damaged = out / str(row.bundle) / manifest.program.main
     damaged.write_bytes(damaged.read_bytes()[:-1])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgesdk.errors import EdgeError
 from edgesdk.progress import SILENT
 from edgesdk.sweep import sweep
 from edgesdk.sweep.jobs import perform, whole_bundle
@@ -46,6 +47,16 @@ def test_a_sweep_on_ray(tmp_path, cluster) -> None:
         assert cell.job is not None
         assert perform(cell.job, tmp_path / cell.recipe).error is None
         assert _weights(out / "bundles" / cell.job.key) == _weights(tmp_path / cell.recipe)
+
+
+def test_a_cluster_that_is_not_there_is_said_at_once(tmp_path) -> None:
+    make_checkpoint(tmp_path / "tiny")
+    path = tmp_path / "sweep.toml"
+    path.write_text(
+        'models = ["tiny"]\nrecipes = ["w8"]\ntargets = ["linux-x86_64"]\nexecutor = "ray"\naddress = "127.0.0.1:1"\n'
+    )
+    with pytest.raises(EdgeError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
+        sweep(path, tmp_path / "out")
 
 
 def _weights(folder: Path) -> dict[str, str]:
