@@ -31,6 +31,7 @@ PLAN = Plan(
     repeats=3,
     warmup=1,
     idle=2.0,
+    share=None,
     cost=0,
     operators=False,
     memory=False,

@@ -97,7 +97,7 @@ class OnDevice:
         modules: what goes to the board; they import the runtime, numpy, each other and nothing else.
         runtimes: distributions that bring the runtime; one of them is enough.
         operators: ``module:function`` that times the operators of a prompt and of tokens after it, from path, context,
-            threads, the prompt and how many tokens: mappings of ``operator phase calls seconds``; None where nothing does.
+            threads, the prompt and how many tokens: mappings of ``operator phase calls seconds``; None: nothing can.
     """
 
     opener: str

@@ -33,6 +33,7 @@ COMMANDS = {
     "report": "Write profiles as one HTML page, CSV or Markdown.",
     "run": "Run a bundle: answer PROMPT, or chat.",
     "sensors": "List the sensors of a device, and what they say now.",
+    "sweep": "Export and profile models x recipes x targets x devices, and draw the trade-off.",
     "targets": "List targets, or show one.",
     "verify": "Check a bundle: every hash, its schema, its runtime.",
 }

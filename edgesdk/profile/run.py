@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import Any
 
 from ..bundle import Bundle
@@ -23,9 +22,9 @@ from .sampler import Sampler, Samples
 from .schema import Plan
 from .sensors.base import Meter, Sensor
 
+_METERED = 0.3  # seconds in which every meter has given a value
 _LOOK = 1.0  # seconds between two looks at the temperature
 _JUMP = 0.05  # seconds that two clocks may drift apart within a repeat
-_COST_TOKENS = 32
 
 
 class Measuring:
@@ -100,7 +99,9 @@ class Measuring:
         """What is measured with the first number of threads only."""
         length = self._plan.prompt_tokens[0]
         if self._plan.cost and self._sampler is not None and "cost" not in self._record:
+            self._sampler.pause()
             self._cost(length)
+            self._sampler.resume()
         if self._plan.operators and "operators" not in self._record:
             self._operators(length)
         if self._plan.sustained:
@@ -131,7 +132,7 @@ class Measuring:
         if not isinstance(self._device, ShellDevice) or not self._sensors:
             return None
         try:
-            made = Sampler(self._device, self._sensors, self._plan.interval)
+            made = Sampler(self._device, self._sensors, self._plan.interval, self._plan.share)
         except DeviceError as failure:
             self._progress.note(f"no sensors: {failure.message}")
             return None
@@ -153,7 +154,7 @@ class Measuring:
         """Run one prompt between two looks at the clocks, and record it with what the sensors said."""
         sampler = self._sampler
         before, events = self._clock(), list[dict[str, Any]]()
-        self._settle(1)
+        self._settle()
         started = time.monotonic()
         try:
             for event in self._link.measured(self._prompt(line["length"]), self._plan.new_tokens + 1):
@@ -184,25 +185,35 @@ class Measuring:
             self._record.add({**part, "failure": str(failure) or type(failure).__name__})
 
     def _cost(self, length: int) -> None:
-        """Decode with and without the sampler, in turns."""
+        """Decode with and without the sampler, in turns: with it first, then last, and so on."""
         assert self._sampler is not None
-        pairs = []
+        pairs, spent = [], [0.0, 0.0]
         with self._progress.stage("Measuring what the sampler costs", self._plan.cost) as stage:
-            for _ in range(self._plan.cost):
-                with_it = self._decoding(length)
-                self._sampler.pause()
-                without = self._decoding(length)
-                self._sampler.resume()
-                pairs.append([with_it, without])
+            for number in range(self._plan.cost):
+                found: dict[bool, float | None] = {}
+                for sampling in (True, False) if number % 2 else (False, True):
+                    found[sampling] = self._beside(length, spent) if sampling else self._decoding(length)
+                pairs.append([found[True], found[False]])
                 stage.advance()
-        cost = self._sampler.cost()
         self._taken()
-        self._record.add({"key": "cost", "pairs": pairs, "cpu": None if cost is None else [cost.cpu, cost.elapsed]})
+        self._record.add({"key": "cost", "pairs": pairs, "cpu": spent if spent[1] else None})
+
+    def _beside(self, length: int, spent: list[float]) -> float | None:
+        """Decode while the sampler runs, and add what it spent: CPU seconds, and seconds."""
+        assert self._sampler is not None
+        before = self._sampler.cost()
+        self._sampler.resume()
+        ticks = self._decoding(length)
+        self._sampler.pause()
+        after = self._sampler.cost()
+        if before is not None and after is not None:
+            spent[0] += after.cpu - before.cpu
+            spent[1] += after.elapsed - before.elapsed
+        return ticks
 
     def _decoding(self, length: int) -> float | None:
         """Median ticks of a token."""
-        short = replace(self._plan, new_tokens=min(_COST_TOKENS, self._plan.new_tokens))
-        ticks = [e["ticks"] for e in self._answers(length, short.new_tokens) if e["event"] == "token"][:-1]
+        ticks = [event["ticks"] for event in self._answers(length) if event["event"] == "token"][:-1]
         return sorted(ticks)[len(ticks) // 2] if ticks else None
 
     def _operators(self, length: int) -> None:
@@ -247,8 +258,8 @@ class Measuring:
             return None
         return self._device.run(f"cat /proc/{pid}/status /proc/{pid}/smaps_rollup 2> /dev/null", timeout=30).text
 
-    def _answers(self, length: int, tokens: int | None = None) -> list[dict[str, Any]]:
-        return list(self._link.measured(self._prompt(length), (tokens or self._plan.new_tokens) + 1))
+    def _answers(self, length: int) -> list[dict[str, Any]]:
+        return list(self._link.measured(self._prompt(length), self._plan.new_tokens + 1))
 
     def _prompt(self, length: int) -> list[int]:
         vocab = self._link.hello.get("vocab")
@@ -269,11 +280,12 @@ class Measuring:
             return None
         return {"at": said["at"], "boottime": said.get("boottime"), "host": [before, time.monotonic()]}
 
-    def _settle(self, ticks: int = 2) -> None:
+    def _settle(self) -> None:
+        """Have a sample now, on this side of an event."""
         if self._sampler is not None:
-            self._sampler.settle(ticks)
-        elif self._meters:
-            time.sleep(ticks * self._plan.interval)  # meters sample by themselves
+            self._sampler.settle()
+        if self._meters:
+            time.sleep(_METERED)  # meters sample by themselves
 
     def _taken(self) -> Line | None:
         """What sensors said since the last call, by the clock that they have."""

@@ -18,6 +18,7 @@ from .sensors.base import Asked, Files, Sensor, Sum
 _SCRIPT = Path(__file__).with_name("sampler.sh").read_text(encoding="utf-8")
 _SLOW = 1.0  # seconds between two looks at what changes slowly
 _ANSWER = 10.0  # seconds for one
+_PILED = 3  # looks of one kind that were asked for and have not come
 _HALF = 0.005  # /proc/uptime is cut to hundredths: on the average it is this much behind
 
 
@@ -54,13 +55,21 @@ class Sampler:
         uncertainty: seconds that a moment may be off: the clock's resolution and the longest tick seen.
     """
 
-    def __init__(self, device: ShellDevice, found: Sequence[Sensor], interval: float) -> None:
+    def __init__(
+        self, device: ShellDevice, found: Sequence[Sensor], interval: float, share: float | None = None
+    ) -> None:
         """Start it, and wait until it answers.
+
+        Args:
+            device: where it runs.
+            found: what it reads.
+            interval: seconds between two looks at what energy is computed from; the rest is looked at once a second.
+            share: of the time of one core that it may take: looks are further apart where they take longer.
 
         Raises:
             DeviceError: the device cannot run it.
         """
-        self._sensors, self._interval = tuple(found), interval
+        self._sensors, self._interval, self._share = tuple(found), interval, share
         often = _often(self._sensors)
         self._read = {"f": often, "s": [sensor for sensor in self._sensors if sensor not in often]}
         self._paths = {kind: _paths(each) for kind, each in self._read.items()}
@@ -72,7 +81,8 @@ class Sampler:
         self._ticked = threading.Condition()
         self._ticks, self._times, self._text = 0, list[str](), list[str]()
         self.failure: EdgeError | None = None
-        self.uncertainty, self._since, self._asked = _HALF, time.monotonic(), 0
+        self.uncertainty, self._since = _HALF, time.monotonic()
+        self._asked, self._looked, self._sending = dict[str, int](), dict[str, tuple[int, float]](), threading.Lock()
         for work in (self._pace, self._listen):
             threading.Thread(target=self._guarded, args=(work,), daemon=True).start()
 
@@ -90,16 +100,25 @@ class Sampler:
             took, self._took = self._took, Samples()
         return took
 
-    def settle(self, ticks: int = 2) -> None:
-        """Wait until so many more ticks have come, or the sampler has failed: what ends now is then between samples."""
-        with self._ticked:
-            wanted = self._ticks + ticks
-            self._ticked.wait_for(lambda: self._ticks >= wanted or self.failure is not None, _ANSWER)
+    def settle(self, ticks: int = 1) -> None:
+        """Look at the sensors now, so often; what begins or ends now is then between samples. Waits for the answers."""
+        for _ in range(ticks):
+            with self._ticked:
+                before = self._ticks
+                try:
+                    self._send(b"f\ns\n" if self._paths["s"] else b"f\n")
+                except DeviceError:
+                    return  # the other threads see it too, and say so
+                self._await(before)
+
+    def _await(self, ticks: int) -> None:
+        """Until there were more ticks, or there can be none."""
+        self._ticked.wait_for(lambda: self._ticks > ticks or self.failure is not None, _ANSWER)
 
     def cost(self) -> Cost | None:
         """What it has cost so far; None where the shell does not say."""
         try:
-            self._line.send(b"t\n")
+            self._send(b"t\n")
         except DeviceError:
             return None
         with self._ticked:
@@ -126,24 +145,38 @@ class Sampler:
                     self._ticked.notify_all()
 
     def _pace(self) -> None:
-        """A line for every tick; a tick that the device is late for is left out, and not made up for."""
-        due, last = time.monotonic(), dict[bytes, float]()
-        asked = {b"c %d\n" % number: every for number, every in enumerate(self._every.values(), 1)}
-        asked |= {b"s\n": _SLOW} if self._paths["s"] else {}
+        """A line for every look; one that the device is late for is left out, and not made up for."""
+        looks = [("f", self._interval), *([("s", max(_SLOW, self._interval))] if self._paths["s"] else [])]
+        looks += [(f"c {number}", max(every, self._interval)) for number, every in enumerate(self._every.values(), 1)]
+        due = dict.fromkeys(looks, time.monotonic())
         while not self._closed.is_set():
             self._running.wait()
-            now = time.monotonic()
-            if now < due:
-                time.sleep(due - now)
-            due = max(due + self._interval, time.monotonic() - self._interval)
-            if self._asked - self._ticks > 3:  # it is behind: what is not asked for cannot pile up
-                continue
-            self._asked += 1
-            self._line.send(b"f\n")
-            for line, every in asked.items():
-                if now - last.get(line, -every) >= every:
-                    last[line] = now
-                    self._line.send(line)
+            look = min(due, key=lambda each: due[each])
+            time.sleep(max(0.0, due[look] - time.monotonic()))
+            name, every = look
+            if self._running.is_set() and not self._behind(name):
+                self._send(name.encode() + b"\n")
+            due[look] = max(due[look], time.monotonic() - every) + max(every, self._least(name, len(looks)))
+
+    def _behind(self, name: str) -> bool:
+        """Whether what was asked for has not come: more of it would only pile up."""
+        asked, came = self._asked.get(name, 0), self._looked.get(name, (0, 0.0))[0]
+        self._asked[name] = max(asked, came) + (asked - came < _PILED)
+        return asked - came >= _PILED
+
+    def _least(self, name: str, looks: int) -> float:
+        """Seconds between two looks that keep all of them within the share of time that they may take."""
+        count, seconds = self._looked.get(name, (0, 0.0))
+        return 0.0 if self._share is None or not count else looks * seconds / count / self._share
+
+    def _send(self, data: bytes) -> None:
+        with self._sending:
+            self._line.send(data)
+
+    def _noted(self, name: str, seconds: float) -> None:
+        """How long a look took; /proc/uptime is coarse, but right on the average."""
+        count, before = self._looked.get(name, (0, 0.0))
+        self._looked[name] = count + 1, before + seconds
 
     def _listen(self) -> None:
         while not self._closed.is_set():
@@ -180,10 +213,12 @@ class Sampler:
         with self._ticked:
             self.uncertainty = max(self.uncertainty, (after - before) / 2 + _HALF)
             self._ticks += kind == "f"
+            self._noted(kind, after - before)
             self._ticked.notify_all()
 
     def _command(self, number: int, before: float, after: float) -> None:
         command, moment = self._commands[number - 1], (before + after) / 2 + _HALF
+        self._noted(f"c {number}", after - before)
         text = "\n".join(self._text[1:])
         values: dict[str, dict[str, float]] = {}
         with self._lock:

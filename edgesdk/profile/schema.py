@@ -88,7 +88,8 @@ class Plan:
         cooldown_limit: seconds of waiting, at most.
         idle: seconds of rest whose power is the baseline.
         sustained: seconds that one case is repeated for, without rest, to see what heat does; None does not.
-        interval: seconds between two ticks of the sampler.
+        interval: seconds between two looks at what energy is computed from.
+        share: of the time of one core that the sampler may take; it looks less often where looks take long.
         memory: whether memory has a run of its own.
         cost: pairs of runs with and without sampler, to see its cost; 0 does not.
         operators: whether operators are timed, in a run of their own.
@@ -105,6 +106,7 @@ class Plan:
     idle: float = 3.0
     sustained: float | None = None
     interval: float = 0.1
+    share: float | None = 0.005
     memory: bool = True
     cost: int = 3
     operators: bool = True
