@@ -13,9 +13,13 @@ from .terminal import json_option, print_json, print_table
 @click.command("sensors")
 @device_option
 @fleet_option
+@click.option("--meters", is_flag=True, help="List the external meters that edgesdk profile --meter takes.")
 @json_option
-def command(device: str | None, fleet: Path | None, as_json: bool) -> None:
+def command(device: str | None, fleet: Path | None, meters: bool, as_json: bool) -> None:
     """List the sensors of a device, with their scope, what they say now, and why their units are believed."""
+    if meters:
+        _meters(as_json)
+        return
     from ..profile.sampler import discover, once
 
     with chosen_device(device, fleet, "edgesdk sensors") as found:
@@ -35,3 +39,13 @@ def command(device: str | None, fleet: Path | None, as_json: bool) -> None:
         scope = f"{sensor.scope}, total" if sensor.total else sensor.scope
         rows.append([sensor.name, sensor.quantity, scope, reading, sensor.source, sensor.evidence])
     print_table(["name", "quantity", "scope", "now", "source", "evidence"], rows)
+
+
+def _meters(as_json: bool) -> None:
+    from ..profile.sensors.meters import METERS, USAGE
+
+    rows = [{"meter": name, "url": USAGE.get(name, f"{name}:...")} for name in METERS.names()]
+    if as_json:
+        print_json(rows)
+        return
+    print_table(["meter", "--meter"], [[row["meter"], row["url"]] for row in rows])

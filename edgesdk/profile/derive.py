@@ -142,8 +142,8 @@ class _Deriving:
             warm = [run.line["cooled"] for run in runs if not _cool(run.line.get("cooled"), wanted)]
             if warm:
                 yield reason("not-cooled", f"{len(warm)} of {len(runs)} repeats did not start at {wanted:g} °C")
-        regimes = {tuple(sorted(run.line["regime"].items())) for run in runs if run.line.get("regime") is not None}
-        if len(regimes) > 1:
+        regimes = [line["regime"] for line in self._lines if line.get("regime") is not None]
+        if any(each != regimes[0] for each in regimes):
             yield reason("regime-changed")
 
     def _energy(self, runs: Sequence[Run]) -> Section:

@@ -79,6 +79,9 @@ class Measuring:
             missing = [job for job in self._jobs(threads) if job[0] not in self._record]
             with self._progress.stage(f"Measuring{_said(threads)}", len(missing)) as stage:
                 yield from self._repeats(threads, missing, stage)
+            if isinstance(self._device, ShellDevice):
+                key = f"regime/{threads or 0}/{time.time_ns()}"
+                self._record.add({"key": key, "regime": regime_or_none(self._device)})
             if threads == self._plan.threads[0]:
                 self._once(threads)
 
@@ -174,7 +177,6 @@ class Measuring:
                 "jump": _jump(before, after),
                 "uncertainty": None if sampler is None else sampler.uncertainty,
                 "lost": None if sampler is None or sampler.failure is None else sampler.failure.message,
-                "regime": regime_or_none(self._device) if isinstance(self._device, ShellDevice) else None,
             }
         )
 

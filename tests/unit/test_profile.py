@@ -102,7 +102,6 @@ def record(
                 "jump": 0.0,
                 "uncertainty": 0.005,
                 "lost": None,
-                "regime": {"policy0": "performance 1000-2000 kHz"},
                 **changes,
             }
         )
@@ -186,9 +185,8 @@ def test_doubts_are_said_with_their_code(changes: dict, code: str) -> None:
 
 
 def test_a_changed_regime_within_a_run_is_said() -> None:
-    lines = record()
-    lines[-2]["regime"] = {"policy0": "powersave 1000-2000 kHz"}
-    made = derived(lines)
+    changed = {"key": "regime/0/1", "regime": {"policy0": "powersave 1000-2000 kHz"}}
+    made = derived([*record(), changed])
     assert made.validity == "degraded" and "regime-changed" in {each.code for each in made.reasons}
 
 

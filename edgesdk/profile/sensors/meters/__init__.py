@@ -23,6 +23,16 @@ METERS: Registry[Callable[[str], Meter]] = Registry(
     },
 )
 
+#: How the URL of each is written, and what it needs.
+USAGE = {
+    "csv": "csv:PROGRAM, which prints seconds,volts,amperes",
+    "ina228": "ina228:/dev/ttyACM0[@BAUD], a board that prints seconds,volts,amperes",
+    "ios": "ios:UDID, the battery through go-ios or pymobiledevice3",
+    "joulescope": "joulescope[:SERIAL], with pyjoulescope_driver installed",
+    "otii": "otii://HOST:PORT, an Otii server",
+    "ppk2": "ppk2:PROGRAM, which drives the PPK2 and prints seconds,volts,amperes",
+}
+
 
 def open_meter(url: str) -> Meter:
     """The meter that a URL names; it measures from its ``start()`` on.
