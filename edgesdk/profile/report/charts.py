@@ -9,15 +9,14 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup
 
-from ..schema import Case, Operator, Profile, Section, SensorFacts, Series, Stretch, Value
-from .svg import Bar, Drawing, Point, Span, bars, span
-from .words import emulated, finite, metric, number, said, scale, section, short, tick, time_unit, why
+from ..schema import Case, Profile, Section, SensorFacts, Series, Stretch
+from .svg import Drawing, Point, Span, span
+from .words import emulated, finite, said, scale, section, short, tick, time_unit, why
 from .words import known as has_values
 
 WIDE, NARROW = 1000, 350
 _DRAWN = 5  # curves of one quantity in colour; the others are grey
 _GREY = 24
-_OPERATORS = 12
 _SHARES = ((0.5, "p50"), (0.9, "p90"), (0.99, "p99"))
 Draw = Callable[[int, str], Markup]
 
@@ -98,22 +97,22 @@ class _Curves:
 
 def timeline(named: Sequence[Named]) -> list[Chart]:
     """Phases, token latency, clocks, temperature and power, on one time axis."""
-    named, apart = _comparable(named, "curve on this time axis")
+    named, apart = comparable(named, "curve on this time axis")
     across = _time_axis(named)
     if across is None:
         return [Chart("Timeline", missing=(Missing("run or sensor with times", "not-reported"), *apart))]
     shaded = phases(named[0].profile, across) if len(named) == 1 else {}
-    unreal = any(emulated(each.profile) for each in named)
+    emulation = unreal(named)
     panels = [
         _track(named, across),
         _latency(named, across, shaded),
         *(_sensed(named, across, shaded, quantity) for quantity in ("frequency", "temperature", "power")),
     ]
     panels[0] = dataclasses.replace(panels[0], missing=(*panels[0].missing, *apart))
-    return [dataclasses.replace(panel, emulated=unreal and panel.draw is not None) for panel in panels]
+    return [dataclasses.replace(panel, emulated=emulation and panel.draw is not None) for panel in panels]
 
 
-def _comparable(named: Sequence[Named], what: str) -> tuple[Sequence[Named], tuple[Missing, ...]]:
+def comparable(named: Sequence[Named], what: str) -> tuple[Sequence[Named], tuple[Missing, ...]]:
     """Profiles whose clocks have one unit, and what is said of the others: a tick is no second."""
     unit = "s" if any(time_unit(it.profile) == "s" for it in named) else "ticks"
     kept = [it for it in named if time_unit(it.profile) == unit]
@@ -293,7 +292,7 @@ def _curve_chart(
 
 def positions(named: Sequence[Named], key: tuple[int, int, int | None], title: str) -> Chart:
     """Token latency by position in the answer: median and range of the repeats."""
-    named, apart = _comparable([it for it, _, _ in _runs(named, key)], "token latency in seconds")
+    named, apart = comparable([it for it, _, _ in _runs(named, key)], "token latency in seconds")
     curves: list[tuple[Named, list[tuple[float, float, float, float]]]] = []
     missing = [*apart]
     for each, case, runs in _runs(named, key):
@@ -325,7 +324,7 @@ def positions(named: Sequence[Named], key: tuple[int, int, int | None], title: s
 
     keys = tuple(Key(each.kind, each.of("median; band: least to greatest of the repeats")) for each, _ in curves)
     return Chart(f"{title}, {by.unit}", draw if curves else None, keys, tuple(missing), note, half=True,
-                 emulated=_unreal(named))  # fmt: skip
+                 emulated=unreal(named))  # fmt: skip
 
 
 def _fewer(rows: list[tuple[float, float, float]], most: int) -> list[tuple[float, float, float]]:
@@ -349,13 +348,14 @@ def _runs(
                 yield each, case, [it for it in each.profile.stretches if it.case == index and it.kind == kind]
 
 
-def _unreal(named: Sequence[Named]) -> bool:
+def unreal(named: Sequence[Named]) -> bool:
+    """Whether any of them has an emulator's time."""
     return any(emulated(each.profile) for each in named)
 
 
 def distribution(named: Sequence[Named], key: tuple[int, int, int | None], title: str) -> Chart:
     """Shares of tokens below a latency, with the percentiles of the summary marked."""
-    named, apart = _comparable([it for it, _, _ in _runs(named, key)], "token latency in seconds")
+    named, apart = comparable([it for it, _, _ in _runs(named, key)], "token latency in seconds")
     unit, curves, missing = time_unit(named[0].profile), list(_sorted_runs(named, key)), [*apart]
     marks = [mark for each, case, _ in _runs(named, key) for mark in _marks(each, case)]
     for each, case, _ in _runs(named, key):
@@ -383,7 +383,7 @@ def distribution(named: Sequence[Named], key: tuple[int, int, int | None], title
         return drawing.svg()
 
     return Chart(f"{title}, {by.unit}", draw if curves else None, tuple(keys), tuple(missing), note, half=True,
-                 emulated=_unreal(named))  # fmt: skip
+                 emulated=unreal(named))  # fmt: skip
 
 
 _DOTS = "dots: p50, p90, p99, medians over the repeats"
@@ -423,82 +423,6 @@ def _percentiles(case: Case, unit: str) -> str:
     known = [(name, case.latency.values.get(f"token_{name}")) for _, name in _SHARES]
     by = scale([value.value for _, value in known if value], unit)
     return ", ".join(f"{name} {by(it.value)}" for name, it in known if it and it.value is not None) + f" {by.unit}"
-
-
-def memory(named: Sequence[Named]) -> Chart:
-    """Bars of memory."""
-    names = list(dict.fromkeys(name for each in named for name in each.profile.memory.values))
-    known = [_memory(each, name) for each in named for name in names]
-    by = scale([value.value for value in known if value], "B")
-    missing = []
-    for each in named:
-        if not any(value.value is not None for value in each.profile.memory.values.values()):
-            default = "not-reported" if each.profile.plan.memory else "not-asked"
-            missing.append(each.missing("memory", why([each.profile.memory], default)))
-
-    def draw(width: int, name: str) -> Markup:
-        rows = [(metric(it), [_memory_bar(each, it, by.by, by.unit) for each in named]) for it in names]
-        text = "; ".join(f"{label}: {', '.join(bar.text for bar in group)}" for label, group in rows)
-        return bars(name, "Memory", text, width, rows)
-
-    drawn = any(value is not None and value.value is not None for value in known)
-    return Chart("Memory of the runner", draw if drawn else None, _letters(named), tuple(missing))
-
-
-def _memory(each: Named, name: str) -> Value | None:
-    return each.profile.memory.values.get(name)
-
-
-def _memory_bar(each: Named, name: str, by: float, unit: str) -> Bar:
-    value = _memory(each, name)
-    if value is None or value.value is None:
-        return Bar(each.kind, None, each.of(f"— {value.reason if value else 'not-reported'}"))
-    return Bar(each.kind, value.value, f"{number(value.value / by)} {unit}")
-
-
-def _letters(named: Sequence[Named]) -> tuple[Key, ...]:
-    if len(named) == 1:
-        return ()
-    return tuple(Key(it.kind, f"{it.letter}: {short(it.profile.bundle.model, 60)}", "fill") for it in named)
-
-
-def operators(named: Sequence[Named], phase: str) -> Chart:
-    """Bars of time by kind of operator."""
-    title = f"{phase.capitalize()}: time of {'one prompt' if phase == 'prefill' else 'one decoded token'}"
-    named, apart = _comparable(named, f"operators of {phase} in seconds")
-    tables = [{it.name: it for it in each.profile.operators if it.phase == phase} for each in named]
-    missing = [
-        each.missing(f"operators of {phase}", "not-reported" if each.profile.plan.operators else "not-asked")
-        for each, table in zip(named, tables, strict=True)
-        if not table
-    ]
-    names = sorted({name for table in tables for name in table}, key=lambda name: -_most(tables, name))
-    shown, others = names[:_OPERATORS], names[_OPERATORS:]
-
-    def draw(width: int, name: str) -> Markup:
-        rows = [(it, [_operator_bar(each, table, [it]) for each, table in zip(named, tables, strict=True)])
-                for it in shown]  # fmt: skip
-        if others:
-            both = zip(named, tables, strict=True)
-            rows.append((f"{len(others)} others", [_operator_bar(each, table, others) for each, table in both]))
-        text = "; ".join(f"{label}: {', '.join(bar.text for bar in group)}" for label, group in rows[:6])
-        return bars(name, title, text, width, rows)
-
-    return Chart(title, draw if names else None, _letters(named), (*missing, *apart), emulated=_unreal(named))
-
-
-def _most(tables: list[dict[str, Operator]], name: str) -> float:
-    return max(table[name].seconds for table in tables if name in table)
-
-
-def _operator_bar(each: Named, table: dict[str, Operator], names: list[str]) -> Bar:
-    found = [table[name] for name in names if name in table]
-    if not found:
-        return Bar(each.kind, None, each.of("—"))
-    value, total = sum(it.seconds for it in found), sum(it.seconds for it in table.values())
-    by = scale([value], found[0].unit)
-    share = f" · {value / total:.1%}".replace("%", " %") if total > 0 else ""
-    return Bar(each.kind, value, f"{by(value)} {by.unit}{share}")
 
 
 def unread(profile: Profile) -> list[str]:

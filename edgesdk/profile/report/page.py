@@ -17,7 +17,7 @@ from ...errors import EdgeError
 from ...files import replacing, writing_failed
 from ..reasons import REASONS
 from ..schema import Profile
-from . import charts, tables
+from . import bar_charts, charts, tables
 from .charts import NARROW, WIDE, Chart, Named
 from .words import clean, emulated, short, time_unit
 
@@ -141,7 +141,7 @@ def _parts(named: Sequence[Named]) -> list[Part]:
              "Share of decoded tokens at or below a latency; all counted repeats together."),
         Part("Token latency by position", tuple(charts.positions(named, key, titles[key]) for key in keys),
              "Position of the token in the answer; the context grows with it."),
-        Part("Memory", (charts.memory(named),)),
-        Part("Operators", (charts.operators(named, "prefill"), charts.operators(named, "decode")),
+        Part("Memory", (bar_charts.memory(named),)),
+        Part("Operators", (bar_charts.operators(named, "prefill"), bar_charts.operators(named, "decode")),
              "Timed in a run of their own: timing them costs time, so sums differ from the latencies above."),
     ]  # fmt: skip
