@@ -29,7 +29,9 @@ from edgesdk.profile.schema import Plan
 SPEC = DecoderSpec(
     "llama", 4096, 256, 256, (Layer(Attention(4, 2, 64, 0.125, Rope(10000.0)), Mlp(768, "silu")),) * 8, 1e-5
 )
-PLAN = Plan((8,), 24, (1,), repeats=30, warmup=3, idle=0.0, interval=0.02, memory=False, cost=0, operators=False)
+PLAN = Plan(
+    (8,), 80, (1,), repeats=10, starts=10, warmup=1, idle=0.0, interval=0.02, memory=False, cost=0, operators=False
+)
 # A python whose sessions wait after each token; the runner's own archive is what it runs.
 SLOW = """#!{python}
 import runpy, sys, time

@@ -29,6 +29,7 @@ PLAN = Plan(
     new_tokens=150,
     threads=(1,),
     repeats=3,
+    starts=1,
     warmup=1,
     idle=2.0,
     share=None,

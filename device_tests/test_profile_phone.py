@@ -22,7 +22,9 @@ from .lab import Lab
 from .models import answered
 
 SPEC = DecoderSpec("llama", 96, 64, 128, (Layer(Attention(4, 2, 16, 0.25, Rope(10000.0)), Mlp(96, "silu")),) * 2, 1e-5)
-PLAN = Plan(prompt_tokens=(32,), new_tokens=16, threads=(1,), repeats=3, warmup=0, idle=2.0, cost=1, operators=False)
+PLAN = Plan(
+    prompt_tokens=(32,), new_tokens=16, threads=(1,), repeats=3, starts=1, warmup=0, idle=2.0, cost=1, operators=False
+)
 RECORDINGS = Path(__file__).parents[1] / "tests" / "unit" / "sensor_recordings"
 # Of each vendor's recording: hottest zones by name in °C, the battery's °C and volts, and whether something feeds it.
 VENDORS = {

@@ -42,8 +42,17 @@ _ROWS = {
 )
 @click.option("--new-tokens", type=click.IntRange(1), default=64, show_default=True, help="Tokens of every answer.")
 @click.option("--threads", callback=counts, metavar="N,N", help="Threads of the runtime.  [default: its own choice]")
-@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Of every case.")
-@click.option("--warmup", type=click.IntRange(0), default=2, show_default=True, help="Runs that are not counted.")
+@click.option("--repeats", type=click.IntRange(1), default=6, show_default=True, help="Of every case.")
+@click.option(
+    "--starts",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Of the runner, that the repeats are spread over.",
+)
+@click.option(
+    "--warmup", type=click.IntRange(0), default=1, show_default=True, help="Runs in each start that are not counted."
+)
 @click.option(
     "--cooldown-to",
     callback=celsius,
@@ -87,6 +96,7 @@ def command(
     new_tokens: int,
     threads: tuple[int, ...] | None,
     repeats: int,
+    starts: int,
     warmup: int,
     cooldown_to: float | None,
     sustained: float | None,
@@ -112,6 +122,7 @@ def command(
         new_tokens,
         threads or (None,),
         repeats,
+        starts,
         warmup,
         cooldown_to,
         idle=idle,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from ..schema import load
 from .metrics import DIRECTIONS, Figure, figures
-from .schema import Profile, ProfileError
+from .schema import Plan, Profile, ProfileError
 from .statistics import paired_interval, ratio_interval
 
 Verdict = Literal["better", "worse", "same", "unsure", "not comparable"]
@@ -105,7 +107,7 @@ def refuse_metric(name: str, path: Path) -> None:
 def compared(
     a: Profile, b: Profile, policy: Policy | None = None, *, allow: Collection[Difference] = ()
 ) -> list[Change]:
-    """Every figure that both have.
+    """Every figure that both have. An observation is a start of the runner: its repeats share what chance gave it.
 
     Args:
         a: the profile before.
@@ -121,7 +123,7 @@ def compared(
     policy, paired = policy or Policy(), a.paired is not None and a.paired == b.paired
     before = {figure.place: figure for figure in figures(a)}
     found = [
-        _change(before[figure.place], figure, policy, paired)
+        _change(before[figure.place], figure, policy, a.plan, paired)
         for figure in figures(b)
         if figure.place in before and not policy.rule(figure.metric).ignore
     ]
@@ -156,7 +158,7 @@ def _bundle(profile: Profile) -> str:
     return f"{profile.bundle.model} {profile.bundle.recipe} ({profile.bundle.digest[:12]})"
 
 
-def _change(a: Figure, b: Figure, policy: Policy, paired: bool) -> Change:
+def _change(a: Figure, b: Figure, policy: Policy, plan: Plan, paired: bool) -> Change:
     rule, case = policy.rule(b.metric), "" if b.case is None else b.case.title
     one, other, unit = a.value.value, b.value.value, b.value.unit
     if one is None or other is None:
@@ -167,13 +169,24 @@ def _change(a: Figure, b: Figure, policy: Policy, paired: bool) -> Change:
     if one <= 0 or other <= 0 or min(*a.value.each, *b.value.each, 1.0) <= 0:
         return Change(b.metric, case, one, other, unit, None, None, None, "not comparable", "not above 0")
     ratio = other / one
-    if min(len(a.value.each), len(b.value.each)) < _FEW:
+    ours, theirs = _units(a.value.each, plan), _units(b.value.each, plan)
+    if min(len(ours), len(theirs)) < _FEW:
         same: Verdict = "same" if ratio == 1 else "unsure"
         return Change(b.metric, case, one, other, unit, ratio, None, None, same, "few-repeats")
-    compare = paired_interval if paired and len(a.value.each) == len(b.value.each) else ratio_interval
-    ratio, low, high = compare(a.value.each, b.value.each, policy.level)
+    compare = paired_interval if paired and len(ours) == len(theirs) else ratio_interval
+    ratio, low, high = compare(ours, theirs, policy.level)
     direction = rule.direction or DIRECTIONS[b.metric]
     return Change(b.metric, case, one, other, unit, ratio, low, high, _verdict(ratio, low, high, rule, direction))
+
+
+def _units(each: Sequence[float], plan: Plan) -> Sequence[float]:
+    """What counts as one observation: the repeats of one start of the runner together, where there were several."""
+    if plan.starts < 2 or len(each) != plan.repeats:
+        return each
+    starts = [
+        [value for index, value in enumerate(each) if plan.start_of(index) == number] for number in range(plan.starts)
+    ]
+    return [float(np.median(values)) for values in starts if values]
 
 
 def _verdict(ratio: float, low: float, high: float, rule: Rule, direction: str) -> Verdict:

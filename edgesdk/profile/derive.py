@@ -107,7 +107,7 @@ class _Deriving:
     def _case(self, length: int, threads: int | None) -> Case:
         runs = [r for r in self._line.runs if r.length == length and r.threads == threads and r.kind != "part"]
         parts = [r for r in self._line.runs if r.length == length and r.threads == threads]
-        repeats = [run for run in runs if run.kind == "repeat"]
+        repeats = sorted((run for run in runs if run.kind == "repeat"), key=lambda run: run.line["index"])
         new = self._plan.new_tokens
         latency, energy = self._latency(repeats), self._energy(repeats)
         return Case(length, new, threads, latency, energy, self._temperature(runs), self._verdict(parts))

@@ -172,8 +172,8 @@ def _kept(path: Path, header: dict[str, Any]) -> Iterator[Record]:
 
 def _refuse_plan(plan: Plan, bundle: Bundle) -> None:
     longest, context = max(plan.prompt_tokens) + plan.new_tokens + 1, bundle.manifest.context
-    if min(plan.prompt_tokens) < 1 or plan.new_tokens < 1 or plan.repeats < 1 or plan.interval <= 0:
-        raise ProfileError("prompt tokens, new tokens and repeats must be 1 or more, and the interval above 0")
+    if min(plan.prompt_tokens) < 1 or plan.new_tokens < 1 or plan.repeats < 1 or plan.starts < 1 or plan.interval <= 0:
+        raise ProfileError("prompt tokens, new tokens, repeats and starts must be 1 or more, and the interval above 0")
     if longest > context:
         raise ProfileError(
             f"{max(plan.prompt_tokens)} prompt tokens and {plan.new_tokens} new ones need a context of {longest}; "

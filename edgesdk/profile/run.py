@@ -74,16 +74,17 @@ class Measuring:
                 yield f"repeat/{length}/{threads or 0}/{index}", length, index
 
     def _with(self, threads: int | None) -> Generator[None, None, None]:
-        with self._opened(threads), self._guarded():
-            self._rest(threads)
-            missing = [job for job in self._jobs(threads) if job[0] not in self._record]
-            with self._progress.stage(f"Measuring{_said(threads)}", len(missing)) as stage:
-                yield from self._repeats(threads, missing, stage)
-            if isinstance(self._device, ShellDevice):
-                key = f"regime/{threads or 0}/{time.time_ns()}"
-                self._record.add({"key": key, "regime": regime_or_none(self._device)})
-            if threads == self._plan.threads[0]:
-                self._once(threads)
+        """All repeats with so many threads, a share of them in each of the runner's starts."""
+        missing = [job for job in self._jobs(threads) if job[0] not in self._record]
+        starts = sorted({self._plan.start_of(index) for _, _, index in missing})
+        with self._progress.stage(f"Measuring{_said(threads)}", len(missing)) as stage:
+            for start in starts:
+                with self._opened(threads, start), self._guarded():
+                    self._rest(threads)
+                    jobs = [job for job in missing if self._plan.start_of(job[2]) == start]
+                    yield from self._repeats(threads, jobs, stage)
+                    if start == starts[-1]:
+                        self._once(threads)
 
     def _repeats(
         self, threads: int | None, missing: Sequence[tuple[str, int, int]], stage: Stage
@@ -99,7 +100,12 @@ class Measuring:
             stage.advance()
 
     def _once(self, threads: int | None) -> None:
-        """What is measured with the first number of threads only."""
+        """What is measured in the last of the starts, most of it with the first number of threads only."""
+        if isinstance(self._device, ShellDevice):
+            key = f"regime/{threads or 0}/{time.time_ns()}"
+            self._record.add({"key": key, "regime": regime_or_none(self._device)})
+        if threads != self._plan.threads[0]:
+            return
         length = self._plan.prompt_tokens[0]
         if self._plan.cost and self._sampler is not None and "cost" not in self._record:
             self._sampler.pause()
@@ -111,12 +117,12 @@ class Measuring:
             self._sustained(length, threads, self._plan.sustained)
 
     @contextmanager
-    def _opened(self, threads: int | None) -> Iterator[None]:
+    def _opened(self, threads: int | None, start: int) -> Iterator[None]:
         """A runner, and a sampler beside it where the device can have one."""
         with running(
             self._device, self._bundle, threads=threads, activate=False, progress=self._progress
         ) as self._link:
-            key = f"load/{threads or 0}"
+            key = f"load/{threads or 0}/{start}"
             if key not in self._record:
                 self._record.add({"key": key, "seconds": self._link.load_seconds, "hello": self._link.hello})
             self._sampler = self._sampling()

@@ -83,7 +83,9 @@ class Plan:
         new_tokens: tokens of every answer; the end of a sequence does not end it.
         threads: of the runtime; None leaves the choice to it.
         repeats: of every case, after the warm-ups.
-        warmup: runs that are not counted.
+        starts: of the runner, that the repeats are spread over: two processes of one program differ in speed by where
+            their memory lies, and repeats within one do not show that.
+        warmup: runs in each start that are not counted.
         cooldown_to: °C that the hottest zone must come down to before every repeat; None waits for nothing.
         cooldown_limit: seconds of waiting, at most.
         idle: seconds of rest whose power is the baseline.
@@ -99,8 +101,9 @@ class Plan:
     prompt_tokens: tuple[int, ...] = (128,)
     new_tokens: int = 64
     threads: tuple[int | None, ...] = (None,)
-    repeats: int = 5
-    warmup: int = 2
+    repeats: int = 6
+    starts: int = 3
+    warmup: int = 1
     cooldown_to: float | None = None
     cooldown_limit: float = 600.0
     idle: float = 3.0
@@ -111,6 +114,10 @@ class Plan:
     cost: int = 3
     operators: bool = True
     seed: int = 1
+
+    def start_of(self, index: int) -> int:
+        """In which of the runner's starts a repeat is measured."""
+        return index * min(self.starts, self.repeats) // self.repeats
 
 
 @dataclass(frozen=True)

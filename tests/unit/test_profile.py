@@ -198,7 +198,7 @@ def test_ticks_that_are_no_time_stay_ticks() -> None:
 
 def test_a_session_after_a_reboot_goes_on_behind_the_first() -> None:
     lines = record()
-    second = {**json.loads(json.dumps(lines[3])), "key": "repeat/10/0/9"}  # the same clock values again
+    second = {**json.loads(json.dumps(lines[3])), "key": "repeat/10/0/9", "index": 9}  # the same clock values again
     made = derived([*lines[:-1], {"key": "session/2"}, second, lines[-1]])
     starts = [stretch.start for stretch in made.stretches]
     assert starts == sorted(starts) and len(set(starts)) == 4
@@ -459,7 +459,7 @@ def test_a_sampler_that_is_killed_says_so_and_blocks_nothing(mine: LocalDevice, 
 
 
 SPEC = DecoderSpec("llama", 96, 64, 128, (Layer(Attention(4, 2, 16, 0.25, Rope(10000.0)), Mlp(96, "silu")),) * 2, 1e-5)
-SMALL = Plan((8, 24), 6, (1,), repeats=3, warmup=1, idle=0.3, cost=1, interval=0.02)
+SMALL = Plan((8, 24), 6, (1,), repeats=3, starts=2, warmup=1, idle=0.3, cost=1, interval=0.02)
 
 
 @pytest.fixture(scope="module")
