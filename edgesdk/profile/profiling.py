@@ -17,7 +17,7 @@ from ..errors import EdgeError
 from ..progress import SILENT, Progress, Stage
 from ..schema import dump
 from .derive import derived
-from .record import Record, read_record
+from .record import Record, is_complete, read_record
 from .regime import regime
 from .run import Measuring
 from .sampler import discover
@@ -115,7 +115,7 @@ def _written(record: Record, out: Path) -> Iterator[None]:
     """Write the profile of what is on record, however the measuring ended."""
     try:
         yield
-    except EdgeError:
+    except (EdgeError, KeyboardInterrupt):
         with suppress(ProfileError):
             write_profile(derived(record.lines), out)
         raise
@@ -163,6 +163,8 @@ def rederived(out: Path) -> Profile:
 
 @contextmanager
 def _kept(path: Path, header: dict[str, Any]) -> Iterator[Record]:
+    if is_complete(path):  # the same command once more: measured anew
+        path.replace(path.with_suffix(".jsonl.before"))
     record = Record(path, header)
     try:
         yield record

@@ -87,6 +87,15 @@ def read_record(path: Path) -> list[Line]:
     return lines
 
 
+def is_complete(path: Path) -> bool:
+    """Whether there is a record in which nothing is missing."""
+    if not path.is_file():
+        return False
+    with suppress(OSError, ProfileError):
+        return any(line["key"] == "end" for line in _read(path))
+    return False
+
+
 def _read(path: Path) -> list[Line]:
     found = []
     for text in path.read_bytes().splitlines(keepends=True):

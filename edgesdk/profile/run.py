@@ -44,6 +44,7 @@ class Measuring:
         self._device, self._bundle, self._plan, self._record = device, bundle, plan, record
         self._sensors, self._meters, self._progress = tuple(sensors), tuple(meters), progress
         self._sampler: Sampler | None = None
+        self._lost: str | None = None  # why a meter is gone
         self._link: RunnerLink
 
     def run(self) -> None:
@@ -77,14 +78,14 @@ class Measuring:
         """All repeats with so many threads, a share of them in each of the runner's starts."""
         missing = [job for job in self._jobs(threads) if job[0] not in self._record]
         starts = sorted({self._plan.start_of(index) for _, _, index in missing})
-        with self._progress.stage(f"Measuring{_said(threads)}", len(missing)) as stage:
-            for start in starts:
-                with self._opened(threads, start), self._guarded():
-                    self._rest(threads)
-                    jobs = [job for job in missing if self._plan.start_of(job[2]) == start]
+        for start in starts:
+            jobs = [job for job in missing if self._plan.start_of(job[2]) == start]
+            with self._opened(threads, start), self._guarded():
+                self._rest(threads)
+                with self._progress.stage(f"Measuring{_said(threads)}, start {start + 1}", len(jobs)) as stage:
                     yield from self._repeats(threads, jobs, stage)
-                    if start == starts[-1]:
-                        self._once(threads)
+                if start == starts[-1]:
+                    self._once(threads)
 
     def _repeats(
         self, threads: int | None, missing: Sequence[tuple[str, int, int]], stage: Stage
@@ -182,7 +183,7 @@ class Measuring:
                 "clock": before,
                 "jump": _jump(before, after),
                 "uncertainty": None if sampler is None else sampler.uncertainty,
-                "lost": None if sampler is None or sampler.failure is None else sampler.failure.message,
+                "lost": self._lost or (None if sampler is None or sampler.failure is None else sampler.failure.message),
             }
         )
 
@@ -302,11 +303,21 @@ class Measuring:
             found["device"] = dump(self._sampler.taken())
         for meter in self._meters:
             samples = Samples()
-            for moment, values in meter.taken():
+            for moment, values in self._metered(meter):
                 for name, value in values.items():
                     samples.add(name, moment, value)
             found["host"] = dump(samples) if "host" not in found else _joined(found["host"], samples)
         return found or None
+
+    def _metered(self, meter: Meter) -> list[tuple[float, dict[str, float]]]:
+        """What a meter said; one that is gone is left out from then on, and the record says so."""
+        try:
+            return meter.taken()
+        except EdgeError as failure:
+            self._lost = failure.message
+            self._meters = tuple(each for each in self._meters if each is not meter)
+            meter.stop()
+            return []
 
     def _cooled(self) -> Line | None:
         """Wait until the hottest zone is as cool as the plan wants it."""

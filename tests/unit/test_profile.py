@@ -29,7 +29,7 @@ from edgesdk.profile.energy import Track, added, chosen, energy_of_counter, ener
 from edgesdk.profile.record import Record, read_record
 from edgesdk.profile.sampler import Sampler
 from edgesdk.profile.schema import Plan, Profile, ProfileError, SensorFacts, Throttling, read_profile, write_profile
-from edgesdk.profile.sensors.base import Asked, Files, Sensor
+from edgesdk.profile.sensors.base import Asked, Files, Metered, Sensor
 from edgesdk.profile.statistics import interval, outliers, paired_interval, ratio_interval, summarised
 from edgesdk.profile.throttling import judged
 
@@ -489,6 +489,41 @@ def test_a_bundle_is_profiled_here_and_the_run_goes_on_where_it_stopped(
     assert made.sampler.values["cpu_share"].value is not None
     assert made.bundle.compression and made.device.architecture
     assert read_profile(out) == again
+    with open_bundle(bundle) as opened:  # nothing was missing: it is measured anew, and the record before is kept
+        anew = profiling.profile(mine, opened, out, replace(SMALL, cost=0, operators=False, memory=False, idle=0.0))
+    assert anew.cases[0].latency != again.cases[0].latency
+    assert out.with_suffix(".raw.jsonl.before").is_file()
+
+
+class Fails:
+    """A meter that is unplugged after its first values."""
+
+    sensors = (Sensor("meter power", "power", "device", "csv", Metered("power"), "a stand-in", total=True),)
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def start(self) -> None:
+        pass
+
+    def taken(self) -> list[tuple[float, dict[str, float]]]:
+        self.asked += 1
+        if self.asked > 3:
+            raise EdgeError("the meter is gone")
+        return [(time.monotonic() - 0.1 + step / 100, {"meter power": 2.0}) for step in range(20)]
+
+    def stop(self) -> None:
+        pass
+
+
+def test_a_meter_that_is_unplugged_costs_its_figures_alone(mine: LocalDevice, bundle: Path, tmp_path: Path) -> None:
+    plan = replace(SMALL, cost=0, operators=False, memory=False)
+    with open_bundle(bundle) as opened:
+        made = profiling.profile(mine, opened, tmp_path / "p.json", plan, meters=[Fails()])
+    assert made.validity == "degraded" and ("sensor-lost", True) in {
+        (each.code, "the meter is gone" in each.text) for each in made.reasons
+    }
+    assert all(len(case.latency.values["decode_rate"].each) == 3 for case in made.cases)
 
 
 def test_two_bundles_in_turns_are_a_pair(mine: LocalDevice, bundle: Path, tmp_path: Path) -> None:
