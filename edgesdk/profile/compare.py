@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from ..schema import load
-from .metrics import DIRECTIONS, Figure, figures
+from .metrics import DIRECTIONS, MEMORY, Figure, figures
 from .schema import Plan, Profile, ProfileError
 from .statistics import paired_interval, ratio_interval
 
@@ -123,7 +123,7 @@ def compared(
     policy, paired = policy or Policy(), a.paired is not None and a.paired == b.paired
     before = {figure.place: figure for figure in figures(a)}
     found = [
-        _change(before[figure.place], figure, policy, a.plan, paired)
+        _change(before[figure.place], figure, policy, (a.plan, b.plan), paired)
         for figure in figures(b)
         if figure.place in before and not policy.rule(figure.metric).ignore
     ]
@@ -158,7 +158,7 @@ def _bundle(profile: Profile) -> str:
     return f"{profile.bundle.model} {profile.bundle.recipe} ({profile.bundle.digest[:12]})"
 
 
-def _change(a: Figure, b: Figure, policy: Policy, plan: Plan, paired: bool) -> Change:
+def _change(a: Figure, b: Figure, policy: Policy, plans: tuple[Plan, Plan], paired: bool) -> Change:
     rule, case = policy.rule(b.metric), "" if b.case is None else b.case.title
     one, other, unit = a.value.value, b.value.value, b.value.unit
     if one is None or other is None:
@@ -169,13 +169,17 @@ def _change(a: Figure, b: Figure, policy: Policy, plan: Plan, paired: bool) -> C
     if one <= 0 or other <= 0 or min(*a.value.each, *b.value.each, 1.0) <= 0:
         return Change(b.metric, case, one, other, unit, None, None, None, "not comparable", "not above 0")
     ratio = other / one
-    ours, theirs = _units(a.value.each, plan), _units(b.value.each, plan)
+    direction = rule.direction or DIRECTIONS[b.metric]
+    if b.metric in MEMORY:  # the kernel's count, which hardly scatters and is taken once
+        said = _verdict(ratio, ratio, ratio, rule, direction)
+        return Change(b.metric, case, one, other, unit, ratio, None, None, said)
+    ours, theirs = _units(a.value.each, plans[0]), _units(b.value.each, plans[1])
+    paired = paired and len(a.value.each) == len(b.value.each) == plans[0].repeats
     if min(len(ours), len(theirs)) < _FEW:
         same: Verdict = "same" if ratio == 1 else "unsure"
         return Change(b.metric, case, one, other, unit, ratio, None, None, same, "few-repeats")
-    compare = paired_interval if paired and len(ours) == len(theirs) else ratio_interval
+    compare = paired_interval if paired else ratio_interval
     ratio, low, high = compare(ours, theirs, policy.level)
-    direction = rule.direction or DIRECTIONS[b.metric]
     return Change(b.metric, case, one, other, unit, ratio, low, high, _verdict(ratio, low, high, rule, direction))
 
 

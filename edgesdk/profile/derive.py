@@ -15,6 +15,7 @@ from .energy import Track, chosen, energy_of_counter, energy_of_power
 from .memory import memory_section
 from .reasons import reason
 from .record import Line
+from .regime import CAP
 from .schema import (
     SCHEMA,
     BundleFacts,
@@ -38,6 +39,7 @@ from .statistics import quantile, summarised
 from .throttling import judged, worst
 from .timeline import Run, timeline
 
+_NEAR = 11.0  # seconds: slow sensors are looked at every ten
 _LATE = 1.0  # °C above the wished start that is still cool
 
 
@@ -65,6 +67,7 @@ class _Deriving:
         self._ticks = None if self._hello.get("emulated") or not second else float(second)
         self._line = timeline(lines, self._ticks, self._header["raw"])
         self._source = chosen([s for s in self._sensors if s.name in self._line.tracks])
+        self._stuck = False  # a power sensor that said nothing above 0
         self._power, self._unsure = self._powered()
         self._idle = self._idle_section()
 
@@ -97,6 +100,7 @@ class _Deriving:
             idle=self._idle,
             cases=cases,
             operators=self._operators(),
+            operators_reason=(self._by_key.get("operators") or {}).get("reason"),
             sensors=self._sensors,
             stretches=tuple(self._stretch(run) for run in self._line.runs if run.kind != "part"),
             series=tuple(_series(name, track) for name, track in self._line.tracks.items()),
@@ -142,7 +146,7 @@ class _Deriving:
             warm = [run.line["cooled"] for run in runs if not _cool(run.line.get("cooled"), wanted)]
             if warm:
                 yield reason("not-cooled", f"{len(warm)} of {len(runs)} repeats did not start at {wanted:g} °C")
-        regimes = [line["regime"] for line in self._lines if line.get("regime") is not None]
+        regimes = [_steady(line["regime"]) for line in self._lines if line.get("regime") is not None]
         if any(each != regimes[0] for each in regimes):
             yield reason("regime-changed")
 
@@ -161,15 +165,19 @@ class _Deriving:
             return Section("invalid", (missing,), {n: Value(None, u, missing.code) for n, u in units.items()})
         idle = self._idle.values["power"].value
         found: dict[str, list[float]] = {name: [] for name in units}
-        for run in runs:
+        steady = [run for run in runs if not run.line.get("jump")]
+        for run in steady:
             self._run_energy(run, idle, found)
-        values = {name: summarised(each, units[name], "short-window") for name, each in found.items()}
+        code = "sensor-stuck" if self._stuck else "short-window" if steady else "clock-jump"
+        values = {name: summarised(each, units[name], code) for name, each in found.items()}
         if idle is None:
             lacking = Value(None, "J/token", self._idle.values["power"].reason)
             values |= {"prefill_energy_net": lacking, "decode_energy_net": lacking}
         notes = [reason("emulated", "its power is what a test set")] if self._device.emulated else []
         if any(value.value is None for value in values.values()):
-            notes.append(reason("short-window"))
+            notes.append(reason(code))
+        if len(steady) < len(runs):
+            notes.append(reason("clock-jump", f"{len(runs) - len(steady)} repeats have no energy"))
         if self._source is not None and self._source.name in self._line.lost:
             notes.append(reason("sensor-lost", self._source.name))
         validity: Validity = "invalid" if values["decode_energy"].value is None else "degraded" if notes else "valid"
@@ -200,6 +208,9 @@ class _Deriving:
             return self._no_source()
         if self._unsure is not None:
             return self._unsure
+        at = self._line.tracks[self._source.name].seconds
+        if not at.size or not any(at[0] < run.end and at[-1] > run.start for run in runs):
+            return reason("clocks-apart" if at.size else "sensor-lost", self._source.name)
         if all(run.line.get("lost") for run in runs):
             return reason("sensor-lost", str(runs[0].line["lost"]))
         return None
@@ -212,7 +223,9 @@ class _Deriving:
         if self._source is None or self._power is None:
             return None
         whole = energy_of_counter if self._source.quantity == "energy" else energy_of_power
-        return whole(self._power, start, end)
+        joules = whole(self._power, start, end)
+        self._stuck |= joules is not None and joules <= 0
+        return joules if joules is not None and joules > 0 else None
 
     def _powered(self) -> tuple[Track | None, Reason | None]:
         """What energy is computed from; None with the reason where it is not to be believed."""
@@ -234,7 +247,8 @@ class _Deriving:
         if self._unsure is not None:
             return Section("invalid", (self._unsure,), {"power": Value(None, "W", self._unsure.code)})
         powers = []
-        for start, end in self._line.idle:
+        for spans in self._line.idle:
+            start, end = spans.get(self._source.name, (0.0, 0.0))
             joules = self._joules(start, end)
             if joules is not None:
                 powers.append(joules / (end - start))
@@ -248,16 +262,18 @@ class _Deriving:
             missing = reason("no-sensor")
             names = ("start", "end", "peak")
             return Section("invalid", (missing,), {name: Value(None, "°C", "no-sensor") for name in names})
-        starts, ends, peaks = [], [], []
+        values: dict[str, list[float]] = {"start": [], "end": [], "peak": []}
         for run in runs:
-            starts.append(max(float(np.interp(run.start, t.seconds, t.values)) for t in tracks))
-            ends.append(max(float(np.interp(run.end, t.seconds, t.values)) for t in tracks))
-            peaks.append(max(_peak(t, run.start, run.end) for t in tracks))
-        values = {"start": starts, "end": ends, "peak": peaks}
+            starts, ends = _hottest(tracks, run.start), _hottest(tracks, run.end)
+            inside = [float(part.values.max()) for t in tracks if (part := _within(t, run.start, run.end)).values.size]
+            values["start"] += starts
+            values["end"] += ends
+            values["peak"] += [max(*inside, *starts, *ends)] if inside or starts or ends else []
         lost = sorted(name for name in zones if name in self._line.lost)
-        notes = (reason("sensor-lost", ", ".join(lost)),) if lost else ()
-        found = {name: summarised(each, "°C", "cut-short") for name, each in values.items()}
-        return Section("invalid" if not runs else "degraded" if lost else "valid", notes, found)
+        silent = len(values["peak"]) < len(runs)
+        notes = (reason("sensor-lost", ", ".join(lost or zones)),) if lost or silent else ()
+        found = {name: summarised(each, "°C", "sensor-lost" if runs else "cut-short") for name, each in values.items()}
+        return Section("invalid" if not values["peak"] else "degraded" if notes else "valid", notes, found)
 
     def _verdict(self, runs: Sequence[Run]) -> Throttling:
         """Over runs, and until the end of the record where the last of them failed."""
@@ -336,6 +352,11 @@ def _each(runs: Sequence[Run], measure: Callable[[Run], float | None], unit: str
     return summarised(found, unit, "cut-short" if not runs else "not-reported")
 
 
+def _steady(found: dict[str, str]) -> dict[str, str]:
+    """A regime without what heat lowers: that is throttling, and judged as such."""
+    return {name: value for name, value in found.items() if not name.endswith(CAP)}
+
+
 def _by(count: int, time: float | None) -> float | None:
     return count / time if time else None
 
@@ -344,9 +365,16 @@ def _quantile(run: Run, share: float) -> float | None:
     return quantile(run.latencies, share) if run.latencies else None
 
 
-def _peak(track: Track, start: float, end: float) -> float:
-    inside = _within(track, start, end).values
-    return float(inside.max()) if inside.size else float(np.interp(start, track.seconds, track.values))
+def _hottest(tracks: Sequence[Track], moment: float) -> list[float]:
+    """The highest of what sensors say at a moment, if any does."""
+    known = [value for track in tracks if (value := _near(track, moment)) is not None]
+    return [max(known)] if known else []
+
+
+def _near(track: Track, moment: float) -> float | None:
+    """What a sensor said nearest to a moment; None where that is far from it."""
+    nearest = int(np.argmin(np.abs(track.seconds - moment)))
+    return float(track.values[nearest]) if abs(track.seconds[nearest] - moment) <= _NEAR else None
 
 
 def _within(track: Track, start: float, end: float) -> Track:

@@ -13,6 +13,7 @@ import numpy as np
 from .schema import SensorFacts
 
 _LEAST = 3  # samples inside a window
+_GAPS, _GAP = 5.0, 1.5  # of the usual distance of samples, and seconds: a longer silence is no measurement
 _ORDER = ("device", "board", "package", "battery", "rail")
 
 
@@ -32,8 +33,11 @@ class Track:
         """Whether there are samples on both sides of a window, and enough in it."""
         if len(self.seconds) < _LEAST or end <= start:
             return False
-        inside = int(((self.seconds > start) & (self.seconds < end)).sum())
-        return bool(self.seconds[0] <= start and self.seconds[-1] >= end and inside >= _LEAST)
+        first, last = np.searchsorted(self.seconds, [start, end], side="right")
+        if self.seconds[0] > start or self.seconds[-1] < end or last - first < _LEAST:
+            return False
+        around = self.seconds[first - 1 : min(last, len(self.seconds) - 1) + 1]
+        return bool(np.diff(around).max() <= max(_GAPS * float(np.median(np.diff(self.seconds))), _GAP))
 
 
 def energy_of_power(track: Track, start: float, end: float) -> float | None:
@@ -50,7 +54,8 @@ def energy_of_counter(track: Track, start: float, end: float) -> float | None:
     """Joules between two moments of a cumulative counter; None where its samples do not cover them, or it was reset."""
     if not track.covers(start, end):
         return None
-    if (np.diff(track.values) < 0).any():
+    first, last = np.searchsorted(track.seconds, [start, end], side="right")
+    if (np.diff(track.values[first - 1 : last + 1]) < 0).any():
         return None
     low, high = np.interp([start, end], track.seconds, track.values)
     return float(high - low)

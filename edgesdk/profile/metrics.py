@@ -33,6 +33,8 @@ DIRECTIONS: dict[str, Direction] = {
     "stack": "lower",
 }
 
+MEMORY = ("peak_rss", "pss", "anonymous", "arena", "stack")
+
 
 @dataclass(frozen=True)
 class Figure:

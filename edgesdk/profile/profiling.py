@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,12 @@ def profile_in_turns(
     """Measure two bundles repeat by repeat in turns (A B, B A, ...): what drifts meets both alike.
 
     Arguments and errors are those of :func:`profile`, but for two of each; the device, which may be the same twice,
-    holds both bundles at once.
+    holds both bundles at once. Operators, the sampler's cost and meters are for a profile of one bundle.
     """
-    plan = plan or Plan()
+    plan = replace(plan or Plan(), cost=0, operators=False)
+    if meters or plan.sustained:
+        what = "external meters" if meters else "a sustained run"
+        raise ProfileError(f"two bundles in turns are measured without {what}", hint="profile each by itself for that")
     pair = hashlib.sha256(f"{datetime.now(UTC)}{[each.manifest.digest for each in bundles]}".encode()).hexdigest()[:16]
     with ExitStack() as stack:
         measured = [
@@ -115,9 +119,11 @@ def _written(record: Record, out: Path) -> Iterator[None]:
     """Write the profile of what is on record, however the measuring ended."""
     try:
         yield
-    except (EdgeError, KeyboardInterrupt):
-        with suppress(ProfileError):
-            write_profile(derived(record.lines), out)
+    except (EdgeError, OSError, KeyboardInterrupt):
+        with suppress(ProfileError, OSError):
+            made = derived(record.lines)
+            if made.validity != "invalid" or not out.exists():  # never over a profile that holds something
+                write_profile(made, out)
         raise
     write_profile(derived(record.lines), out)
 
@@ -136,7 +142,7 @@ def _prepared(
     """A measurement that is ready to run, with its record."""
     _refuse_plan(plan, bundle)
     found, facts = _sensors(device), _facts(device)
-    every = [*found, *(sensor for meter in meters for sensor in meter.sensors)]
+    every = [*(sensor for meter in meters for sensor in meter.sensors), *found]  # a meter goes before the device's own
     header = {
         "bundle": dump(_bundle_facts(bundle)),
         "device": dump(_device_facts(device, facts)),

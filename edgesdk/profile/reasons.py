@@ -24,6 +24,7 @@ REASONS: Final[dict[str, str]] = {
     "regime-changed": "governor or clock limits changed during the run",
     "runner-failed": "the runner failed",
     "sensor-lost": "a sensor stopped answering",
+    "sensor-stuck": "the sensor of power said nothing above 0",
     "short-window": "the window has too few samples for an energy",
     "sign-unknown": "the sign of the battery's current could not be told",
     "unit-unsure": "the unit of the battery's current could not be confirmed",

@@ -6,6 +6,7 @@ from ..devices.base import DeviceError
 from ..devices.facts import sections
 from ..devices.shell import ShellDevice
 
+CAP = " cap"  # of the names of those that heat may lower within a run
 _SCRIPT = r"""
 for folder in /sys/devices/system/cpu/cpufreq/policy* /sys/devices/system/cpu/cpu[0-9]*/cpufreq; do
     [ -r "$folder/scaling_governor" ] || continue
@@ -13,7 +14,10 @@ for folder in /sys/devices/system/cpu/cpufreq/policy* /sys/devices/system/cpu/cp
     read -r governor < "$folder/scaling_governor"
     { read -r low < "$folder/scaling_min_freq"; read -r high < "$folder/cpuinfo_max_freq"; } 2> /dev/null
     name=${folder%/cpufreq}
+    cap=''
+    { read -r cap < "$folder/scaling_max_freq"; } 2> /dev/null
     echo "@clock ${name##*/} $governor $low-$high kHz"
+    echo "@cap ${name##*/} $cap kHz"
 done
 for file in /sys/devices/system/cpu/intel_pstate/no_turbo /sys/devices/system/cpu/cpufreq/boost; do
     [ -r "$file" ] && read -r value < "$file" && echo "@boost ${file##*/} $value"
@@ -38,6 +42,10 @@ def regime(device: ShellDevice) -> dict[str, str]:
         name, _, rest = line.partition(" ")
         if name.startswith("policy") or not any(key.startswith("policy") for key in found):
             found[name] = rest.strip()
+    for line in said.get("@cap", []):
+        name, _, rest = line.partition(" ")
+        if name in found:
+            found[f"{name}{CAP}"] = rest.strip()
     for line in said.get("@boost", []):
         name, _, value = line.partition(" ")
         found[name] = value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from ..bundle import Bundle
@@ -59,14 +59,33 @@ class Measuring:
     def steps(self) -> Generator[None, None, None]:
         """As :meth:`run`, a repeat at a time, so that two bundles can be measured in turns."""
         self._record.add({"key": f"session/{time.time_ns()}"})
-        for threads in self._plan.threads:
-            keys = [key for key, _, _ in self._jobs(threads)]
-            if any(key not in self._record for key in keys):
-                yield from self._with(threads)
+        with self._metering():
+            for threads in self._plan.threads:
+                if any(key not in self._record for key in self._wanted(threads)):
+                    yield from self._with(threads)
+        yield
+        if self._plan.operators and "operators" not in self._record:
+            self._operators(self._plan.prompt_tokens[0])
         if self._plan.memory and "memory" not in self._record:
             self._memory()
         if "end" not in self._record:
             self._record.add({"key": "end"})
+
+    def _wanted(self, threads: int | None) -> Iterator[str]:
+        """Keys of all that is measured with so many threads."""
+        yield from (key for key, _, _ in self._jobs(threads))
+        if threads == self._plan.threads[0]:
+            yield from ["cost"] if self._plan.cost else []
+            yield from ["sustained-done"] if self._plan.sustained else []
+
+    @contextmanager
+    def _metering(self) -> Iterator[None]:
+        """External meters, from before the first start to after the last."""
+        with ExitStack() as stack:
+            for meter in self._meters:
+                meter.start()
+                stack.callback(meter.stop)
+            yield
 
     def _jobs(self, threads: int | None) -> Iterator[tuple[str, int, int]]:
         """Key, prompt length and number of every repeat with so many threads."""
@@ -77,10 +96,10 @@ class Measuring:
     def _with(self, threads: int | None) -> Generator[None, None, None]:
         """All repeats with so many threads, a share of them in each of the runner's starts."""
         missing = [job for job in self._jobs(threads) if job[0] not in self._record]
-        starts = sorted({self._plan.start_of(index) for _, _, index in missing})
+        starts = sorted({self._plan.start_of(index) for _, _, index in missing}) or [self._plan.starts - 1]
         for start in starts:
             jobs = [job for job in missing if self._plan.start_of(job[2]) == start]
-            with self._opened(threads, start), self._guarded():
+            with self._guarded(), self._opened(threads, start):
                 self._rest(threads)
                 with self._progress.stage(f"Measuring{_said(threads)}, start {start + 1}", len(jobs)) as stage:
                     yield from self._repeats(threads, jobs, stage)
@@ -108,14 +127,11 @@ class Measuring:
         if threads != self._plan.threads[0]:
             return
         length = self._plan.prompt_tokens[0]
-        if self._plan.cost and self._sampler is not None and "cost" not in self._record:
-            self._sampler.pause()
+        if self._plan.cost and "cost" not in self._record:
             self._cost(length)
-            self._sampler.resume()
-        if self._plan.operators and "operators" not in self._record:
-            self._operators(length)
-        if self._plan.sustained:
+        if self._plan.sustained and "sustained-done" not in self._record:
             self._sustained(length, threads, self._plan.sustained)
+            self._record.add({"key": "sustained-done"})
 
     @contextmanager
     def _opened(self, threads: int | None, start: int) -> Iterator[None]:
@@ -127,13 +143,9 @@ class Measuring:
             if key not in self._record:
                 self._record.add({"key": key, "seconds": self._link.load_seconds, "hello": self._link.hello})
             self._sampler = self._sampling()
-            for meter in self._meters:
-                meter.start()
             try:
                 yield
             finally:
-                for meter in self._meters:
-                    meter.stop()
                 if self._sampler is not None:
                     self._sampler.close()
                     self._sampler = None
@@ -195,8 +207,11 @@ class Measuring:
 
     def _cost(self, length: int) -> None:
         """Decode with and without the sampler, in turns: with it first, then last, and so on."""
-        assert self._sampler is not None
-        pairs, spent = [], [0.0, 0.0]
+        pairs, spent = list[list[float | None]](), [0.0, 0.0]
+        if self._sampler is None:
+            self._record.add({"key": "cost", "pairs": pairs, "cpu": None})
+            return
+        self._sampler.pause()
         with self._progress.stage("Measuring what the sampler costs", self._plan.cost) as stage:
             for number in range(self._plan.cost):
                 found: dict[bool, float | None] = {}
@@ -205,6 +220,7 @@ class Measuring:
                 pairs.append([found[True], found[False]])
                 stage.advance()
         self._taken()
+        self._sampler.resume()
         self._record.add({"key": "cost", "pairs": pairs, "cpu": spent if spent[1] else None})
 
     def _beside(self, length: int, spent: list[float]) -> float | None:
@@ -226,17 +242,18 @@ class Measuring:
         return sorted(ticks)[len(ticks) // 2] if ticks else None
 
     def _operators(self, length: int) -> None:
+        """A runner of its own, which holds the program twice while operators are timed; it may not have the memory."""
         rows: list[dict[str, Any]] = []
         reason = None
-        try:
-            tokens = min(16, self._plan.new_tokens)
-            rows = [
-                e for e in self._link.measured(self._prompt(length), tokens, operators=True) if e["event"] != "done"
-            ]
-        except (DeviceGoneError, DeviceTimeoutError):
-            raise
-        except DeviceError as failure:
-            reason = failure.message
+        with self._guarded(), self._progress.stage("Timing operators"):
+            try:
+                with running(self._device, self._bundle, threads=self._plan.threads[0], activate=False) as self._link:
+                    said = self._link.measured(self._prompt(length), min(16, self._plan.new_tokens), operators=True)
+                    rows = [event for event in said if event["event"] != "done"]
+            except DeviceError as failure:
+                if self._blame(failure) == "device-gone":
+                    raise
+                reason = failure.message
         self._record.add({"key": "operators", "rows": rows, "reason": reason})
 
     def _sustained(self, length: int, threads: int | None, seconds: float) -> None:
@@ -251,9 +268,9 @@ class Measuring:
     def _memory(self) -> None:
         """A runner of its own, whose memory is looked at between its phases."""
         with (
+            self._guarded(),
             self._progress.stage("Measuring memory"),
             running(self._device, self._bundle, threads=self._plan.threads[0], activate=False) as self._link,
-            self._guarded(),
         ):
             looks = {"after_load": self._look()}
             events = self._answers(max(self._plan.prompt_tokens))
@@ -327,9 +344,7 @@ class Measuring:
         started, hottest = time.monotonic(), None
         zones = {s.name for s in self._sensors if s.quantity == "temperature" and s.scope in ("zone", "battery")}
         while time.monotonic() - started < self._plan.cooldown_limit:
-            self._sampler.settle()
-            last = [values[-1] for name, values in self._sampler.taken().values.items() if name in zones and values]
-            hottest = max((value for value in last if value is not None), default=None)
+            hottest = max((value for value in self._sampler.now(zones).values() if value is not None), default=None)
             if hottest is None or hottest <= target:
                 break
             time.sleep(_LOOK)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from .sensors.base import Asked, Files, Sensor, Sum
 _SCRIPT = Path(__file__).with_name("sampler.sh").read_text(encoding="utf-8")
 _SLOW = 1.0  # seconds between two looks at what changes slowly
 _ANSWER = 10.0  # seconds for one
+_KNOWN = 10  # looks until their length is known
+_RARE, _RAREST = 1.0, 10.0  # seconds between looks at most: of what energy is computed from, and of the rest
 _PILED = 3  # looks of one kind that were asked for and have not come
 _HALF = 0.005  # /proc/uptime is cut to hundredths: on the average it is this much behind
 
@@ -73,13 +75,18 @@ class Sampler:
         often = _often(self._sensors)
         self._read = {"f": often, "s": [sensor for sensor in self._sensors if sensor not in often]}
         self._paths = {kind: _paths(each) for kind, each in self._read.items()}
-        self._every = _commands(self._sensors)
-        self._commands = list(self._every)
+        commands = _commands(self._sensors)
+        self._commands = list(commands)
+        self._every = {"f": 0.0, **({"s": _SLOW} if self._paths["s"] else {})}
+        for number, (command, every) in enumerate(commands.items(), 1):
+            self._every[f"c {number}"] = every
+            self._read[f"c {number}"] = [sensor for sensor in self._sensors if _asks(sensor, command)]
         self._line = _started(device, self._paths, self._commands)
         self._took, self._lock = Samples(), threading.Lock()
         self._running, self._closed = threading.Event(), threading.Event()
         self._ticked = threading.Condition()
-        self._ticks, self._times, self._text = 0, list[str](), list[str]()
+        self._times, self._text = list[str](), list[str]()
+        self._last: dict[str, float | None] = {}
         self.failure: EdgeError | None = None
         self.uncertainty, self._since = _HALF, time.monotonic()
         self._asked, self._looked, self._sending = dict[str, int](), dict[str, tuple[int, float]](), threading.Lock()
@@ -100,20 +107,33 @@ class Sampler:
             took, self._took = self._took, Samples()
         return took
 
-    def settle(self, ticks: int = 1) -> None:
-        """Look at the sensors now, so often; what begins or ends now is then between samples. Waits for the answers."""
-        for _ in range(ticks):
-            with self._ticked:
-                before = self._ticks
-                try:
-                    self._send(b"f\ns\n" if self._paths["s"] else b"f\n")
-                except DeviceError:
-                    return  # the other threads see it too, and say so
-                self._await(before)
+    def settle(self) -> None:
+        """Look at all files now: what begins or ends next is then between two samples."""
+        self._look(["f", "s"] if self._paths["s"] else ["f"])
 
-    def _await(self, ticks: int) -> None:
-        """Until there were more ticks, or there can be none."""
-        self._ticked.wait_for(lambda: self._ticks > ticks or self.failure is not None, _ANSWER)
+    def now(self, names: Collection[str]) -> dict[str, float | None]:
+        """What sensors say now, commands included; those that say nothing are left out."""
+        self._look([look for look, sensors in self._read.items() if any(sensor.name in names for sensor in sensors)])
+        return {name: self._last[name] for name in names if name in self._last}
+
+    def _look(self, looks: Sequence[str]) -> None:
+        """Have the device do so now, and wait for its answer; one that does not come is a failure."""
+        with self._ticked:
+            before = {look: self._looked.get(look, (0, 0.0))[0] for look in looks}
+        try:
+            self._send("".join(f"{look}\n" for look in looks).encode())
+        except DeviceError:
+            return  # the other threads see it too, and say so
+        with self._ticked:
+            came = self._ticked.wait_for(
+                lambda: (
+                    self.failure is not None
+                    or all(self._looked.get(look, (0, 0.0))[0] > count for look, count in before.items())
+                ),
+                _ANSWER,
+            )
+            if not came:
+                self.failure = DeviceTimeoutError(f"the sampler did not answer for {_ANSWER:g} s: a sensor hangs")
 
     def cost(self) -> Cost | None:
         """What it has cost so far; None where the shell does not say."""
@@ -138,7 +158,7 @@ class Sampler:
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except (EdgeError, OSError, ValueError) as failure:
+        except (EdgeError, OSError, ValueError, LookupError) as failure:
             if not self._closed.is_set():
                 with self._ticked:
                     self.failure = failure if isinstance(failure, EdgeError) else EdgeError(f"the sampler: {failure}")
@@ -146,17 +166,15 @@ class Sampler:
 
     def _pace(self) -> None:
         """A line for every look; one that the device is late for is left out, and not made up for."""
-        looks = [("f", self._interval), *([("s", max(_SLOW, self._interval))] if self._paths["s"] else [])]
-        looks += [(f"c {number}", max(every, self._interval)) for number, every in enumerate(self._every.values(), 1)]
+        looks = {look: max(every, self._interval) for look, every in self._every.items()}
         due = dict.fromkeys(looks, time.monotonic())
         while not self._closed.is_set():
             self._running.wait()
             look = min(due, key=lambda each: due[each])
             time.sleep(max(0.0, due[look] - time.monotonic()))
-            name, every = look
-            if self._running.is_set() and not self._behind(name):
-                self._send(name.encode() + b"\n")
-            due[look] = max(due[look], time.monotonic() - every) + max(every, self._least(name, len(looks)))
+            if self._running.is_set() and not self._behind(look):
+                self._send(look.encode() + b"\n")
+            due[look] = max(due[look], time.monotonic() - looks[look]) + self._spaced(look, looks[look])
 
     def _behind(self, name: str) -> bool:
         """Whether what was asked for has not come: more of it would only pile up."""
@@ -164,10 +182,13 @@ class Sampler:
         self._asked[name] = max(asked, came) + (asked - came < _PILED)
         return asked - came >= _PILED
 
-    def _least(self, name: str, looks: int) -> float:
-        """Seconds between two looks that keep all of them within the share of time that they may take."""
-        count, seconds = self._looked.get(name, (0, 0.0))
-        return 0.0 if self._share is None or not count else looks * seconds / count / self._share
+    def _spaced(self, look: str, every: float) -> float:
+        """Seconds until the next look of a kind: more where they take long, but energy always has its samples."""
+        count, seconds = self._looked.get(look, (0, 0.0))
+        if self._share is None or count < _KNOWN:
+            return every
+        most = _RARE if look == "f" else _RAREST if not any(s.total for s in self._read[look]) else every
+        return max(every, min(seconds / count / self._share, most))
 
     def _send(self, data: bytes) -> None:
         with self._sending:
@@ -175,8 +196,11 @@ class Sampler:
 
     def _noted(self, name: str, seconds: float) -> None:
         """How long a look took; /proc/uptime is coarse, but right on the average."""
-        count, before = self._looked.get(name, (0, 0.0))
-        self._looked[name] = count + 1, before + seconds
+        with self._ticked:
+            count, before = self._looked.get(name, (0, 0.0))
+            self._looked[name] = count + 1, before + seconds
+            self.uncertainty = max(self.uncertainty, seconds / 2 + _HALF)
+            self._ticked.notify_all()
 
     def _listen(self) -> None:
         while not self._closed.is_set():
@@ -209,26 +233,22 @@ class Sampler:
         with self._lock:
             for sensor in self._read[kind]:
                 if isinstance(sensor.reading, Files):
-                    self._took.add(sensor.name, moment, _product(sensor.reading, read))
-        with self._ticked:
-            self.uncertainty = max(self.uncertainty, (after - before) / 2 + _HALF)
-            self._ticks += kind == "f"
-            self._noted(kind, after - before)
-            self._ticked.notify_all()
+                    self._heard(sensor, moment, _product(sensor.reading, read))
+        self._noted(kind, after - before)
 
     def _command(self, number: int, before: float, after: float) -> None:
-        command, moment = self._commands[number - 1], (before + after) / 2 + _HALF
-        self._noted(f"c {number}", after - before)
-        text = "\n".join(self._text[1:])
-        values: dict[str, dict[str, float]] = {}
+        moment, text, look = (before + after) / 2 + _HALF, "\n".join(self._text[1:]), f"c {number}"
+        values = {name: sources.values(name, text) for name in {sensor.source for sensor in self._read[look]}}
         with self._lock:
-            for sensor in self._sensors:
-                reading = sensor.reading
-                if isinstance(reading, Asked) and reading.command == command:
-                    if sensor.source not in values:
-                        values[sensor.source] = sources.values(sensor.source, text)
-                    value = values[sensor.source].get(reading.key)
-                    self._took.add(sensor.name, moment, None if value is None else value * reading.scale)
+            for sensor in self._read[look]:
+                if isinstance(sensor.reading, Asked):
+                    value = values[sensor.source].get(sensor.reading.key)
+                    self._heard(sensor, moment, None if value is None else value * sensor.reading.scale)
+        self._noted(look, after - before)
+
+    def _heard(self, sensor: Sensor, moment: float, value: float | None) -> None:
+        self._took.add(sensor.name, moment, value)
+        self._last[sensor.name] = value
 
 
 def discover(device: ShellDevice) -> list[Sensor]:
@@ -245,6 +265,10 @@ def _often(found: Sequence[Sensor]) -> list[Sensor]:
     """What energy is computed from; the rest changes slowly, and reading costs the device's time."""
     parts = {name for s in found if s.total and isinstance(s.reading, Sum) for name in s.reading.names}
     return [sensor for sensor in found if sensor.total or sensor.name in parts]
+
+
+def _asks(sensor: Sensor, command: str) -> bool:
+    return isinstance(sensor.reading, Asked) and sensor.reading.command == command
 
 
 def _commands(found: Sequence[Sensor]) -> dict[str, float]:
@@ -305,15 +329,9 @@ def once(device: ShellDevice, found: Sequence[Sensor]) -> dict[str, float | None
         return {}
     sampler = Sampler(device, found, 0.2)
     try:
-        sampler.resume()
-        asked = {sensor.name for sensor in found if not isinstance(sensor.reading, Sum)}
-        took, give_up = Samples(), time.monotonic() + _ANSWER
-        while sampler.failure is None and asked - set(took.values) and time.monotonic() < give_up:
-            sampler.settle(1)
-            took.extend(sampler.taken())
+        now = sampler.now([sensor.name for sensor in found])
     finally:
         sampler.close()
-    now = {name: values[-1] for name, values in took.values.items()}
     for sensor in found:
         if isinstance(sensor.reading, Sum):
             parts = [now.get(name) for name in sensor.reading.names]

@@ -10,7 +10,7 @@ say_command() {
     shift "$number"
     read -r up _ < /proc/uptime
     echo "c $number $up"
-    eval "$1" 2> /dev/null < /dev/null | while IFS= read -r line; do printf '| %s\n' "$line"; done
+    eval "$1" 2> /dev/null < /dev/null | while IFS= read -r line; do echo "| $line"; done
     read -r up _ < /proc/uptime
     echo "e $number $up"
 }

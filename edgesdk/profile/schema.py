@@ -91,7 +91,8 @@ class Plan:
         idle: seconds of rest whose power is the baseline.
         sustained: seconds that one case is repeated for, without rest, to see what heat does; None does not.
         interval: seconds between two looks at what energy is computed from.
-        share: of the time of one core that the sampler may take; it looks less often where looks take long.
+        share: of the time of one core that each kind of look may take; they are further apart where they take long, but
+            never more than a second where energy comes from them, and ten seconds else.
         memory: whether memory has a run of its own.
         cost: pairs of runs with and without sampler, to see its cost; 0 does not.
         operators: whether operators are timed, in a run of their own.
@@ -109,7 +110,7 @@ class Plan:
     idle: float = 3.0
     sustained: float | None = None
     interval: float = 0.1
-    share: float | None = 0.005
+    share: float | None = 0.01
     memory: bool = True
     cost: int = 3
     operators: bool = True
@@ -274,6 +275,7 @@ class Profile:
         energy_scope: what the energy is of (``board: VDD_IN``), None where there is none.
         memory: ``peak_rss``, ``pss``, ``anonymous``, ``file``, ``after_load``, or the arena of a microcontroller.
         load: ``seconds``.
+        operators_reason: why there are no operators.
         paired: the same in two profiles whose repeats were measured in turns.
         sampler: ``cpu_share`` of one core, ``decode_cost`` (1 means none).
     """
@@ -298,6 +300,7 @@ class Profile:
     idle: Section
     cases: tuple[Case, ...]
     operators: tuple[Operator, ...] = ()
+    operators_reason: str | None = None
     sensors: tuple[SensorFacts, ...] = ()
     stretches: tuple[Stretch, ...] = ()
     series: tuple[Series, ...] = ()

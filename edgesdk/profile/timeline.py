@@ -54,7 +54,7 @@ class Timeline:
     """All runs, idle windows and sensors of a record on one axis."""
 
     runs: tuple[Run, ...]
-    idle: tuple[tuple[float, float], ...]
+    idle: tuple[dict[str, tuple[float, float]], ...]
     tracks: dict[str, Track]
     lost: frozenset[str]
 
@@ -68,6 +68,11 @@ class _Axis:
 
     def begin(self) -> None:
         self.origin = None
+
+    def meet(self, moment: float | None) -> None:
+        """Put the earliest moment of a session behind what there is."""
+        if self.origin is None and moment is not None:
+            self.place(moment)
 
     def place(self, moment: float) -> float:
         if self.origin is None:
@@ -85,7 +90,7 @@ def timeline(lines: Sequence[Line], ticks: float | None, sensors: Sequence[Line]
         ticks: of the runner's clock in a second; None where they are no time, which leaves ticks as they are.
         sensors: name, ``wraps_at`` and, of a sum, the names of its ``parts``.
     """
-    axis, runs, idle = _Axis(), list[Run](), list[tuple[float, float]]()
+    axis, runs, idle = _Axis(), list[Run](), list[dict[str, tuple[float, float]]]()
     moments: dict[str, list[float]] = {}
     values: dict[str, list[float | None]] = {}
     clock: Line | None = None
@@ -95,6 +100,7 @@ def timeline(lines: Sequence[Line], ticks: float | None, sensors: Sequence[Line]
             axis.begin()
             clock = None
         clock = line.get("clock") or clock
+        axis.meet(_earliest(line, clock, ticks))
         if kind in ("repeat", "sustained", "part") and any(e["event"] == "prefill" for e in line["events"]):
             runs.append(_run(kind, line, axis, ticks))
         if line.get("samples"):
@@ -102,8 +108,8 @@ def timeline(lines: Sequence[Line], ticks: float | None, sensors: Sequence[Line]
             for name, (at, each) in placed.items():
                 moments.setdefault(name, []).extend(at)
                 values.setdefault(name, []).extend(each)
-            if kind == "idle" and (spans := [at for at, _ in placed.values() if len(at) > 1]):
-                idle.append((max(at[0] for at in spans), min(at[-1] for at in spans)))
+            if kind == "idle":
+                idle.append({name: (at[0], at[-1]) for name, (at, _) in placed.items() if len(at) > 1})
     tracks = {name: Track.of(at, values[name]) for name, at in moments.items()}
     for sensor in sensors:
         name, parts = sensor["name"], sensor["parts"]
@@ -113,6 +119,19 @@ def timeline(lines: Sequence[Line], ticks: float | None, sensors: Sequence[Line]
             tracks[name] = added([tracks[part] for part in parts])
     lost = frozenset(name for name, each in values.items() if any(v is None for v in each) and tracks[name].values.size)
     return Timeline(tuple(runs), tuple(idle), tracks, lost)
+
+
+def _earliest(line: Line, clock: Line | None, ticks: float | None) -> float | None:
+    """The first moment of a line on the runner's clock; None where it has none, or ticks of their own."""
+    found = []
+    for side, offset in _offsets(clock).items():
+        taken = (line.get("samples") or {}).get(side)
+        if taken is not None and offset is not None:
+            found += [at[0] - offset for at in taken["moments"].values() if at]
+    prefill = next((event for event in line.get("events", []) if event["event"] == "prefill"), None)
+    if prefill is not None and ticks is not None and "at" in prefill:
+        found.append((prefill["at"] - prefill["ticks"]) / ticks)
+    return min(found, default=None)
 
 
 def _run(kind: str, line: Line, axis: _Axis, ticks: float | None) -> Run:
@@ -132,7 +151,7 @@ def _run(kind: str, line: Line, axis: _Axis, ticks: float | None) -> Run:
         prefilled,
         tuple(moments),
         tuple(e["ticks"] / scale for e in decoded),
-        took + chosen[0] if chosen else None,
+        took + tokens[0]["sample_ticks"] / scale if tokens else None,
         took,
         chosen[len(chosen) // 2] if chosen else None,
         line,

@@ -429,7 +429,9 @@ def test_the_sampler_reads_files_and_commands_on_one_clock(mine: LocalDevice, tm
     try:
         before = time.clock_gettime(time.CLOCK_BOOTTIME)
         sampler.resume()
-        sampler.settle(5)
+        for _ in range(5):
+            sampler.settle()
+        assert sampler.now({"temperature BIG", "gone"}) == {"temperature BIG": 42.5, "gone": None}
         sampler.pause()
         after = time.clock_gettime(time.CLOCK_BOOTTIME)
         taken = sampler.taken()
@@ -449,9 +451,10 @@ def test_a_sampler_that_is_killed_says_so_and_blocks_nothing(mine: LocalDevice, 
     sampler = Sampler(mine, [Sensor("t", "level", "zone", "hwmon", Files((f"{tmp_path}/t",)), "")], 0.02)
     try:
         sampler.resume()
-        sampler.settle(2)
+        sampler.settle()
         os.kill(sampler._line._running.pid, 9)
-        sampler.settle(1000)
+        sampler.settle()
+        sampler.settle()
         assert isinstance(sampler.failure, EdgeError)
         assert sampler.cost() is None
     finally:
@@ -575,3 +578,70 @@ def test_the_command_line_says_what_is_wrong(bundle: Path, tmp_path: Path, capsy
         assert run(["profile", *arguments]) != 0
         assert words in capsys.readouterr().err, arguments
     assert not (tmp_path / "p.json").exists()
+
+
+def test_what_a_failure_left_undone_is_made_up_for(mine: LocalDevice, bundle: Path, tmp_path: Path) -> None:
+    """All repeats are there; the sustained run, the operators and memory are not."""
+    out = tmp_path / "p.json"
+    plan = replace(SMALL, prompt_tokens=(8,), sustained=0.2)
+    with open_bundle(bundle) as opened:
+        profiling.profile(mine, opened, out, plan)
+        raw = out.with_suffix(".raw.jsonl")
+        kept = [line for line in raw.read_bytes().splitlines(keepends=True) if b'"key":"sustained' not in line]
+        gone = (b'{"key":"operators"', b'{"key":"memory"', b'{"key":"end"', b'{"key":"cost"')
+        raw.write_bytes(b"".join(line for line in kept if not line.startswith(gone)))
+        made = profiling.profile(mine, opened, out, plan)
+    assert made.operators and made.memory.values["pss"].value and made.sampler.values["cpu_share"].value is not None
+    assert {stretch.kind for stretch in made.stretches} == {"repeat", "sustained"}
+    assert len(made.cases[0].latency.values["decode_rate"].each) == 3
+
+
+def test_a_sensor_that_goes_silent_invents_nothing() -> None:
+    lines = record()
+    for line in lines[4:6]:
+        for name, moments in line["samples"]["device"][
+            "moments"
+        ].items():  # it spoke before the prompt and after the end
+            outer = [index for index, at in enumerate(moments) if index < 1 or index > len(moments) - 2]
+            line["samples"]["device"]["moments"][name] = [moments[index] for index in outer]
+            values = line["samples"]["device"]["values"]
+            values[name] = [values[name][index] for index in outer]
+    energy = derived(lines).cases[0].energy
+    assert len(energy.values["decode_energy"].each) == 1 and energy.validity == "degraded"
+
+
+def test_a_power_of_zero_is_no_energy() -> None:
+    energy = derived(record(power=lambda at: 0.0)).cases[0].energy
+    assert energy.validity == "invalid"
+    assert {value.reason for value in energy.values.values()} == {"sensor-stuck"} | {
+        energy.values["decode_energy_net"].reason
+    }
+
+
+def test_a_jump_of_the_clock_leaves_the_repeat_out_of_the_energy() -> None:
+    lines = record()
+    lines[4]["jump"] = 5.0
+    energy = derived(lines).cases[0].energy
+    assert len(energy.values["decode_energy"].each) == 2
+    assert "clock-jump" in {each.code for each in energy.reasons}
+
+
+def test_samples_of_two_sessions_stay_in_order() -> None:
+    lines = record()
+    idle = {"key": "idle/0", "clock": lines[3]["clock"], "samples": json.loads(json.dumps(lines[3]["samples"]))}
+    second = {**json.loads(json.dumps(lines[3])), "key": "repeat/10/0/9", "index": 9}
+    made = derived([*lines[:-1], {"key": "session/2"}, idle, second, lines[-1]])
+    (power,) = [series for series in made.series if series.sensor == "VDD_IN"]
+    assert np.diff(power.seconds[: 3 * 25]).min() > 0
+    assert min(power.seconds[3 * 25 :]) > made.stretches[2].tokens[-1]
+
+
+def test_memory_that_grew_is_worse_and_a_cap_from_the_start_is_a_choice() -> None:
+    looks = {"after_load": "VmRSS:\t 100 kB\n", "after_run": "VmHWM:\t 200 kB\nPss:\t 150 kB\n"}
+    line = {"key": "memory", "looks": looks, "done": {}, "hello": {}}
+    grown = {**line, "looks": {**looks, "after_run": "VmHWM:\t 400 kB\nPss:\t 150 kB\n"}}
+    a, b = derived([*record(), line]), derived([*record(), grown])
+    verdicts = {change.metric: change.verdict for change in compared(a, b)}
+    assert (verdicts["peak_rss"], verdicts["pss"]) == ("worse", "same")
+    cap = SensorFacts("policy0 cap", "frequency", "Hz", "core", "cpufreq", "kHz", limit=2e9)
+    assert judged([cap], {cap.name: Track(np.arange(3.0), np.full(3, 1.2e9))}, [], gone=False).verdict == "none"

@@ -12,7 +12,7 @@ from ...runner_lines import measure_command, opened, sealed, tokens_command
 from ..base import DeviceError, DeviceTimeoutError, Line
 
 PROTOCOL = 1
-_LOAD, _TOKEN, _CLOCK = 600.0, 300.0, 30.0  # seconds without an event
+_LOAD, _TOKEN, _CLOCK, _STOP = 600.0, 300.0, 30.0, 20.0  # seconds without an event
 
 
 @dataclass(frozen=True)
@@ -126,12 +126,12 @@ class RunnerLink:
 
     def _stop(self) -> None:
         """Ctrl-C to the runner, and pass over what it still says."""
-        give_up = time.monotonic() + _TOKEN
+        give_up = time.monotonic() + _STOP
         try:
             self._line.send(b"\x03")
             while time.monotonic() < give_up:
                 try:
-                    if opened(self._line.line(_TOKEN))["event"] in ("done", "error"):
+                    if opened(self._line.line(_STOP))["event"] in ("done", "error"):
                         return
                 except DeviceError:
                     return

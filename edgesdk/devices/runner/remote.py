@@ -163,8 +163,11 @@ class Runner:
     def _operators(self, ids: list[int], most: int) -> None:
         if self._timed is None:
             raise EdgeError("this runtime does not time its operators here")
-        for row in self._timed(ids, most):
-            say("operator", **row)
+        try:
+            for row in self._timed(ids, most):
+                say("operator", **row)
+        except (ImportError, OSError, ValueError, LookupError, RuntimeError, MemoryError) as failure:
+            raise EdgeError(f"operators cannot be timed here: {failure}") from None
         say("done", prompt_tokens=len(ids), new_tokens=most, stop="length", text="", peak_rss_kb=_peak_rss_kb())
 
     def _answer(self, ids: list[int], most: int, choice: Choice, stops: frozenset[int]) -> None:

@@ -70,6 +70,8 @@ class Collector:
             except (OSError, ValueError, KeyError, TypeError) as failure:
                 self.fail(EdgeError(f"{name}: {type(failure).__name__}: {failure}"))
 
+        with self._lock:
+            self._readings, self._failure = [], None
         self._stopped.clear()
         self._thread = threading.Thread(target=watched, name=name, daemon=True)
         self._thread.start()
