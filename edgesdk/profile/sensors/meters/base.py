@@ -70,8 +70,6 @@ class Collector:
             except (OSError, ValueError, KeyError, TypeError) as failure:
                 self.fail(EdgeError(f"{name}: {type(failure).__name__}: {failure}"))
 
-        with self._lock:
-            self._readings, self._failure = [], None
         self._stopped.clear()
         self._thread = threading.Thread(target=watched, name=name, daemon=True)
         self._thread.start()
@@ -101,6 +99,8 @@ class Collector:
         self._stopped.set()
         if self._thread and self._thread is not threading.current_thread():
             self._thread.join(5)
+        with self._lock:  # what was not taken, and why it ended, is nothing to the next start
+            self._readings, self._failure = [], None
 
 
 def parsed_line(line: str) -> tuple[float, float, float] | None:
