@@ -11,6 +11,7 @@ import edgesdk
 from edgesdk.bundle import open_bundle
 from edgesdk.devices import Settings
 from edgesdk.devices.adb import AdbDevice
+from edgesdk.devices.runner.native import RunnerUnavailableError
 from edgesdk.model.random_weights import RandomWeights
 from edgesdk.model.spec import Attention, DecoderSpec, Layer, Mlp, Rope
 from edgesdk.profile.profiling import profile
@@ -64,13 +65,14 @@ def _become(phone: AdbDevice, vendor: str) -> None:
 
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_each_vendors_services_are_understood(phone: AdbDevice, vendor: str) -> None:
-    phone.run("mv /sys/class/power_supply /sys/class/hidden", check=True)  # as on phones whose shell may not read it
+    hide = "mkdir /sys/hidden && mv /sys/class/power_supply /sys/class/thermal /sys/hidden"
+    phone.run(hide, check=True)  # as on phones whose shell may not read them
     try:
         _become(phone, vendor)
         found = discover(phone)
         now = once(phone, found)
     finally:
-        phone.run("mv /sys/class/hidden /sys/class/power_supply", check=True)
+        phone.run("mv /sys/hidden/* /sys/class && rmdir /sys/hidden", check=True)
     zones, celsius, volt, fed = VENDORS[vendor]
     assert zones == {name: now[name] for name in zones}
     assert now["battery temperature"] == pytest.approx(celsius)
@@ -104,3 +106,17 @@ def test_a_phone_that_says_that_it_throttles_is_believed(phone: AdbDevice, bundl
 def _profiled(phone: AdbDevice, bundle: Path, out: Path) -> Profile:
     with open_bundle(bundle) as opened:
         return profile(phone, opened, out, PLAN)
+
+
+def test_the_cpp_runner_is_profiled_too(phone: AdbDevice, tmp_path: Path) -> None:
+    _become(phone, "google_pixel")
+    model = edgesdk.Model(SPEC, RandomWeights(SPEC, 1))
+    bundle = answered(model, "android-arm64", "w4g32", SPEC.context, [1, 2, 3], tmp_path / "bundle", 2).bundle
+    try:
+        made = _profiled(phone, bundle, tmp_path / "p.json")
+    except RunnerUnavailableError as failure:
+        pytest.skip(f"{failure.message} ({failure.hint})")
+    (case,) = made.cases
+    assert len(case.latency.values["decode_rate"].each) == 3 and made.clock.uncertainty is not None
+    assert made.memory.values["pss"].value
+    assert case.temperature.values["peak"].value == 42.0  # the kernel's own zone goes before the service's

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 
@@ -49,45 +50,45 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def ratio_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """The ratio of the medians, B to A, and its interval by bootstrap over the repeats of both.
+    """The ratio of B to A and its interval, from observations that have nothing to do with each other.
 
-    The interval is widened by Student's t over the normal quantile at the repeats' degrees of freedom: percentile
-    intervals of few values are too narrow (Efron and Tibshirani, section 12.5; Hesterberg 2015, section 3.2).
+    Geometric means, and Welch's t interval of the difference of logarithms (Welch, Biometrika 34, 1947).
     """
-    draws = np.random.default_rng(_SEED)
     first, second = np.log(np.asarray(a, dtype=float)), np.log(np.asarray(b, dtype=float))
-    middle = float(np.median(second) - np.median(first))
-    found = np.median(_resampled(second, draws), axis=1) - np.median(_resampled(first, draws), axis=1)
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
-    widen = _widening(min(len(a), len(b)) - 1)
-    return (
-        float(np.exp(middle)),
-        float(np.exp(middle + widen * (low - middle))),
-        float(np.exp(middle + widen * (high - middle))),
-    )
+    parts = first.var(ddof=1) / len(first), second.var(ddof=1) / len(second)
+    spread, freedom = float(np.sqrt(sum(parts))), float(min(len(first), len(second)) - 1)
+    if spread:
+        freedom = float(sum(parts) ** 2 / (parts[0] ** 2 / (len(first) - 1) + parts[1] ** 2 / (len(second) - 1)))
+    return _around(float(second.mean() - first.mean()), spread, freedom, level)
 
 
 def paired_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """As :func:`ratio_interval`, of values that were measured in turns: of the median of the ratios of each pair."""
+    """As :func:`ratio_interval`, of observations measured in turns: Student's t interval of the logarithms' ratios."""
     ratios = np.log(np.asarray(b, dtype=float)) - np.log(np.asarray(a, dtype=float))
-    middle = float(np.median(ratios))
-    found = np.median(_resampled(ratios, np.random.default_rng(_SEED)), axis=1)
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
-    widen = _widening(len(ratios) - 1)
-    return (
-        float(np.exp(middle)),
-        float(np.exp(middle + widen * (low - middle))),
-        float(np.exp(middle + widen * (high - middle))),
+    spread = float(ratios.std(ddof=1) / np.sqrt(len(ratios)))
+    return _around(float(ratios.mean()), spread, float(len(ratios) - 1), level)
+
+
+def _around(middle: float, spread: float, freedom: float, level: float) -> tuple[float, float, float]:
+    reach = _student(level, freedom) * spread
+    return float(np.exp(middle)), float(np.exp(middle - reach)), float(np.exp(middle + reach))
+
+
+def _student(level: float, freedom: float) -> float:
+    """The quantile of Student's t that bounds ``level``, by Fisher's expansion: 1 % too small at 2 degrees of freedom.
+
+    Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5.
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
+    return sum(term / freedom**power for power, term in enumerate(terms))
 
 
 def _resampled(values: np.ndarray, draws: np.random.Generator) -> np.ndarray:
     return values[draws.integers(0, len(values), size=(DRAWS, len(values)))]
-
-
-def _widening(freedom: int) -> float:
-    """Student's 97.5 % quantile by the normal one, times the correction of the variance of few values."""
-    quantiles = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-    if freedom < 1:
-        return float("inf")
-    return quantiles.get(freedom, 2.262 if freedom < 20 else 1.96) / 1.96 * float(np.sqrt((freedom + 1) / freedom))
