@@ -282,7 +282,8 @@ class _Deriving:
         start, end = min(run.start for run in runs), max(run.end for run in runs)
         failed = bool(self._failures()) and end == max(run.end for run in self._line.runs)
         tracks = {
-            name: _within(track, start, float("inf") if failed else end) for name, track in self._line.tracks.items()
+            name: _within(track, start - _NEAR, float("inf") if failed else end)  # what slow sensors said last holds on
+            for name, track in self._line.tracks.items()
         }
         rates = [pair for run in runs for pair in zip(run.tokens, run.latencies, strict=True)]
         gone = failed and any(line.get("code") == "device-gone" for line in self._failures())
