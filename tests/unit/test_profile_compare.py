@@ -1,0 +1,122 @@
+"""Comparisons of profiles and budgets, and the statistics under them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgesdk.cli import run
+from edgesdk.profile.budget import checked, read_budget
+from edgesdk.profile.compare import Policy, Rule, compared
+from edgesdk.profile.derive import derived
+from edgesdk.profile.energy import Track
+from edgesdk.profile.schema import Profile, ProfileError, SensorFacts, read_profile, write_profile
+from edgesdk.profile.statistics import interval, outliers, paired_interval, ratio_interval, summarised
+from edgesdk.profile.throttling import judged
+
+from .profile_records import record
+
+
+def test_medians_have_intervals_and_outliers_stay() -> None:
+    value = summarised([10.0, 10.1, 9.9, 10.0, 30.0], "s", "cut-short")
+    assert value.value == 10.0 and value.outliers == (4,) and value.each[4] == 30.0
+    assert value.low is not None and value.high is not None and value.low <= 10.0 <= value.high
+    assert summarised([], "s", "no-sensor").reason == "no-sensor"
+    assert summarised([1.0, 2.0], "s", "").low is None
+    assert outliers([1.0, 1.0, 1.0]) == ()
+    low, high = interval(list(np.random.default_rng(1).normal(5, 1, 200)))
+    assert low < 5.1 and high > 4.9 and high - low < 0.6
+
+
+def test_ratios_leave_out_one_only_where_they_differ() -> None:
+    draws = np.random.default_rng(3)
+    a = draws.normal(10, 0.05, 10)
+    for ratio in (ratio_interval, paired_interval):
+        middle, low, high = ratio(a, a * 1.05)
+        assert low <= middle <= high and middle == pytest.approx(1.05, rel=0.01) and low > 1
+        _, low, high = ratio(a, draws.permutation(a))
+        assert low <= 1 <= high
+    drift = np.linspace(1, 2, 10)  # hides a difference between the medians, and none within pairs
+    assert ratio_interval(a * drift, 1.05 * a * drift)[1] < 1 < paired_interval(a * drift, 1.05 * a * drift)[1]
+
+
+def scaled(profile: Profile, rate: float) -> Profile:
+    """The profile with all decode rates multiplied."""
+    (case,) = profile.cases
+    value = case.latency.values["decode_rate"]
+    jitter = [1.001, 0.999, 1.0]
+    each = tuple(rate * one * by for one, by in zip(value.each, jitter, strict=True))
+    values = {**case.latency.values, "decode_rate": summarised(each, value.unit, "")}
+    return replace(profile, cases=(replace(case, latency=replace(case.latency, values=values)),))
+
+
+def test_verdicts_follow_direction_allowance_and_interval() -> None:
+    a = scaled(derived(record()), 1.0)
+
+    def verdict(by: float, policy: Policy | None = None) -> str:
+        return next(each.verdict for each in compared(a, scaled(a, by), policy) if each.metric == "decode_rate")
+
+    assert [verdict(by) for by in (0.9, 0.999, 1.1)] == ["worse", "same", "better"]
+    assert verdict(0.9, Policy(metrics={"decode_rate": Rule(allowance=0.15)})) != "worse"
+    assert verdict(1.1, Policy(metrics={"decode_rate": Rule(direction="lower")})) == "worse"
+    kept = compared(a, a, Policy(metrics={"decode_rate": Rule(ignore=True)}))
+    assert "decode_rate" not in {each.metric for each in kept}
+
+
+@pytest.mark.parametrize(
+    ("b", "words", "allow"),
+    [
+        ({"bundle": {"digest": "e" * 64}}, "A is of", "bundle"),
+        ({"regime": {"policy0": "powersave 1000-2000 kHz"}}, "clocks", "regime"),
+        ({"energy_scope": "battery: battery power"}, "energy", "energy"),
+        ({"device": {"model": "another"}}, "A ran on", "device"),
+    ],
+)
+def test_profiles_that_do_not_compare_are_refused_unless_that_is_meant(b: dict, words: str, allow: str) -> None:
+    one = derived(record())
+    changed = {
+        key: replace(getattr(one, key), **value) if key in ("bundle", "device") else value for key, value in b.items()
+    }
+    other = replace(one, **changed)
+    with pytest.raises(ProfileError, match=words) as refused:
+        compared(one, other)
+    assert f"--allow {allow}" in (refused.value.hint or "")
+    assert compared(one, other, allow=[allow])
+
+
+def test_a_budget_is_met_by_figures_and_by_nothing_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "p.json"
+    write_profile(derived(record()), path)
+    budget = tmp_path / "b.toml"
+    for text, status in (
+        ("[decode_rate]\nmin = 19\n", 0),
+        ("[decode_rate]\nmin = 21\n", 1),
+        ("[decode_rate]\nmin = 19\nprompt_tokens = 999\n", 1),
+        ("[pss]\nmax = 1e9\n", 1),
+        ("[time_to_first_token]\nmax = 1.1\ninterval = true\n", 0),
+        ("[decode_rat]\nmin = 1\n", 1),
+        ("[decode_rate]\nmost = 1\n", 1),
+        ("[decode_rate]\n", 1),
+        ("", 1),
+        ("[[", 1),
+    ):
+        budget.write_text(text)
+        assert run(["check", str(path), "--budget", str(budget)]) == status, text
+    assert "no metric 'decode_rat'" in capsys.readouterr().err
+    budget.write_text("[pss]\nmax = 1e9\n")
+    (row,) = checked(read_profile(path), read_budget(budget))
+    assert (row.met, row.why) == (False, "cut-short")
+
+
+def test_memory_that_grew_is_worse_and_a_cap_from_the_start_is_a_choice() -> None:
+    looks = {"after_load": "VmRSS:\t 100 kB\n", "after_run": "VmHWM:\t 200 kB\nPss:\t 150 kB\n"}
+    line = {"key": "memory", "looks": looks, "done": {}, "hello": {}}
+    grown = {**line, "looks": {**looks, "after_run": "VmHWM:\t 400 kB\nPss:\t 150 kB\n"}}
+    a, b = derived([*record(), line]), derived([*record(), grown])
+    verdicts = {change.metric: change.verdict for change in compared(a, b)}
+    assert (verdicts["peak_rss"], verdicts["pss"]) == ("worse", "same")
+    cap = SensorFacts("policy0 cap", "frequency", "Hz", "core", "cpufreq", "kHz", limit=2e9)
+    assert judged([cap], {cap.name: Track(np.arange(3.0), np.full(3, 1.2e9))}, [], gone=False).verdict == "none"
