@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from importlib import import_module
 from typing import Any
 
@@ -26,6 +27,7 @@ COMMANDS = {
     "inspect": "Show what a bundle says about itself.",
     "lint": "Check MODEL against a target before any work.",
     "models": "List the catalogue, or fetch a model from it.",
+    "package": "Make an app module, a Swift package, a board service or a firmware project out of BUNDLE.",
     "profile": "Measure BUNDLE on a device: latency, memory, temperature, power.",
     "push": "Put BUNDLE on a device: what is missing there goes over, is verified, and is switched to.",
     "quality": "Say what compression cost: B against A, as models or bundles.",
@@ -38,6 +40,7 @@ COMMANDS = {
     "verify": "Check a bundle: every hash, its schema, its runtime.",
 }
 _INTERRUPTED = 130
+_interrupted = threading.Event()
 
 
 class _Commands(click.Group):
@@ -71,39 +74,56 @@ def edgesdk() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors become one message and a non-zero exit."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup
             signal.signal(number, _interrupt)  # end like Ctrl-C: nothing half-written stays
     sys.exit(run(arguments))
 
 
 def _interrupt(number: int, frame: object) -> None:
+    _interrupted.set()
     raise KeyboardInterrupt
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    _interrupted.clear()
     try:
         status: Any = edgesdk.main(arguments, prog_name="edgesdk", standalone_mode=False)
-    except click.ClickException as failure:
-        failure.show()
-        return failure.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted.", err=True)
-        return _INTERRUPTED
-    except EdgeError as failure:
-        click.echo(f"Error: {failure.message}", err=True)
-        if failure.hint:
-            click.echo(f"Hint: {failure.hint}", err=True)
-        return 1
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
-    except OSError as failure:
-        click.echo(f"Error: {failure.filename or 'input/output'}: {failure.strerror or failure}", err=True)
-        return 1
-    except MemoryError:
-        click.echo("Error: this machine has not enough memory for that", err=True)
-        click.echo("Hint: close other programs, or use a larger machine", err=True)
-        return 1
+        return _say_interrupted()
+    except Exception as failure:
+        if _interrupted.is_set():  # a native library may make another exception of the interrupt
+            return _say_interrupted()
+        return _say(failure)
     return status if isinstance(status, int) else 0
+
+
+def _say_interrupted() -> int:
+    click.echo("Interrupted.", err=True)
+    return _INTERRUPTED
+
+
+def _say(failure: Exception) -> int:
+    """One message for a failure, and the exit status; raises what was not expected."""
+    match failure:
+        case click.ClickException():
+            failure.show()
+            return failure.exit_code
+        case EdgeError():
+            _say_error(failure.message, failure.hint)
+        case BrokenPipeError():
+            sys.stderr.close()
+        case OSError():
+            _say_error(f"{failure.filename or 'input/output'}: {failure.strerror or failure}")
+        case MemoryError():
+            _say_error("this machine has not enough memory for that", "close other programs, or use a larger machine")
+        case _:
+            raise failure
+    return 1
+
+
+def _say_error(message: str, hint: str | None = None) -> None:
+    click.echo(f"Error: {message}", err=True)
+    if hint:
+        click.echo(f"Hint: {hint}", err=True)

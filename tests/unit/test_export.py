@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import edgesdk
+from edgesdk import cli
 from edgesdk.errors import EdgeError, ModelError, QualityError, RecipeError, TargetError
 
 from ..conftest import edgesdk_process, make_checkpoint
@@ -313,6 +314,24 @@ def test_an_interrupted_export_leaves_nothing(checkpoint, tmp_path, number) -> N
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert leftovers(out) == []
+
+
+def test_an_interrupt_that_a_native_library_made_another_error_of_is_still_one(monkeypatch, capsys) -> None:
+    def native(*arguments, **named) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise ValueError("could not determine the shape of object type") from None
+
+    monkeypatch.setattr(cli.edgesdk, "main", native)
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    try:
+        with pytest.raises(SystemExit) as ended:
+            cli.main([])
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    assert (ended.value.code, capsys.readouterr().err) == (130, "Interrupted.\n")
 
 
 @pytest.mark.parametrize("size", ["8k", "80k", "120k"])  # full while rounding, while writing, while packing
