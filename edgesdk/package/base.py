@@ -63,7 +63,7 @@ class Deliverable(Protocol[Options]):
 
     Attributes:
         description: one line for people.
-        options: a frozen dataclass of what a user may choose: a default for every field, a docstring that says them all.
+        options: a frozen dataclass of what a user may choose: every field with a default, and said in its docstring.
     """
 
     description: str
