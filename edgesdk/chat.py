@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .bundle import Bundle, check_runtime
@@ -15,15 +16,31 @@ if TYPE_CHECKING:
     from .session import RunnerStatistics, Session
 
 
-def open_session(bundle: Bundle, threads: int | None = None) -> Session:
+def open_session(bundle: Bundle, threads: int | None = None, providers: Sequence[str] = ()) -> Session:
     """A session over a bundle's program.
 
+    Args:
+        bundle: the bundle.
+        threads: of its kernels; None leaves the choice to the runtime.
+        providers: what to run it with, the first choice first, where the runtime has more than one way; () for the
+            one that exports are verified with.
+
     Raises:
-        EdgeError: the runtime is missing, of the wrong version, or refuses the program.
+        EdgeError: the runtime is missing, of the wrong version, without such providers, or refuses the program.
     """
     check_runtime(bundle.manifest)
-    converter = CONVERTERS.get(bundle.manifest.program.converter)
-    return converter.open(bundle.main, bundle.manifest.context, threads)
+    name = bundle.manifest.program.converter
+    converter = CONVERTERS.get(name)
+    if not providers:
+        return converter.open(bundle.main, bundle.manifest.context, threads)
+    on_device = converter.on_device
+    if on_device is None or not on_device.providers:
+        raise EdgeError(f"programs of '{name}' run in one way only: they know no providers")
+    module, _, opener = on_device.opener.partition(":")
+    session: Session = getattr(import_module(module), opener)(
+        bundle.main, bundle.manifest.context, threads, providers=providers
+    )
+    return session
 
 
 def bundle_tokenizer(bundle: Bundle) -> Tokenizer:
@@ -67,6 +84,62 @@ def answer_with_runner(
     return runner.generate(text, on_text, max_tokens=max_tokens, temperature=temperature, bos_tokens=bos_tokens)
 
 
+class Answering:
+    """A session that answers one prompt after the other; each runs only the tokens that the cache does not hold yet.
+
+    Attributes:
+        reused: how many tokens of the last prompt the cache held.
+    """
+
+    def __init__(self, session: Session, tokenizer: Tokenizer) -> None:
+        self._session, self._tokenizer = session, tokenizer
+        self._cached: list[int] = []
+        self.reused = 0
+
+    def stream(
+        self, ids: list[int], *, sampling: Sampling, max_tokens: int, stop: Sequence[str], statistics: Statistics
+    ) -> Iterator[str]:
+        """The answer to a prompt of token ids, piece by piece; ``statistics`` are filled in meanwhile.
+
+        Raises:
+            EdgeError: the prompt leaves no room for an answer; the cache stays as it was.
+        """
+        session = self._session
+        if len(ids) >= session.context:
+            raise EdgeError(
+                f"{len(ids)} tokens leave no room for an answer in the context of {session.context}",
+                hint="start a new conversation, or export with a larger --context",
+            )
+        self.reused = self._keep_common(ids)
+        new = generate(
+            session,
+            self._tokenizer,
+            ids[self.reused :],
+            sampling=sampling,
+            max_tokens=max_tokens,
+            stop=stop,
+            statistics=statistics,
+        )
+        return self._remembering(new, ids, statistics)
+
+    def _remembering(self, pieces: Iterator[str], ids: list[int], statistics: Statistics) -> Iterator[str]:
+        try:
+            yield from pieces
+        finally:
+            self._cached = [*ids, *statistics.tokens][: self._session.position]
+
+    def _keep_common(self, ids: list[int]) -> int:
+        """Rewind the session to the longest common beginning, at least one token short of the prompt; its length."""
+        common = 0
+        for old, new in zip(self._cached, ids[:-1], strict=False):
+            if old != new:
+                break
+            common += 1
+        self._session.rewind(self._session.position - common)
+        del self._cached[common:]
+        return common
+
+
 class Chat:
     """A conversation with a bundle; each turn runs only the tokens that the cache does not hold yet.
 
@@ -79,7 +152,7 @@ class Chat:
         self.sampling = sampling or Sampling()
         self.messages: list[Message] = []
         self.statistics = Statistics()
-        self._cached: list[int] = []
+        self._answering = Answering(self.session, self.tokenizer)
 
     @property
     def templated(self) -> bool:
@@ -100,37 +173,15 @@ class Chat:
             ids = self.tokenizer.chat(asked)
         else:
             asked, ids = [], self.tokenizer.encode(prompt, prefix=True)
-        if len(ids) >= self.session.context:
-            raise EdgeError(
-                f"{len(ids)} tokens leave no room for an answer in the context of {self.session.context}",
-                hint="start a new conversation, or export with a larger --context",
-            )
-        new = self._keep_common(ids)
-        self.statistics = Statistics()
-        answer = ""
+        statistics = Statistics()
+        pieces = self._answering.stream(
+            ids, sampling=self.sampling, max_tokens=max_tokens, stop=stop, statistics=statistics
+        )
+        self.statistics, answer = statistics, ""
         try:
-            for piece in generate(
-                self.session,
-                self.tokenizer,
-                new,
-                sampling=self.sampling,
-                max_tokens=max_tokens,
-                stop=stop,
-                statistics=self.statistics,
-            ):
+            for piece in pieces:
                 answer += piece
                 yield piece
         finally:
-            self._cached = [*ids, *self.statistics.tokens][: self.session.position]
             if self.templated:
                 self.messages = [*asked, {"role": "assistant", "content": answer}]
-
-    def _keep_common(self, ids: list[int]) -> list[int]:
-        """Rewind the session to the longest common beginning; returns the tokens that remain to run (at least one)."""
-        common = 0
-        for old, new in zip(self._cached, ids[:-1], strict=False):
-            if old != new:
-                break
-            common += 1
-        self.session.rewind(self.session.position - common)
-        return ids[common:]

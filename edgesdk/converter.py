@@ -98,12 +98,14 @@ class OnDevice:
         runtimes: distributions that bring the runtime; one of them is enough.
         operators: ``module:function`` that times the operators of a prompt and of tokens after it, from path, context,
             threads, the prompt and how many tokens: mappings of ``operator phase calls seconds``; None: nothing can.
+        providers: what the opener's keyword ``providers`` knows, where the runtime runs programs in more than one way.
     """
 
     opener: str
     modules: tuple[str, ...]
     runtimes: tuple[str, ...]
     operators: str | None = None
+    providers: tuple[str, ...] = ()
 
 
 class Converter(Protocol):

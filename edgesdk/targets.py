@@ -84,6 +84,7 @@ class Target:
         recipes: decodable names of the recipes ``fast``, ``balanced`` and ``best``.
         gains: what a device sees of weights that were taken away: see :class:`Gains`.
         cores: microcontroller cores whose boards it serves (:mod:`edgesdk.boards`); () elsewhere.
+        providers: what a service tries to run programs with, the first choice first; () where there is one way.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Target:
     delivery: tuple[Delivery, ...] = ()
     gains: Gains = Gains()
     cores: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()
 
 
 def targets_dir() -> Path:

@@ -39,6 +39,7 @@ class OnnxConverter:
         tuple(f"edgesdk_converters.onnx.{name}" for name in ("names", "operators", "session")),
         ("onnxruntime", "onnxruntime-gpu"),
         "edgesdk_converters.onnx.operators:operator_times",
+        ("tensorrt", "cuda", "cpu"),
     )
 
     def limits(self, delegate: str | None = None) -> Limits:

@@ -10,10 +10,16 @@ import numpy as np
 import onnxruntime as ort
 
 from edgesdk.errors import BundleError, EdgeError
+from edgesdk.registry import unknown
 from edgesdk.session import refuse_rewind, refuse_tokens
 
 from .names import LOGITS_START, past_names, present_names
 
+PROVIDERS = {  # by the names that users write, in the order that a board with all of them should try
+    "tensorrt": "TensorrtExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
 _CHUNK = 256  # positions of one prefill step: bounds the activations, keeps the matrix kernels busy
 
 
@@ -22,9 +28,18 @@ class OnnxSession:
 
     Attributes:
         runs: steps run so far.
+        providers: what runs the program, as ONNX Runtime says: operators go to the first that has them.
     """
 
-    def __init__(self, model: Path, context: int, threads: int | None = None, *, profile: Path | None = None) -> None:
+    def __init__(
+        self,
+        model: Path,
+        context: int,
+        threads: int | None = None,
+        *,
+        profile: Path | None = None,
+        providers: Sequence[str] = ("cpu",),
+    ) -> None:
         """Load the program.
 
         Args:
@@ -32,8 +47,11 @@ class OnnxSession:
             context: capacity of the caches, in tokens.
             threads: threads of the matrix kernels; None leaves the choice to ONNX Runtime.
             profile: where ONNX Runtime writes what every operator took; None times nothing.
+            providers: names of :data:`PROVIDERS`, the first choice first; those that this ONNX Runtime lacks are
+                passed over, and the CPU is always the last.
 
         Raises:
+            EdgeError: there is no such provider.
             BundleError: ONNX Runtime refuses the file.
         """
         options = ort.SessionOptions()
@@ -44,10 +62,11 @@ class OnnxSession:
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
         try:
-            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(model, options, providers=_available(providers))
         except Exception as failure:  # the binding raises a class per status code, all of them Exceptions
             reason = str(failure).splitlines()[0]
             raise BundleError(f"{model.name}: ONNX Runtime {ort.__version__} cannot load it: {reason}") from None
+        self.providers = tuple(self._session.get_providers())
         self.context, self.position, self.runs = context, 0, 0
         self.vocab = int(self._session.get_outputs()[0].shape[-1])
         self._binding = self._session.io_binding()
@@ -118,6 +137,16 @@ class OnnxSession:
                 self._binding.bind_output(present, "cpu", 0, self._float, cache.shape, cache.ctypes.data)
                 kept.append(cache)
         return kept
+
+
+def _available(names: Sequence[str]) -> list[str]:
+    wanted = []
+    for name in (*names, "cpu"):
+        if name not in PROVIDERS:
+            raise EdgeError(unknown("execution provider", name, PROVIDERS))
+        wanted.append(PROVIDERS[name])
+    here = ort.get_available_providers()
+    return [name for name in dict.fromkeys(wanted) if name in here]
 
 
 def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -1,0 +1,135 @@
+"""Starting and stopping: the model is loaded, then the port is opened; SIGTERM lets the running answer end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Protocol, runtime_checkable
+
+import uvicorn
+from fastapi import FastAPI
+
+from ..bundle import Bundle
+from ..chat import bundle_tokenizer, open_session
+from .app import Served, make_app
+from .engine import Engine
+from .settings import TOKEN_VARIABLE, ServeError, Settings, token
+
+_FLUSH_SECONDS = 5  # for what was answered to reach its clients, after the last answer ended
+_NO_CHOICE = ("default",)  # what a runtime runs programs with when it knows one way only
+
+
+@runtime_checkable
+class _WithProviders(Protocol):
+    providers: tuple[str, ...]
+
+
+def run(bundle: Bundle, settings: Settings, ready: Callable[[str], None]) -> None:
+    """Serve until a signal; see :func:`edgesdk.serve.serve`."""
+    server = Server(bundle, settings, ready)
+    try:
+        asyncio.run(server.serve(sockets=[server.listener]))
+    finally:
+        server.close()
+
+
+class Server(uvicorn.Server):
+    """A server with its model loaded and its port open.
+
+    Attributes:
+        engine: what answers.
+        listener: the open port.
+    """
+
+    def __init__(self, bundle: Bundle, settings: Settings, ready: Callable[[str], None] = lambda address: None) -> None:
+        secret = token(settings, os.environ.get(TOKEN_VARIABLE))
+        self.engine, app = _loaded(bundle, settings, secret)
+        self.listener = _listener(settings)
+        config = uvicorn.Config(
+            app,
+            http="h11",
+            loop="asyncio",
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=_FLUSH_SECONDS,
+        )
+        super().__init__(config)
+        self._seconds, self._ready = settings.stop_seconds, ready
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> str:
+        """Where clients reach it."""
+        host, port = self.listener.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        _tell_systemd("READY=1")
+        self._ready(self.address)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Begin to stop, from any thread; the second time without patience."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stop)
+
+    def close(self) -> None:
+        """Free what a server holds that does not run any more."""
+        self.engine.close(0)
+        self.listener.close()
+
+    def _stop(self) -> None:
+        if self._draining is None:
+            _tell_systemd("STOPPING=1")
+            self._draining = asyncio.ensure_future(self._drain())
+        else:
+            self.engine.cut()
+
+    async def _drain(self) -> None:
+        await asyncio.to_thread(self.engine.close, self._seconds)
+        self.should_exit = True
+
+
+def _loaded(bundle: Bundle, settings: Settings, secret: str | None) -> tuple[Engine, FastAPI]:
+    tokenizer = bundle_tokenizer(bundle)
+    if tokenizer.chat_template is None:
+        raise ServeError(
+            f"{bundle.manifest.model.name}: has no chat template, so it cannot chat",
+            hint="export an instruction-tuned model; edgesdk run continues plain text",
+        )
+    session = open_session(bundle, settings.threads or None, settings.providers)
+    providers = session.providers if isinstance(session, _WithProviders) else _NO_CHOICE
+    served = Served(bundle.manifest.model.name, bundle.manifest.digest, int(time.time()), providers)
+    engine = Engine(session, tokenizer, settings.queue)
+    return engine, make_app(engine, tokenizer, served, settings, secret)
+
+
+def _listener(settings: Settings) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except (OSError, UnicodeError) as failure:
+        raise ServeError(
+            f"{settings.host}:{settings.port}: cannot listen there ({getattr(failure, 'strerror', None) or failure})",
+            hint="choose another --port or --host",
+        ) from None
+
+
+def _tell_systemd(state: str) -> None:
+    """Where systemd waits for it (Type=notify), say what became of the server."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
