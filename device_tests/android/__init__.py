@@ -1,0 +1,1 @@
+"""What the Android deliverable is tested with: compilers and packers from npm and Debian, stubs, and a JVM."""

@@ -1,0 +1,115 @@
+package dev.edgesdk.edgemodel
+
+import android.content.Context
+import java.io.File
+import kotlin.system.exitProcess
+import kotlinx.coroutines.flow.take
+import kotlinx.coroutines.flow.toList
+import kotlinx.coroutines.runBlocking
+import org.json.JSONArray
+import org.json.JSONObject
+
+/** Runs the library on the JVM; prints one line of JSON. Arguments: a scenario, the model's folder, then its own. */
+fun main(arguments: Array<String>) {
+    val (scenario, folder) = arguments
+    val rest = arguments.drop(2)
+    val said = JSONObject()
+    try {
+        when (scenario) {
+            "copy" -> copy(folder, rest, said)
+            "refused" -> EdgeModel.open(File(folder), ownPins(File(folder)))
+            else -> EdgeModel.open(File(folder)).use { scenarios.getValue(scenario)(it, rest, said) }
+        }
+    } catch (failure: EdgeModelException) {
+        said.put("error", failure.javaClass.simpleName).put("message", failure.message)
+    }
+    println(said)
+    exitProcess(0)
+}
+
+private val scenarios =
+    mapOf<String, (EdgeModel, List<String>, JSONObject) -> Any?>(
+        "stream" to ::stream,
+        "stop" to ::stop,
+        "cancel" to ::cancel,
+        "chat" to ::chat,
+        "busy" to ::busy,
+        "stop_first" to ::stopFirst,
+    )
+
+/** What a folder holds, whatever the app was packaged with. */
+private fun ownPins(folder: File): Pinned {
+    val digest = JSONObject(File(folder, Bundle.MANIFEST).readText()).getString("digest")
+    return Pinned(digest, sha256(File(folder, Bundle.CHAT).inputStream()))
+}
+
+private fun stream(model: EdgeModel, rest: List<String>, said: JSONObject) = runBlocking {
+    val pieces = model.stream(rest[0], Sampling(maxTokens = rest[1].toInt())).toList()
+    said.put("pieces", JSONArray(pieces)).put("position", model.position).put("load", model.loadSeconds)
+    tell(model.statistics, said)
+}
+
+/** Stops after some pieces, from another thread than the model's. */
+private fun stop(model: EdgeModel, rest: List<String>, said: JSONObject) = runBlocking {
+    var heard = 0
+    model.stream(rest[0], Sampling(maxTokens = 400)).collect { if (++heard == rest[1].toInt()) model.stop() }
+    said.put("heard", heard)
+    tell(model.statistics, said)
+}
+
+/** Wants no more after some pieces, and asks again. */
+private fun cancel(model: EdgeModel, rest: List<String>, said: JSONObject) = runBlocking {
+    val pieces = model.stream(rest[0], Sampling(maxTokens = 400)).take(rest[1].toInt()).toList()
+    said.put("pieces", JSONArray(pieces)).put("position", model.position)
+    model.reset()
+    said.put("again", JSONArray(model.stream(rest[0], Sampling(maxTokens = 4)).toList()))
+}
+
+private fun chat(model: EdgeModel, rest: List<String>, said: JSONObject) = runBlocking {
+    val talk = Conversation(model)
+    val answers = JSONArray()
+    val positions = JSONArray()
+    for (question in rest.drop(1)) {
+        answers.put(talk.ask(question, Sampling(maxTokens = rest[0].toInt())).toList().joinToString(""))
+        positions.put(model.position)
+    }
+    said.put("answers", answers).put("positions", positions).put("turns", talk.turns.size)
+    tell(model.statistics, said)
+}
+
+private fun busy(model: EdgeModel, rest: List<String>, said: JSONObject) {
+    model.answer(rest[0], Sampling(maxTokens = 8)) {
+        try {
+            model.answer("b") { true }
+        } catch (failure: BusyException) {
+            said.put("second", failure.javaClass.simpleName)
+        }
+        true
+    }
+}
+
+/** Stops at the first piece, which ExecuTorch would forget. */
+private fun stopFirst(model: EdgeModel, rest: List<String>, said: JSONObject) {
+    model.answer(rest[0], Sampling(maxTokens = 400)) {
+        model.stop()
+        true
+    }
+    tell(model.statistics, said)
+}
+
+/** Copies the model from assets twice, opens the copy, and says where it lies. */
+private fun copy(folder: String, rest: List<String>, said: JSONObject) {
+    val context = Context(File(rest[0]), File(folder))
+    val found = BundleStore.locate(context)
+    said.put("folder", found.path).put("digest", Bundle.open(found).manifest.digest)
+    val marked = File(found, Bundle.CHAT).also { it.setLastModified(1_000_000_000_000) }
+    said.put("again", BundleStore.locate(context).path == found.path)
+    said.put("untouched", marked.lastModified() == 1_000_000_000_000)
+}
+
+private fun tell(statistics: Statistics?, said: JSONObject) {
+    if (statistics == null) return
+    said.put("prompt", statistics.promptTokens).put("new", statistics.newTokens).put("end", statistics.end.name)
+    said.put("first", statistics.firstTokenSeconds).put("prefill", statistics.prefillRate)
+    said.put("decode", statistics.decodeRate ?: JSONObject.NULL)
+}

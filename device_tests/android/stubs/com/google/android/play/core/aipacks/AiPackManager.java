@@ -1,0 +1,17 @@
+package com.google.android.play.core.aipacks;
+
+import android.app.Activity;
+import com.google.android.gms.tasks.Task;
+import java.util.List;
+
+public interface AiPackManager {
+  AiPackLocation getPackLocation(String name);
+
+  Task<AiPackStates> fetch(List<String> names);
+
+  void registerListener(AiPackStateUpdateListener listener);
+
+  void unregisterListener(AiPackStateUpdateListener listener);
+
+  Task<Integer> showConfirmationDialog(Activity activity);
+}

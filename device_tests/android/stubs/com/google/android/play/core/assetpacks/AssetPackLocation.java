@@ -1,0 +1,5 @@
+package com.google.android.play.core.assetpacks;
+
+public abstract class AssetPackLocation {
+  public abstract String assetsPath();
+}

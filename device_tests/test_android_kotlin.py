@@ -1,0 +1,234 @@
+"""The Kotlin of the Android project: compiled against ExecuTorch's real classes, run on a JVM over its real runner."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgesdk.bundle import open_bundle
+from edgesdk.chat import Chat
+from edgesdk.package import package
+
+from .android.chain import SAYINGS, chain_bundle
+from .android.kotlin import compiled, double, libraries, stubs
+from .lab import LabUnavailableError
+from .lab.host import run
+
+_OWN = Path(__file__).parent / "android"
+_LLM = "org.pytorch.executorch.extension.llm"
+
+
+@pytest.fixture(scope="module")
+def classpath() -> list[Path]:
+    try:
+        return [*libraries(), stubs()]
+    except LabUnavailableError as failure:
+        pytest.skip(f"{failure.message} ({failure.hint})")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return chain_bundle(tmp_path_factory.mktemp("chain") / "bundle")
+
+
+class App:
+    """A project whose library was compiled, and what runs it."""
+
+    def __init__(self, bundle: Path, home: Path, classpath: list[Path], **options: str) -> None:
+        self.project, self._home = home / "project", home
+        package(bundle, "android", self.project, options={"delivery": "assets", **options})
+        self.model = self.project / "app/src/main/assets/edgemodel"
+        classes = home / "classes"
+        sources = [*_sources(self.project / "edgemodel"), *_sources(self.project / "benchmark"), *_OWN.glob("jvm/*.kt")]
+        assert compiled(sources, classpath, classes) == []
+        self._classpath = [double(), *classpath, classes]
+
+    def run(self, scenario: str, *arguments: object, model: Path | None = None, name: str = "ScenariosKt") -> Any:
+        """What a scenario says."""
+        command = ["java", "-Xmx300m", "-cp", os.pathsep.join(map(str, self._classpath))]
+        for key, value in {"python": sys.executable, "runner": _OWN / "runner.py", "log": self._home / "log"}.items():
+            command.append(f"-Dedgesdk.{key}={value}")
+        command += [f"dev.edgesdk.edgemodel.{name}", scenario, model or self.model, *arguments]  # type: ignore[list-item]
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def app(bundle: Path, classpath: list[Path], tmp_path_factory: pytest.TempPathFactory) -> App:
+    return App(bundle, tmp_path_factory.mktemp("app"), classpath)
+
+
+def _sources(module: Path) -> list[Path]:
+    return sorted(module.rglob("*.kt"))
+
+
+@pytest.mark.parametrize("pack", ["asset-pack", "ai-pack"])
+def test_everything_compiles_against_the_real_classes(
+    pack: str, bundle: Path, classpath: list[Path], tmp_path: Path
+) -> None:
+    package(bundle, "android", tmp_path / "project", options={"pack": pack})
+    assert compiled(_sources(tmp_path / "project"), classpath, tmp_path / "classes") == []
+    found = {path.stem for path in (tmp_path / "classes").rglob("*.class")}
+    assert {"EdgeModel", "ModelPack", "ChatActivity", "BenchmarkActivity"} <= found
+
+
+def test_a_call_that_executorch_does_not_have_does_not_compile(
+    bundle: Path, classpath: list[Path], tmp_path: Path
+) -> None:
+    package(bundle, "android", tmp_path / "project")
+    model = next((tmp_path / "project/edgemodel").rglob("EdgeModel.kt"))
+    text = model.read_text()
+    model.write_text(text.replace("module.resetContext()", "module.resetContexts()"))
+    assert model.read_text() != text
+    with pytest.raises(AssertionError, match="unresolved reference 'resetContexts'"):
+        compiled(_sources(tmp_path / "project/edgemodel"), classpath, tmp_path / "classes")
+
+
+def test_the_double_has_the_public_methods_of_the_real_class(classpath: list[Path]) -> None:
+    def public(path: Path) -> list[str]:
+        text = run(["javap", "-public", "-cp", str(path), f"{_LLM}.LlmModule"])
+        return sorted(re.sub(r"^Compiled from.*$", "", text, flags=re.MULTILINE).split("\n"))
+
+    (real,) = (path for path in classpath if path.name == "classes.jar")
+    assert public(double()) == public(real)
+
+
+def test_characters_of_several_tokens_come_whole(app: App) -> None:
+    said = app.run("stream", "A:", 64)
+    assert said["pieces"] == ["Gr", "ü", "n", "日", "😀", "!"]  # the emoji is two tokens
+    assert (said["prompt"], said["new"], said["end"]) == (2, len(SAYINGS[0]) - 1, "MODEL")
+    assert said["position"] == 2 + len(SAYINGS[0]) - 2
+    assert said["load"] > 0 and said["first"] > 0 and said["decode"] > 0
+    assert said["prefill"] == pytest.approx(2 / said["first"])
+
+
+def test_half_a_character_at_the_end_is_not_given(app: App) -> None:
+    said = app.run("stream", "A", 4)
+    assert said["pieces"] == ["aa", "é", "bb"]
+    assert (said["new"], said["end"]) == (4, "LENGTH")
+
+
+def test_the_limit_is_of_tokens(app: App) -> None:
+    said = app.run("stream", "L", 5)
+    assert said["pieces"] == ["la", "lo", "lu", "la", "lo"]
+    assert (said["new"], said["end"]) == (5, "LENGTH")
+
+
+def test_an_answer_that_ends_at_once_is_empty(app: App) -> None:
+    said = app.run("stream", "Z", 64)
+    assert said["pieces"] == [] and said["end"] == "MODEL" and said["new"] < 6
+
+
+def test_stop_ends_an_answer(app: App) -> None:
+    said = app.run("stop", "L", 5)
+    assert said["end"] == "STOPPED" and 5 <= said["heard"] <= 70 and said["new"] < 100
+
+
+def test_stop_before_the_first_token_is_not_lost(app: App) -> None:
+    said = app.run("stop_first", "L")
+    assert said["end"] == "STOPPED" and said["new"] < 10
+
+
+def test_who_wants_no_more_stops_the_model(app: App) -> None:
+    said = app.run("cancel", "L", 3)
+    assert said["pieces"] == ["la", "lo", "lu"]
+    assert said["position"] < 120 and said["again"] == ["la", "lo", "lu", "la"]
+
+
+def test_a_conversation_goes_on_in_what_the_model_holds(app: App, bundle: Path) -> None:
+    said = app.run("chat", 64, "Hi", "Yes")
+    assert said["answers"] == ["Grün日😀!"] * 2 and said["turns"] == 2
+    with open_bundle(bundle) as opened:
+        chat = Chat(opened)
+        assert [chat.ask("Hi"), chat.ask("Yes")] == said["answers"]
+        held = chat.session.position
+        assert said["positions"][1] == held  # neither more nor fewer tokens than this edgesdk's own chat
+
+
+def test_after_an_answer_that_was_cut_off_all_is_read_again(app: App) -> None:
+    said = app.run("chat", 2, "Hi", "Yes")
+    assert said["answers"] == ["Grü"] * 2
+    assert said["prompt"] > 2 * len("<s>user:Hi")  # of the second question: both, and the first answer
+
+
+def test_one_answer_at_a_time(app: App) -> None:
+    assert app.run("busy", "A")["second"] == "BusyException"
+
+
+def test_a_full_context_is_said(app: App) -> None:
+    said = app.run("stream", "L" * 500, 64)
+    assert said["error"] == "ContextFullException" and "512 tokens" in said["message"]
+
+
+def test_the_model_in_assets_is_copied_once(app: App, tmp_path: Path) -> None:
+    said = app.run("copy", tmp_path, model=app.model.parent)
+    assert said["folder"].startswith(str(tmp_path)) and said["folder"].endswith(said["digest"])
+    assert said["again"] and said["untouched"]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("bundle/model.pte", "flip", "model.pte: its SHA-256 is not the one in the manifest"),
+        ("bundle/model.pte", "cut", "model.pte has"),
+        ("bundle/tokenizer.json", "remove", "tokenizer.json is missing"),
+        ("bundle/manifest.json", "flip", "manifest.json is not the one that this app was packaged with"),
+        ("chat.json", "flip", "chat.json is not the one that this app was packaged with"),
+    ],
+)
+def test_a_damaged_model_is_refused_before_it_is_loaded(
+    app: App, tmp_path: Path, name: str, change: str, message: str
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(app.model, model)
+    _damage(model / name, change)
+    said = app.run("stream", "A", 4, model=model)
+    assert said["error"] == "BundleDamagedException" and message in said["message"]
+
+
+def test_no_model_is_said(app: App, tmp_path: Path) -> None:
+    assert app.run("stream", "A", 4, model=tmp_path)["error"] == "BundleMissingException"
+
+
+def test_a_program_that_executorch_refuses_is_said(bundle: Path, app: App, tmp_path: Path) -> None:
+    """Whose hashes fit: as a bundle of another release would."""
+    said = app.run("refused", model=_resealed(app.model, tmp_path))
+    assert said["error"] == "LoadFailedException" and "ExecuTorch refuses the model" in said["message"]
+
+
+def _damage(path: Path, change: str) -> None:
+    if change == "remove":
+        path.unlink()
+        return
+    data = bytearray(path.read_bytes())
+    if change == "cut":
+        del data[-1:]
+    else:
+        data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def _resealed(model: Path, folder: Path) -> Path:
+    from dataclasses import replace
+
+    from edgesdk.bundle import seal
+
+    shutil.copytree(model, folder / "model")
+    with open_bundle(model / "bundle") as opened:
+        manifest = opened.manifest
+    changed = folder / "model" / "bundle"
+    (changed / "manifest.json").unlink()
+    data = bytearray((changed / "model.pte").read_bytes())
+    data[8:4000] = bytes(3992)
+    (changed / "model.pte").write_bytes(data)
+    seal(changed, replace(manifest, files=()))
+    return folder / "model"

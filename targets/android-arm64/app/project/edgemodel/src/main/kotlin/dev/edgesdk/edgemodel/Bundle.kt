@@ -1,0 +1,129 @@
+package dev.edgesdk.edgemodel
+
+import java.io.File
+import java.io.InputStream
+import java.security.MessageDigest
+import org.json.JSONException
+import org.json.JSONObject
+
+/** One file of a bundle, as its manifest lists it. */
+class BundleFile internal constructor(val path: String, val size: Long, val sha256: String)
+
+/** What a manifest says, as far as an app needs it. */
+class Manifest internal constructor(val digest: String, json: JSONObject) {
+    /** Every file but the manifest itself. */
+    val files: List<BundleFile> =
+        json.getJSONArray("files").let { all ->
+            (0 until all.length()).map { index ->
+                val entry = all.getJSONObject(index)
+                BundleFile(entry.getString("path"), entry.getLong("size"), entry.getString("sha256"))
+            }
+        }
+
+    /** Most tokens of a conversation. */
+    val context: Int = json.getInt("context")
+
+    /** The runtime and the versions of it that the program is for. */
+    val runtime: String =
+        json.getJSONObject("program").let { it.getString("runtime") + " " + it.getString("runtime_versions") }
+
+    internal val program: String = json.getJSONObject("program").getString("main")
+    internal val tokenizer: String = json.getJSONObject("tokenizer").getString("file")
+
+    /**
+     * Whether ExecuTorch's `seqLen` counts the tokens of an answer alone. It does so for programs whose longest step is
+     * shorter than their context; for others it counts the whole conversation.
+     */
+    internal val seqLenCountsAnswer: Boolean =
+        json.getJSONObject("program").getJSONObject("facts").getJSONObject("methods").let {
+            it.getInt("get_max_seq_len") < it.getInt("get_max_context_len")
+        }
+
+    internal companion object {
+        private const val SCHEMA = 1
+
+        /** Reads a manifest and checks that it is the one with [digest]. */
+        fun parse(text: String, digest: String): Manifest {
+            // a digest is the SHA-256 of the manifest's text with the digest left empty, which comes last
+            val blank = text.removeSuffix("\"digest\": \"$digest\"\n}\n") + "\"digest\": \"\"\n}\n"
+            if (sha256(blank.byteInputStream()) != digest) {
+                throw BundleDamagedException("manifest.json is not the one that this app was packaged with ($digest)")
+            }
+            return try {
+                val json = JSONObject(text)
+                val schema = json.getInt("schema")
+                if (schema != SCHEMA) throw BundleDamagedException("manifest.json has schema $schema, not $SCHEMA")
+                Manifest(digest, json)
+            } catch (failure: JSONException) {
+                throw BundleDamagedException("manifest.json cannot be read: ${failure.message}")
+            }
+        }
+    }
+}
+
+/** A bundle on this device's disk whose every byte is what the app was packaged with. */
+class Bundle private constructor(val folder: File, val manifest: Manifest, val chat: ChatFormat) {
+    internal val program: File get() = File(folder, "$MODEL/${manifest.program}")
+    internal val tokenizer: File get() = File(folder, "$MODEL/${manifest.tokenizer}")
+
+    companion object {
+        internal const val MODEL = "bundle"
+        internal const val MANIFEST = "$MODEL/manifest.json"
+        internal const val CHAT = "chat.json"
+
+        /**
+         * Opens a bundle after checking size and SHA-256 of every file: about a second for a gigabyte on a phone of
+         * today, so not on the main thread.
+         *
+         * @param folder holds `chat.json` and, in `bundle`, the manifest with the files that it lists.
+         * @throws BundleMissingException there is none.
+         * @throws BundleDamagedException a file is missing, cut off or changed.
+         */
+        @Throws(EdgeModelException::class)
+        fun open(folder: File, pinned: Pinned = Pinned.packaged): Bundle {
+            val manifest = Manifest.parse(text(folder, MANIFEST), pinned.digest)
+            val chat = text(folder, CHAT)
+            if (sha256(chat.byteInputStream()) != pinned.chatSha256) {
+                throw BundleDamagedException("$CHAT is not the one that this app was packaged with")
+            }
+            val model = File(folder, MODEL)
+            for (file in manifest.files) check(File(model, file.path), file)
+            return Bundle(folder, manifest, ChatFormat.parse(chat))
+        }
+
+        private fun text(folder: File, name: String): String {
+            val file = File(folder, name)
+            if (!file.isFile) throw BundleMissingException("$file: no such file")
+            return file.readText()
+        }
+
+        private fun check(file: File, wanted: BundleFile) {
+            if (!file.isFile) throw BundleDamagedException("${wanted.path} is missing")
+            if (file.length() != wanted.size) {
+                throw BundleDamagedException("${wanted.path} has ${file.length()} bytes, the manifest says ${wanted.size}")
+            }
+            if (file.inputStream().use(::sha256) != wanted.sha256) {
+                throw BundleDamagedException("${wanted.path}: its SHA-256 is not the one in the manifest")
+            }
+        }
+    }
+}
+
+/** What a bundle must be: the SHA-256 of its manifest and of `chat.json`, fixed when the app was packaged. */
+class Pinned(val digest: String, val chatSha256: String) {
+    companion object {
+        /** Of the bundle that this app was packaged with. */
+        val packaged: Pinned = Pinned(Packaged.DIGEST, Packaged.CHAT_SHA256)
+    }
+}
+
+internal fun sha256(stream: InputStream): String {
+    val digest = MessageDigest.getInstance("SHA-256")
+    val buffer = ByteArray(1 shl 16)
+    while (true) {
+        val count = stream.read(buffer)
+        if (count < 0) break
+        digest.update(buffer, 0, count)
+    }
+    return digest.digest().joinToString("") { "%02x".format(it) }
+}

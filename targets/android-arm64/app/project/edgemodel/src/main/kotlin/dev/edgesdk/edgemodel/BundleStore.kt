@@ -1,0 +1,62 @@
+package dev.edgesdk.edgemodel
+
+import android.content.Context
+import java.io.File
+import java.io.IOException
+
+/** Where the model is on this device. */
+object BundleStore {
+    private const val NAME = "edgemodel"
+
+    /**
+     * The folder of the model: one that a developer pushed with adb, else the pack that Google Play fetched, else the
+     * app's own assets, which are copied once because ExecuTorch needs a path. Not on the main thread.
+     *
+     * @throws BundleMissingException it is in none of them: see [ModelPack] for one that is being fetched.
+     * @throws NoSpaceException there is no room for the copy.
+     */
+    @Throws(EdgeModelException::class)
+    fun locate(context: Context): File {
+        val pushed = context.getExternalFilesDir(null)?.let { File(it, NAME) }
+        if (pushed != null && File(pushed, Bundle.MANIFEST).isFile) return pushed
+        val pack = ModelPack(context).folder()?.let { File(it, NAME) }
+        if (pack != null && File(pack, Bundle.MANIFEST).isFile) return pack
+        return copied(context)
+    }
+
+    /** Removes the copy in [locate]d assets, so that the next start makes it anew. */
+    fun forget(context: Context) {
+        File(context.filesDir, NAME).deleteRecursively()
+    }
+
+    internal fun copied(context: Context, pinned: Pinned = Pinned.packaged): File {
+        val home = File(context.filesDir, NAME)
+        val folder = File(home, pinned.digest)
+        if (folder.isDirectory) return folder
+        val text =
+            try {
+                context.assets.open("$NAME/${Bundle.MANIFEST}").use { it.readBytes().decodeToString() }
+            } catch (failure: IOException) {
+                throw BundleMissingException("the model is not on this device: no pack, and none in the app's assets")
+            }
+        val files = Manifest.parse(text, pinned.digest).files
+        home.deleteRecursively() // an older model, or a copy that was cut off
+        val partial = File(home, "${pinned.digest}.partial")
+        partial.mkdirs()
+        val needed = files.sumOf { it.size }
+        if (partial.usableSpace < needed) throw NoSpaceException(needed, partial.usableSpace)
+        val names = listOf(Bundle.CHAT, Bundle.MANIFEST) + files.map { "${Bundle.MODEL}/${it.path}" }
+        try {
+            for (name in names) copy(context, name, File(partial, name))
+        } catch (failure: IOException) {
+            throw BundleDamagedException("the model in the app's assets cannot be copied: ${failure.message}")
+        }
+        if (!partial.renameTo(folder)) throw BundleDamagedException("$partial cannot be renamed")
+        return folder
+    }
+
+    private fun copy(context: Context, name: String, target: File) {
+        target.parentFile?.mkdirs()
+        context.assets.open("$NAME/$name").use { source -> target.outputStream().use { source.copyTo(it) } }
+    }
+}

@@ -1,0 +1,52 @@
+package dev.edgesdk.edgemodel
+
+import org.json.JSONObject
+
+/** Why an answer ended. */
+enum class End {
+    /** The model ended it. */
+    MODEL,
+
+    /** It reached the number of tokens that was asked for. */
+    LENGTH,
+
+    /** The app or the user stopped it. */
+    STOPPED,
+}
+
+/**
+ * What one answer cost.
+ *
+ * @property promptTokens tokens of the prompt, as the runtime counted them.
+ * @property newTokens tokens of the answer, the one that ends it included.
+ * @property end why it ended.
+ * @property firstTokenSeconds until the first piece, by this device's monotonic clock, tokenization included.
+ * @property decodeSeconds for the tokens after the first; null where there were none.
+ */
+class Statistics internal constructor(
+    val promptTokens: Int,
+    val newTokens: Int,
+    val end: End,
+    val firstTokenSeconds: Double,
+    val decodeSeconds: Double?,
+    /** Whether the model holds the answer just as it was given, so that a conversation can go on after it. */
+    internal val held: Boolean,
+) {
+    /**
+     * Prompt tokens per second. ExecuTorch's own figure counts whole milliseconds; this one is of nanoseconds. Both
+     * include tokenization, which the runtime does not time by itself.
+     */
+    val prefillRate: Double get() = promptTokens / firstTokenSeconds
+
+    /** Tokens per second after the first one; null where there were none. */
+    val decodeRate: Double? get() = decodeSeconds?.let { (newTokens - 1) / it }
+}
+
+/** The counts in what ExecuTorch says at the end of an answer; its times are of whole milliseconds and not used. */
+internal class Counts(json: String) {
+    private val data = JSONObject(json)
+    val prompt: Int = data.getInt("prompt_tokens")
+
+    /** Tokens after the first one, which comes from the prompt. */
+    val afterFirst: Int = data.getInt("generated_tokens")
+}

@@ -1,0 +1,43 @@
+package dev.edgesdk.edgemodel
+
+import android.app.Activity
+import android.content.Context
+import com.google.android.play.core.aipacks.AiPackManagerFactory
+import com.google.android.play.core.aipacks.AiPackState
+import com.google.android.play.core.aipacks.AiPackStateUpdateListener
+import com.google.android.play.core.aipacks.model.AiPackStatus
+import java.io.File
+import kotlinx.coroutines.channels.awaitClose
+import kotlinx.coroutines.flow.Flow
+import kotlinx.coroutines.flow.callbackFlow
+
+/** The AI pack with the model, as Google Play delivers it. */
+class ModelPack(context: Context) {
+    private val manager = AiPackManagerFactory.getInstance(context.applicationContext)
+
+    /** The folder of the pack's assets; null until it was fetched. */
+    fun folder(): File? = manager.getPackLocation(Packaged.PACK)?.assetsPath()?.let(::File)
+
+    /** Fetches the pack where that is still to be done, and says how far it is; goes on until it is cancelled. */
+    fun fetch(): Flow<PackState> = callbackFlow {
+        val listener = AiPackStateUpdateListener { if (it.name() == Packaged.PACK) trySend(stateOf(it)) }
+        manager.registerListener(listener)
+        manager.fetch(listOf(Packaged.PACK)).addOnSuccessListener { states ->
+            states.packStates()[Packaged.PACK]?.let { trySend(stateOf(it)) }
+        }
+        awaitClose { manager.unregisterListener(listener) }
+    }
+
+    /** Asks the user for what Google Play waits for. */
+    fun confirm(activity: Activity) {
+        manager.showConfirmationDialog(activity)
+    }
+
+    private fun stateOf(state: AiPackState): PackState =
+        when (state.status()) {
+            AiPackStatus.COMPLETED -> PackState.Ready
+            AiPackStatus.FAILED, AiPackStatus.CANCELED -> PackState.Failed(state.errorCode())
+            AiPackStatus.WAITING_FOR_WIFI, AiPackStatus.REQUIRES_USER_CONFIRMATION -> PackState.NeedsConfirmation
+            else -> PackState.Fetching(state.bytesDownloaded(), state.totalBytesToDownload())
+        }
+}
