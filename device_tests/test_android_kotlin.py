@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,11 +13,10 @@ from edgesdk.chat import Chat
 from edgesdk.package import package
 
 from .android.chain import SAYINGS, chain_bundle
-from .android.kotlin import compiled, double, libraries, stubs
+from .android.kotlin import App, compiled, double, libraries, sources, stubs
 from .lab import LabUnavailableError
 from .lab.host import run
 
-_OWN = Path(__file__).parent / "android"
 _LLM = "org.pytorch.executorch.extension.llm"
 
 
@@ -39,36 +33,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return chain_bundle(tmp_path_factory.mktemp("chain") / "bundle")
 
 
-class App:
-    """A project whose library was compiled, and what runs it."""
-
-    def __init__(self, bundle: Path, home: Path, classpath: list[Path], **options: str) -> None:
-        self.project, self._home = home / "project", home
-        package(bundle, "android", self.project, options={"delivery": "assets", **options})
-        self.model = self.project / "app/src/main/assets/edgemodel"
-        classes = home / "classes"
-        sources = [*_sources(self.project / "edgemodel"), *_sources(self.project / "benchmark"), *_OWN.glob("jvm/*.kt")]
-        assert compiled(sources, classpath, classes) == []
-        self._classpath = [double(), *classpath, classes]
-
-    def run(self, scenario: str, *arguments: object, model: Path | None = None, name: str = "ScenariosKt") -> Any:
-        """What a scenario says."""
-        command = ["java", "-Xmx300m", "-cp", os.pathsep.join(map(str, self._classpath))]
-        for key, value in {"python": sys.executable, "runner": _OWN / "runner.py", "log": self._home / "log"}.items():
-            command.append(f"-Dedgesdk.{key}={value}")
-        command += [f"dev.edgesdk.edgemodel.{name}", scenario, model or self.model, *arguments]  # type: ignore[list-item]
-        done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return json.loads(done.stdout)
-
-
 @pytest.fixture(scope="module")
 def app(bundle: Path, classpath: list[Path], tmp_path_factory: pytest.TempPathFactory) -> App:
     return App(bundle, tmp_path_factory.mktemp("app"), classpath)
-
-
-def _sources(module: Path) -> list[Path]:
-    return sorted(module.rglob("*.kt"))
 
 
 @pytest.mark.parametrize("pack", ["asset-pack", "ai-pack"])
@@ -76,7 +43,7 @@ def test_everything_compiles_against_the_real_classes(
     pack: str, bundle: Path, classpath: list[Path], tmp_path: Path
 ) -> None:
     package(bundle, "android", tmp_path / "project", options={"pack": pack})
-    assert compiled(_sources(tmp_path / "project"), classpath, tmp_path / "classes") == []
+    assert compiled(sources(tmp_path / "project"), classpath, tmp_path / "classes") == []
     found = {path.stem for path in (tmp_path / "classes").rglob("*.class")}
     assert {"EdgeModel", "ModelPack", "ChatActivity", "BenchmarkActivity"} <= found
 
@@ -90,7 +57,7 @@ def test_a_call_that_executorch_does_not_have_does_not_compile(
     model.write_text(text.replace("module.resetContext()", "module.resetContexts()"))
     assert model.read_text() != text
     with pytest.raises(AssertionError, match="unresolved reference 'resetContexts'"):
-        compiled(_sources(tmp_path / "project/edgemodel"), classpath, tmp_path / "classes")
+        compiled(sources(tmp_path / "project/edgemodel"), classpath, tmp_path / "classes")
 
 
 def test_the_double_has_the_public_methods_of_the_real_class(classpath: list[Path]) -> None:

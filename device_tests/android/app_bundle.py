@@ -80,7 +80,21 @@ def keystore(folder: Path) -> Path:
     """A key to sign with."""
     path = folder / "test.keystore"
     command = ["keytool", "-genkeypair", "-keystore", str(path), "-storepass", _PASSWORD, "-keypass", _PASSWORD]
-    run([*command, "-alias", "test", "-keyalg", "EC", "-dname", "CN=edgesdk tests", "-storetype", "PKCS12"])
+    run(
+        [
+            *command,
+            "-alias",
+            "test",
+            "-keyalg",
+            "RSA",
+            "-keysize",
+            "2048",
+            "-dname",
+            "CN=edgesdk tests",
+            "-storetype",
+            "PKCS12",
+        ]
+    )
     return path
 
 
@@ -117,7 +131,7 @@ def app_bundle(found: Tools, project: Path, library: Path, folder: Path, *, kind
     model = project / "modelpack/src/main/assets"
     files = {f"assets/{path.relative_to(model).as_posix()}": path for path in model.rglob("*") if path.is_file()}
     write_zip(folder / "base.zip", {**_module(base), f"lib/arm64-v8a/{library.name}": library})
-    write_zip(folder / f"{name}.zip", {**_module(pack), **files})
+    write_zip(folder / f"{name}.zip", {"manifest/AndroidManifest.xml": pack / "AndroidManifest.xml", **files})
     config = folder / "config.json"
     config.write_text(json.dumps(_CONFIG), encoding="utf-8")
     out = folder / "app.aab"
@@ -161,8 +175,9 @@ def _linked(found: Tools, folder: Path, manifest: str, resources: Path | None = 
         run([str(found.aapt2), "compile", "--dir", str(resources), "-o", str(folder / "res.zip")])
         compiled = [str(folder / "res.zip")]
     linked = folder / "linked.apk"
-    command = [str(found.aapt2), "link", "--proto-format", "-I", str(FRAMEWORK), *_SDKS, "-o", str(linked)]
-    run([*command, "--manifest", str(folder / "AndroidManifest.xml"), *compiled])
+    command = [str(found.aapt2), "link", "--proto-format", "-I", str(FRAMEWORK), "-o", str(linked)]
+    sdks = [] if resources is None else _SDKS  # bundletool takes no such element in a pack's manifest
+    run([*command, *sdks, "--manifest", str(folder / "AndroidManifest.xml"), *compiled])
     with zipfile.ZipFile(linked) as archive:
         archive.extractall(folder / "module")
     return folder / "module"

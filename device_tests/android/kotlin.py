@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from edgesdk.cache import alone_in, made_once
+from edgesdk.package import package
 
 from ..lab.host import lab_dir, run
 from .packages import EXECUTORCH, JSON, KOTLIN, debian, fetched
 
 LANGUAGE = "2.2"  # of the Kotlin plugin that the project's version catalogue names
 _OWN = Path(__file__).parent
+_SCENARIOS = "dev.edgesdk.edgemodel.ScenariosKt"
 
 
 def libraries() -> list[Path]:
@@ -70,3 +75,39 @@ def compiled(sources: Iterable[Path], classpath: Sequence[Path], out: Path) -> l
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     return [line for line in done.stderr.splitlines() if "warning:" in line]
+
+
+def sources(folder: Path) -> list[Path]:
+    """The Kotlin files of a folder."""
+    return sorted(folder.rglob("*.kt"))
+
+
+class App:
+    """A packaged project whose library and benchmark were compiled, with the double in front, and what runs them.
+
+    Attributes:
+        project: what ``edgesdk package`` wrote.
+        model: its model tree.
+    """
+
+    def __init__(self, bundle: Path, home: Path, classpath: Sequence[Path]) -> None:
+        self.project, self._log = home / "project", home / "log"
+        package(bundle, "android", self.project, options={"delivery": "assets"})
+        self.model = self.project / "app/src/main/assets/edgemodel"
+        modules = [path for name in ("edgemodel", "benchmark") for path in sources(self.project / name)]
+        assert compiled([*modules, *sources(_OWN / "jvm")], classpath, home / "classes") == []
+        self._classpath = [double(), *classpath, home / "classes"]
+
+    def run(self, scenario: str, *arguments: object, model: Path | None = None) -> Any:
+        """What a scenario of ``Scenarios.kt`` says of a model."""
+        return json.loads(self.main(_SCENARIOS, scenario, model or self.model, *arguments))
+
+    def main(self, name: str, *arguments: object) -> str:
+        """What a main class prints."""
+        command = ["java", "-Xmx300m", "-cp", os.pathsep.join(map(str, self._classpath))]
+        properties = {"python": sys.executable, "runner": _OWN / "runner.py", "log": self._log}
+        command += [f"-Dedgesdk.{key}={value}" for key, value in properties.items()]
+        command += [name, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
