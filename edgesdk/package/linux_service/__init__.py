@@ -1,0 +1,161 @@
+"""A bundle as a service of a Linux board: a Debian package, and the same tree for boards without dpkg."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ... import __version__
+from ...converter import CONVERTERS
+from ...files import sha256
+from ...targets import open_target, targets_dir
+from ..base import PackageError, Written
+from ..templates import fill
+from . import manager
+from .deb import write_deb
+from .python import copy_edgesdk, lock_text, read_lock, requirements, resolved, unpack_wheels
+
+if TYPE_CHECKING:
+    from ...bundle import Bundle, Manifest
+    from ...progress import Progress
+
+PACKAGE = "edgesdk-service"
+LOCK = "python.lock"
+_DEBIAN = {"aarch64": "arm64", "x86_64": "amd64"}
+_VERSION = re.compile(r"[0-9][A-Za-z0-9.+~]*")
+_MAINTAINER = re.compile(r"[^<>\n]+ <[^<>\s]+@[^<>\s]+>")
+_PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+
+
+@dataclass(frozen=True)
+class ServiceOptions:
+    """What may be chosen.
+
+    Attributes:
+        version: of the package; a later one upgrades an earlier.
+        python: of the board, such as 3.11; its package is python3.11.
+        wheels: yes packs the Python packages that the server needs; no leaves them to the board.
+        lock: a python.lock of an earlier deliverable, for the same wheels again.
+        maintainer: who answers for the package.
+    """
+
+    version: str = __version__
+    python: str = "3.11"
+    wheels: Literal["yes", "no"] = "yes"
+    lock: str = ""
+    maintainer: str = "edgesdk user <root@localhost>"
+
+
+class LinuxService:
+    """Makes the service of a board."""
+
+    description = "a .deb with a systemd service that speaks OpenAI's chat API, for Linux boards"
+    options = ServiceOptions
+
+    def check(self, manifest: Manifest, options: ServiceOptions) -> None:
+        target, program = manifest.target, manifest.program
+        if target.os != "linux" or target.architecture not in _DEBIAN:
+            raise PackageError(
+                f"the bundle is for {target.name} ({target.os}, {target.architecture}), not for a Linux board",
+                hint="export with --target linux-arm64, jetson-orin or linux-x86_64",
+            )
+        if CONVERTERS.get(program.converter).on_device is None:
+            raise PackageError(
+                f"programs of '{program.converter}' have no session in Python, which the server is made of"
+            )
+        if manifest.tokenizer.chat_template is None:
+            raise PackageError("the bundle has no chat template, so a service cannot chat with it")
+        checks = {
+            "version": _VERSION.fullmatch(options.version),
+            "maintainer": _MAINTAINER.fullmatch(options.maintainer),
+            "python": options.python in _PYTHONS,
+            "lock": not options.lock or options.wheels == "yes",
+        }
+        for name, fine in checks.items():
+            if not fine:
+                raise PackageError(
+                    f"option {name}: {getattr(options, name)!r} cannot be used",
+                    hint=f"version 1.2.0; maintainer 'Name <mail@example.com>'; python {' or '.join(_PYTHONS)}; "
+                    "lock only with wheels",
+                )
+
+    def write(self, bundle: Bundle, options: ServiceOptions, folder: Path, progress: Progress) -> Written:
+        manifest, source = bundle.manifest, targets_dir() / "posix" / "app"
+        architecture = manifest.target.architecture
+        root = folder / "root"
+        payloads = root / "usr/lib/edgesdk-service/payload"
+        staged = payloads / "staged"
+        with progress.stage("Collecting the server and its packages"):
+            shutil.copytree(bundle.folder, staged / "bundle")
+            copy_edgesdk(staged / "python", manifest.program.converter)
+            needed = requirements(f"{manifest.program.runtime}{manifest.program.runtime_versions}")
+            if options.wheels == "yes":
+                wheels = (
+                    read_lock(Path(options.lock)) if options.lock else resolved(needed, options.python, architecture)
+                )
+                unpack_wheels(wheels, options.python, architecture, staged / "python")
+                (folder / LOCK).write_text(lock_text(wheels), encoding="ascii", newline="\n")
+            name = _seal(staged, options.version)
+            staged.rename(payloads / name)
+        shutil.copy(manager.__file__, payloads.parent / "manager.py")
+        values = self._values(manifest, options, name, needed)
+        fill(source / "root", root, values)
+        fill(source / "readme", folder, values)
+        shutil.copy(folder / "README.md", root / "usr/share/doc" / PACKAGE / "README.md")
+        deb = f"{PACKAGE}_{options.version}_{values['architecture']}.deb"
+        with progress.stage("Writing the package"), tempfile.TemporaryDirectory() as scratch:
+            values["installed_kb"] = sum(file.stat().st_size for file in root.rglob("*") if file.is_file()) // 1024 + 1
+            fill(source / "control", Path(scratch), values)
+            write_deb(folder / deb, Path(scratch), root)
+        facts = {"package": deb, "version": name, "python": options.python, "wheels": options.wheels}
+        facts["providers"] = " ".join(values["providers"]) or "the runtime's only one"
+        return Written(facts, _remarks(manifest, options), (f"sudo dpkg -i {deb}", "edgesdk-service status"))
+
+    def _values(self, manifest: Manifest, options: ServiceOptions, name: str, needed: list[str]) -> dict[str, Any]:
+        return {
+            "package": PACKAGE,
+            "version": options.version,
+            "id": name,
+            "python": options.python,
+            "wheels": options.wheels == "yes",
+            "needed": needed,
+            "maintainer": options.maintainer,
+            "architecture": _DEBIAN[manifest.target.architecture],
+            "model": manifest.model.name,
+            "licence": manifest.model.licence or "not known",
+            "digest": manifest.digest,
+            "target": manifest.target.name,
+            "runtime": f"{manifest.program.runtime} {manifest.program.runtime_versions}",
+            "providers": list(open_target(manifest.target.name).providers),
+        }
+
+
+def _seal(folder: Path, version: str) -> str:
+    """Write the list of hashes; the version's name, which ends with the list's own hash."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    listing = "".join(lines).encode()
+    (folder / manager.SUMS).write_bytes(listing)
+    return f"{version}-{hashlib.sha256(listing).hexdigest()[:8]}"
+
+
+def _remarks(manifest: Manifest, options: ServiceOptions) -> tuple[str, ...]:
+    import sys
+
+    remarks = []
+    if open_target(manifest.target.name).providers:
+        remarks.append("parity was measured on the CPU; /health says what runs the program on the board")
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if options.wheels == "yes" and options.python != here:
+        remarks.append(
+            f"pip chose the packages as for Python {here}: a package that only {options.python} needs may lack"
+        )
+    return tuple(remarks)
+
+
+DELIVERABLE = LinuxService()
