@@ -19,11 +19,15 @@ _OPTIONS = ("--no-install-recommends", "--yes", "--quiet")
 
 
 class ForeignApt:
-    """apt for arm64, with the sources of this machine and the backports beside them."""
+    """apt for another processor or another release of Debian, with the sources of this machine.
 
-    def __init__(self, home: Path, architecture: str = "arm64") -> None:
+    The sources of this machine's own release have its backports beside them.
+    """
+
+    def __init__(self, home: Path, architecture: str = "arm64", release: str | None = None) -> None:
         self._home = home
         self._architecture = architecture
+        self._release = release
         self._env = {**os.environ, "APT_CONFIG": str(home / "apt.conf"), "LC_ALL": "C"}
 
     def update(self) -> float:
@@ -88,7 +92,9 @@ class ForeignApt:
         for folder in ("state/lists/partial", "cache/archives/partial", "none"):
             (self._home / folder).mkdir(parents=True, exist_ok=True)
         (self._home / "status").touch()
-        (self._home / "sources.list").write_text("".join(f"{line}\n" for line in _sources()), encoding="utf-8")
+        (self._home / "sources.list").write_text(
+            "".join(f"{line}\n" for line in _sources(self._release)), encoding="utf-8"
+        )
         settings = {
             "APT::Architecture": self._architecture,
             "APT::Sandbox::User": "root",
@@ -112,9 +118,12 @@ def _release() -> str:
     return found[1]
 
 
-def _sources() -> list[str]:
-    """The host's own sources of this release, as lines, and the backports from the same places."""
+def _sources(release: str | None) -> list[str]:
+    """The host's own sources of this release as lines, and the backports beside them; or those of another release."""
     name = _release()
+    if release is not None:
+        entries = [f"deb {options}{uri} {release} main" for options, uri, suite in _entries() if suite == name]
+        return list(dict.fromkeys(entries))
     lines = []
     for options, uri, suite in _entries():
         if suite == name or suite.startswith(f"{name}-"):

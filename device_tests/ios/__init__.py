@@ -1,0 +1,1 @@
+"""Swift on Linux, and doubles of what an iPhone has."""

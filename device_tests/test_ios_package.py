@@ -1,0 +1,82 @@
+"""The Swift package, built by SwiftPM and run on this machine over a double of ExecuTorch's Swift API.
+
+The double drives ExecuTorch's real text runner and runtime on real tiny models; Apple's own frameworks are doubles too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgesdk.errors import EdgeError
+from edgesdk.package import package
+from edgesdk.runner_lines import opened
+
+from .android import chain
+from .ios import swift
+from .lab.host import LabUnavailableError
+
+_OWN = Path(__file__).parent
+_ENDLESS = ((b":", b"la", b"lo", b"lu", b"la"), (b"A", b"</s>"))
+_UPSTREAM = re.compile(r'\.package\(url: "https://github.com/pytorch/executorch.git", branch: "swiftpm-1\.5\.\d+"\)')
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What the tests in Swift print."""
+    try:
+        root = swift.toolchain()
+    except LabUnavailableError as error:
+        pytest.skip(error.message)
+    folder = tmp_path_factory.mktemp("swift")
+    for name, sayings in (("model", chain.SAYINGS), ("endless", _ENDLESS)):
+        bundle = chain.chain_bundle(folder / f"{name}-bundle", sayings=sayings, target="ios-arm64")
+        package(bundle, "ios", folder / name)
+    shutil.copytree(_OWN / "ios" / "doubles" / "executorch", folder / "executorch")
+    manifest = folder / "model" / "EdgeModel" / "Package.swift"
+    replaced, count = _UPSTREAM.subn('.package(path: "../../executorch")', manifest.read_text(encoding="utf-8"))
+    assert count == 1
+    manifest.write_text(replaced, encoding="utf-8")
+    shutil.copytree(
+        _OWN / "ios" / "Tests", folder / "model" / "EdgeModel" / "Tests" / "EdgeModelTests", dirs_exist_ok=True
+    )
+    try:
+        tests = swift.build(root, folder, "model/EdgeModel")
+    except EdgeError as error:
+        pytest.fail(error.message)
+    environment = {
+        "EDGESDK_TEXT_RUNNER": f"{sys.executable}\t{_OWN / 'android' / 'runner.py'}",
+        "EDGESDK_MODULE": f"{sys.executable}\t{_OWN / 'ios' / 'module.py'}",
+        "EDGESDK_MODEL": str(folder / "model" / "Model"),
+        "EDGESDK_ENDLESS_MODEL": str(folder / "endless" / "Model"),
+    }
+    done = subprocess.run(
+        swift.test_command(root, tests), env=os.environ | environment, capture_output=True, text=True, timeout=300
+    )
+    failures = [line for line in done.stdout.splitlines() if "error:" in line or "failed" in line]
+    assert done.returncode == 0, "\n".join(failures) or done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def test_it_builds_and_behaves(said: str) -> None:
+    executed = [int(number) for number in re.findall(r"Executed (\d+) tests, with 0 failures", said)]
+    assert max(executed) >= 16
+    assert ": warning:" not in said
+
+
+def test_its_benchmark_speaks_the_runner_protocol(said: str) -> None:
+    events = [opened(line.encode()) for line in re.findall(r"^LINE (.*)$", said, re.MULTILINE)]
+    names = [event["event"] for event in events]
+    assert names[:4] == ["hello", "device", "load", "left_out"]
+    assert names[4:] == [*["repeat", "prefill", *["token"] * 4, "done"] * 3, "end"]
+    assert [event["part"] for event in events if event["event"] == "repeat"] == ["warmup", "measured", "measured"]
+    stamps = [event["at"] for event in events if "at" in event]
+    assert stamps == sorted(stamps)
+    prefill = next(event for event in events if event["event"] == "prefill")
+    assert prefill["tokens"] == 5 and prefill["ticks"] > 0

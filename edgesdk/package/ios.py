@@ -1,0 +1,140 @@
+"""iOS: a Swift package over ExecuTorch's ``TextRunner``, a sample app for XcodeGen, and a benchmark."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .. import __version__
+from ..bundle import FILE as MANIFEST
+from ..bundle import Bundle, Manifest
+from ..progress import Progress, track
+from ..targets import open_target, targets_dir
+from . import prompts
+from .base import PackageError, Written
+from .runtime import pinned_version
+from .templates import fill
+
+Way = Literal["resource", "on-demand", "background"]
+_TARGET = "ios-arm64"
+_BUNDLE_ID = re.compile(r"[A-Za-z][A-Za-z0-9-]*(\.[A-Za-z0-9-]+)+")
+_VERSION = re.compile(r"\d+(\.\d+){0,2}")
+#: The target's delivery behind each way, in the order in which ``auto`` tries them.
+_DELIVERY: dict[Way, str] = {
+    "resource": "an app of the App Store",
+    "on-demand": "an on-demand resource of the App Store from iOS 18",
+    "background": "a background asset pack that Apple hosts",
+}
+_TOGETHER_MB = 200  # an app above this asks before it is downloaded over a mobile network (App Store Connect's help)
+_XCODE_NOTE = {"resource": "", "on-demand": "", "background": " (26 for the asset pack)"}
+_OWN_APP = {
+    "resource": " and the folder `Model` as a folder reference",
+    "on-demand": ", the folder `Model` as a folder reference with the on-demand tag `Model`, and `App/Delivery`",
+    "background": ", `App/Delivery`, and the extension in `Downloader`",
+}
+
+
+@dataclass(frozen=True)
+class IosOptions:
+    """What may be chosen about an iOS deliverable.
+
+    Attributes:
+        name: of the app; the model's name where it is empty.
+        bundle_id: the app's identifier.
+        version: of the app: up to three numbers.
+        delivery: resource (comes with the app), on-demand (the App Store hosts it), background (an asset pack, iOS 26),
+            or auto: the first of these that the model is small enough for.
+    """
+
+    name: str = ""
+    bundle_id: str = "com.example.edgemodel"
+    version: str = "1.0.0"
+    delivery: Literal["auto", "resource", "on-demand", "background"] = "auto"
+
+
+class Ios:
+    """See :class:`~.base.Deliverable`."""
+
+    description = "Swift package, sample app and benchmark over ExecuTorch, for Xcode"
+    options = IosOptions
+
+    def check(self, manifest: Manifest, options: IosOptions) -> None:
+        if manifest.target.os != "ios" or manifest.program.converter != "executorch":
+            raise PackageError(
+                f"this bundle is for {manifest.target.name}, and the Swift package runs ExecuTorch on iOS",
+                hint=f"edgesdk export MODEL --target {_TARGET}",
+            )
+        if not _BUNDLE_ID.fullmatch(options.bundle_id):
+            raise PackageError(
+                f"bundle_id '{options.bundle_id}': letters, digits and hyphens, in parts with dots between",
+                hint="--set bundle_id=com.example.app",
+            )
+        if not _VERSION.fullmatch(options.version):
+            raise PackageError(f"version '{options.version}': up to three numbers", hint="--set version=1.0.0")
+        if any(not letter.isprintable() or letter in '"\\:#{}' for letter in options.name):
+            raise PackageError(f"name {options.name!r}: no quotes, colons, braces or line ends")
+        _way(manifest, options)
+
+    def write(self, bundle: Bundle, options: IosOptions, folder: Path, progress: Progress) -> Written:
+        manifest = bundle.manifest
+        way, version = _way(manifest, options), pinned_version(manifest)
+        name = options.name or manifest.model.name.removesuffix(".gguf")
+        values = {
+            "name": name,
+            "bundle_id": options.bundle_id,
+            "version": options.version,
+            "runtime_version": version,
+            "runtime_versions": manifest.program.runtime_versions,
+            "edgesdk_version": __version__,
+            "digest": manifest.digest[:16],
+            "model": manifest.model.name,
+            "context": manifest.context,
+            "size_mb": round(_size(manifest) / 1e6),
+            "delivery_text": _DELIVERY[way],
+            "xcode_note": _XCODE_NOTE[way],
+            "own_app_note": _OWN_APP[way],
+        }
+        source = targets_dir() / _TARGET / "app"
+        fill(source / "project", folder, values)
+        fill(source / "delivery" / way, folder, values)
+        model = folder / ("AssetPack/Model" if way == "background" else "Model")
+        for entry in track(progress, "Copying the model", [MANIFEST, *(entry.path for entry in manifest.files)]):
+            (model / entry).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle.folder / entry, model / entry)
+        text = prompts.chat_format(bundle).text()
+        (model / prompts.FILE).write_text(text, encoding="utf-8", newline="\n")
+        facts = {"name": name, "delivery": f"{way}: {_DELIVERY[way]}", "ExecuTorch": f"branch swiftpm-{version}"}
+        return Written(facts, (), ("xcodegen generate && open App.xcodeproj",))
+
+
+def _way(manifest: Manifest, options: IosOptions) -> Way:
+    """How the model reaches users.
+
+    Raises:
+        PackageError: it is too large for that.
+    """
+    limits = {delivery.way: delivery.max_mb for delivery in open_target(_TARGET).delivery}
+    size = _size(manifest) / 1e6
+    ways = [way for way in _DELIVERY if options.delivery in ("auto", way)]
+    if options.delivery == "auto" and size > _TOGETHER_MB:
+        ways.remove("resource")
+    for way in ways:
+        if size <= limits[_DELIVERY[way]]:
+            return way
+    largest = _DELIVERY[ways[-1]]
+    raise PackageError(
+        f"the bundle has {size:.0f} MB, and {largest} takes {limits[largest]} MB",
+        hint="compress it further: edgesdk compress --size"
+        if options.delivery == "auto"
+        else "--set delivery=auto takes the first way that is large enough",
+    )
+
+
+def _size(manifest: Manifest) -> int:
+    return sum(entry.size for entry in manifest.files)
+
+
+DELIVERABLE = Ios()
