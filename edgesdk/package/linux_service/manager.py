@@ -221,9 +221,12 @@ class Service:
 
     def _switch(self, name: str) -> None:
         before = self.version("current")
-        self._link("current", name)
-        if before is not None and before != name:
-            self._link("previous", before)
+        links = [("previous", before), ("current", name)]
+        if name == self.version("previous"):
+            links.reverse()  # cut between the two, what is gone back to is in use already
+        for link, target in links:
+            if target is not None and before != name:
+                self._link(link, target)
 
     def _link(self, link: str, name: str) -> None:
         partial = self.state / f".{link}"
