@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
 from .terminal import json_option, print_json, print_table
 
+_SIGNS = {"error": "ERROR", "warning": "warning", "good": "ok", "note": "note"}
+
 
 @click.command("doctor")
+@click.argument("artifact", type=click.Path(path_type=Path), required=False)
 @json_option
-def command(as_json: bool) -> int:
-    """Run a tiny model through every converter installed, and say what is missing."""
+def command(artifact: Path | None, as_json: bool) -> int:
+    """Check ARTIFACT, or run a tiny model through every converter installed.
+
+    ARTIFACT is an .apk, .aab, .aar, .so, .xcframework or .deb, a deliverable, or a bundle: pages of native libraries,
+    processors, alignment and compression, sizes of packs, hashes, signatures, and the runtime against the program.
+    """
+    return _converters(as_json) if artifact is None else _artifact(artifact, as_json)
+
+
+def _artifact(path: Path, as_json: bool) -> int:
+    from ..artifacts import examine_artifact
+
+    findings = examine_artifact(path)
+    wrong = [finding for finding in findings if finding.level == "error"]
+    if as_json:
+        print_json({"ok": not wrong, "findings": findings})
+        return 1 if wrong else 0
+    for finding in findings:
+        click.echo(f"{_SIGNS[finding.level]:<8}{finding.place}: {finding.text}")
+        if finding.hint:
+            click.echo(f"{'':<8}  {finding.hint}")
+    return 1 if wrong else 0
+
+
+def _converters(as_json: bool) -> int:
     from .. import __version__
     from ..doctor import examine
 

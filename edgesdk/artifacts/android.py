@@ -1,0 +1,131 @@
+"""Apps and libraries for Android: APK, AAB, AAR."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from ..targets import open_target
+from .entries import Entries
+from .findings import Finding
+from .libraries import abis, check_library, check_place
+from .models import bundles, check_bundle, check_runtime_version
+
+_SIGNED_V1 = re.compile(r"META-INF/[^/]+\.(RSA|DSA|EC)")
+_BLOCK_MAGIC = b"APK Sig Block 42"
+_SCHEMES = {0x7109871A: "v2", 0xF05368C0: "v3", 0x1B93AD61: "v3.1"}  # IDs in the APK Signing Block (source.android.com)
+_TARGET = "android-arm64"
+_MODULE, _PACK = "a base or feature module of Google Play", "an asset pack or AI pack of Google Play"
+_POM = re.compile(
+    r"<groupId>org\.pytorch</groupId>\s*<artifactId>executorch-android[^<]*</artifactId>\s*<version>([^<]+)</version>"
+)
+
+
+def check_apk(path: Path, file: IO[bytes], entries: Entries) -> Iterator[Finding]:
+    """An app as phones install it."""
+    yield from _libraries(entries, "lib", placed=True)
+    yield from _models(entries, None)
+    schemes = [*_schemes(file), *(["v1"] if any(map(_SIGNED_V1.fullmatch, entries)) else [])]
+    if schemes:
+        yield Finding("good", path.name, f"signatures are there: {', '.join(schemes)} (apksigner verify checks them)")
+    else:
+        yield Finding("warning", path.name, "not signed: no phone installs it", "apksigner sign")
+    if "AndroidManifest.xml" not in entries:
+        yield Finding("error", path.name, "no AndroidManifest.xml, so no app")
+
+
+def check_aab(path: Path, file: IO[bytes], entries: Entries) -> Iterator[Finding]:
+    """An app as Google Play takes it."""
+    if "BundleConfig.pb" not in entries:
+        yield Finding("error", path.name, "no BundleConfig.pb, so no app bundle", "bundletool build-bundle")
+    modules = sorted({name.partition("/")[0] for name in entries if "/manifest/AndroidManifest.xml" in name})
+    if "base" not in modules:
+        yield Finding("error", path.name, f"no base module; there are: {', '.join(modules) or 'none'}")
+    for module in modules:
+        yield from _libraries(entries, f"{module}/lib", placed=False)
+    yield from _modules(entries, modules)
+    yield from _models(entries, None, mapped=False)  # bundletool compresses the bundle, and unpacks by its own rules
+    if any(map(_SIGNED_V1.fullmatch, entries)):
+        yield Finding("good", path.name, "an upload signature is there (jarsigner -verify checks it)")
+    else:
+        yield Finding(
+            "warning", path.name, "not signed: Google Play refuses it", "jarsigner, or Gradle's signingConfig"
+        )
+
+
+def check_aar(path: Path, file: IO[bytes], entries: Entries) -> Iterator[Finding]:
+    """A library, with the POM beside it where there is one."""
+    for needed in ("AndroidManifest.xml", "classes.jar"):
+        if needed not in entries:
+            yield Finding("error", path.name, f"no {needed}, so no Android library")
+    yield from _libraries(entries, "jni", placed=False)
+    pom = path.with_suffix(".pom")
+    found = _POM.search(pom.read_text(encoding="utf-8", errors="replace")) if pom.is_file() else None
+    yield from _models(entries, found[1] if found else None)
+
+
+def _libraries(entries: Entries, folder: str, *, placed: bool) -> Iterator[Finding]:
+    libraries = {
+        name: entry for name, entry in entries.items() if name.startswith(f"{folder}/") and name.endswith(".so")
+    }
+    for name, entry in libraries.items():
+        abi = name[len(folder) + 1 :].partition("/")[0]
+        yield from check_library(entry, folder=abi)
+        if placed:
+            yield from check_place(entry)
+    if libraries and "arm64-v8a" not in abis(libraries):
+        yield Finding("error", folder, f"no libraries for arm64-v8a, only {', '.join(sorted(abis(libraries)))}")
+
+
+def _models(entries: Entries, runtime: str | None, *, mapped: bool = True) -> Iterator[Finding]:
+    for folder, manifest in bundles(entries):
+        yield from check_bundle(entries, folder, manifest, mapped=mapped)
+        yield check_runtime_version(manifest, runtime, folder)
+
+
+def _modules(entries: Entries, modules: list[str]) -> Iterator[Finding]:
+    limits = {delivery.way: delivery.max_mb for delivery in open_target(_TARGET).delivery}
+    for module in modules:
+        size = sum(entry.packed for name, entry in entries.items() if name.startswith(f"{module}/")) / 1e6
+        way = _PACK if _is_pack(entries, module) else _MODULE
+        said = f"{size:.1f} MB in the bundle, and {way} takes {limits[way]} MB"
+        if size > limits[way]:
+            yield Finding("error", module, said, "a smaller recipe, several packs, or a download of your own")
+        else:
+            yield Finding("good", module, said)
+
+
+def _is_pack(entries: Entries, module: str) -> bool:
+    """Whether a module has assets and nothing that runs; its manifest then says ``asset-pack`` or ``ai-pack``."""
+    with entries[f"{module}/manifest/AndroidManifest.xml"].open() as file:
+        manifest = file.read()
+    return b"asset-pack" in manifest or b"ai-pack" in manifest
+
+
+def _schemes(file: IO[bytes]) -> list[str]:
+    """Signature schemes in the APK Signing Block, which lies before the zip's directory."""
+    file.seek(0, 2)
+    size = file.tell()
+    file.seek(max(0, size - 65557))
+    tail = file.read()
+    end = tail.rfind(b"PK\x05\x06")
+    if end < 0 or len(tail) < end + 20:
+        return []
+    (directory,) = struct.unpack_from("<I", tail, end + 16)
+    if directory < 32:
+        return []
+    file.seek(directory - 24)
+    length, magic = struct.unpack("<Q16s", file.read(24))
+    if magic != _BLOCK_MAGIC or not 24 <= length <= directory - 8:
+        return []
+    file.seek(directory - length)
+    block = file.read(length - 24)
+    found, at = [], 0
+    while at + 12 <= len(block):
+        pair, identity = struct.unpack_from("<QI", block, at)
+        found.append(identity)
+        at += 8 + pair
+    return sorted(_SCHEMES[identity] for identity in found if identity in _SCHEMES)

@@ -1,0 +1,142 @@
+"""A Debian package: its archive, its sums, the bundle and the runtime inside."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import lzma
+import re
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from .entries import ArtifactError, Entries, folder_entries
+from .findings import Finding
+from .libraries import is_library, read_library
+from .models import bundles, check_bundle, check_runtime_version
+
+_MAGIC = b"!<arch>\n"
+_MACHINES = {"arm64": "EM_AARCH64", "armhf": "EM_ARM", "amd64": "EM_X86_64", "i386": "EM_386"}
+_NEEDED = ("Package", "Version", "Architecture", "Maintainer", "Description")
+
+
+def check_deb(path: Path) -> Iterator[Finding]:
+    """A ``.deb``, unpacked into a temporary folder.
+
+    Raises:
+        ArtifactError: it is none, or cut short.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgesdk-deb-") as scratch:
+        control, root = Path(scratch, "control"), Path(scratch, "root")
+        _unpack(path, control, root)
+        fields = _fields(control / "control", path)
+        yield Finding("good", path.name, f"{fields['Package']} {fields['Version']} for {fields['Architecture']}")
+        entries = folder_entries(root)
+        yield from _sums(control / "md5sums", entries)
+        yield from _machines(entries, fields["Architecture"])
+        for folder, manifest in bundles(entries):
+            yield from check_bundle(entries, folder, manifest)
+            yield check_runtime_version(manifest, _version(entries, manifest.program.runtime), folder)
+
+
+def _members(path: Path) -> Iterator[tuple[str, _Part]]:
+    with path.open("rb") as file:
+        if file.read(8) != _MAGIC:
+            raise ArtifactError(f"{path}: not a Debian package")
+        while header := file.read(60):
+            found = re.fullmatch(rb"(.{16}).{32}([0-9]{1,10}) *`\n", header, re.DOTALL)
+            if found is None:
+                raise ArtifactError(f"{path}: its archive is damaged", hint="build or copy it again")
+            size, start = int(found[2]), file.tell()
+            name = found[1].decode("ascii", "replace").strip().rstrip("/")
+            if start + size > path.stat().st_size:
+                raise ArtifactError(f"{path}: cut short in {name}", hint="build or copy it again")
+            yield name, _Part(file, size)
+            file.seek(start + size + size % 2)
+
+
+class _Part(io.RawIOBase):
+    """So many bytes of a file from where it stands."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file, self._left = file, size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self._file.read(min(len(buffer), self._left))
+        self._left -= len(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def _unpack(path: Path, control: Path, root: Path) -> None:
+    found = set()
+    for name, content in _members(path):
+        stem = name.partition(".tar")[0]
+        place = {"control": control, "data": root}.get(stem)
+        if place is None:
+            continue
+        if name.endswith(".zst"):
+            raise ArtifactError(f"{path}: {name} is compressed with zstd", hint="dpkg-deb -Zxz, or -Znone")
+        found.add(stem)
+        try:
+            with tarfile.open(fileobj=io.BufferedReader(content), mode="r|*") as archive:
+                archive.extractall(place, filter="data")
+        except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as failure:
+            raise ArtifactError(f"{path}: {name} cannot be unpacked ({failure})") from None
+    if found != {"control", "data"}:
+        raise ArtifactError(
+            f"{path}: a Debian package holds control and data, and here is {sorted(found) or 'neither'}"
+        )
+
+
+def _fields(file: Path, path: Path) -> dict[str, str]:
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    fields = dict(re.findall(r"^([\w-]+): *(.*)$", text, re.MULTILINE))
+    missing = [name for name in _NEEDED if name not in fields]
+    if missing:
+        raise ArtifactError(f"{path}: its control file has no {', '.join(missing)}")
+    return fields
+
+
+def _sums(file: Path, entries: Entries) -> Iterator[Finding]:
+    if not file.is_file():
+        yield Finding("warning", "md5sums", "missing, so dpkg --verify has nothing to go by")
+        return
+    listed = dict(
+        line.split(maxsplit=1)[::-1] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()
+    )
+    wrong = [name for name, sum_ in listed.items() if name not in entries or _md5(entries, name) != sum_]
+    for name in wrong:
+        yield Finding("error", name, "not what md5sums says", "build or copy it again")
+    if not wrong:
+        yield Finding("good", "md5sums", f"{len(listed)} files are what it says")
+
+
+def _md5(entries: Entries, name: str) -> str:
+    with entries[name].open() as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()  # type: ignore[arg-type]
+
+
+def _machines(entries: Entries, architecture: str) -> Iterator[Finding]:
+    expected = _MACHINES.get(architecture)
+    libraries = [entry for name, entry in entries.items() if ".so" in name and is_library(entry)]
+    for entry in libraries:
+        with entry.open() as file:
+            machine = read_library(file, entry.name).machine
+        if machine != expected:
+            yield Finding("error", entry.name, f"for {machine}, and the package is for {architecture}")
+    if libraries:
+        yield Finding("note", "libraries", f"{len(libraries)} native libraries, each looked at")
+
+
+def _version(entries: Entries, runtime: str) -> str | None:
+    """The runtime's version by its wheel's folder."""
+    name = runtime.replace("-", "_").lower()
+    found = [re.search(rf"(?:^|/){name}-([^/-]+)\.dist-info/metadata$", path.lower()) for path in entries]
+    return next((match[1] for match in found if match), None)

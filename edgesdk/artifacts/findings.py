@@ -1,0 +1,25 @@
+"""What the checks of artifacts say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal["error", "warning", "good", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        level: ``error`` keeps it from users, ``warning`` may; ``good`` is right, ``note`` was not checked.
+        place: file or entry.
+        text: what was found.
+        hint: the way out, where there is one.
+    """
+
+    level: Level
+    place: str
+    text: str
+    hint: str | None = None
