@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import zipfile
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -11,9 +13,11 @@ import pytest
 from edgesdk.bundle import open_bundle
 from edgesdk.chat import Chat
 from edgesdk.package import package
+from edgesdk.package.base import PackageError
 
 from .android.chain import SAYINGS, chain_bundle
 from .android.kotlin import App, compiled, double, libraries, sources, stubs
+from .android.packages import KOTLIN, fetched
 from .lab import LabUnavailableError
 from .lab.host import run
 
@@ -46,6 +50,28 @@ def test_everything_compiles_against_the_real_classes(
     assert compiled(sources(tmp_path / "project"), classpath, tmp_path / "classes") == []
     found = {path.stem for path in (tmp_path / "classes").rglob("*.class")}
     assert {"EdgeModel", "ModelPack", "ChatActivity", "BenchmarkActivity"} <= found
+
+
+def test_the_aar_has_the_librarys_classes_where_a_compiler_is_given(
+    bundle: Path, classpath: list[Path], tmp_path: Path
+) -> None:
+    kotlin = fetched(KOTLIN)
+    compiler = tmp_path / "kotlinc"
+    jars = ":".join(map(str, kotlin.glob("*.jar")))
+    compiler.write_text(
+        f'#!/bin/sh\nexec java -cp {jars} org.jetbrains.kotlin.cli.jvm.K2JVMCompiler -no-stdlib -no-reflect "$@"\n'
+    )
+    compiler.chmod(0o755)
+    options = {"kotlinc": str(compiler), "classpath": ":".join(map(str, classpath))}
+    made = package(bundle, "android", tmp_path / "project", options=options)
+    assert not any("kotlinc" in remark for remark in made.written.remarks)
+    (aar,) = (tmp_path / "project/maven").rglob("*.aar")
+    with zipfile.ZipFile(aar) as archive, zipfile.ZipFile(BytesIO(archive.read("classes.jar"))) as jar:
+        assert {f"dev/edgesdk/edgemodel/{name}.class" for name in ("EdgeModel", "Packaged", "ModelPack")} <= set(
+            jar.namelist()
+        )
+    with pytest.raises(PackageError, match="the library does not compile"):
+        package(bundle, "android", tmp_path / "other", options=options | {"classpath": str(classpath[0])})
 
 
 def test_a_call_that_executorch_does_not_have_does_not_compile(
@@ -90,6 +116,10 @@ def test_the_limit_is_of_tokens(app: App) -> None:
     assert (said["new"], said["end"]) == (5, "LENGTH")
 
 
+def test_line_ends_are_pieces_like_others(app: App) -> None:
+    assert app.run("stream", "N", 4)["pieces"] == ["x", "\n", "y", "\n"]
+
+
 def test_an_answer_that_ends_at_once_is_empty(app: App) -> None:
     said = app.run("stream", "Z", 64)
     assert said["pieces"] == [] and said["end"] == "MODEL" and said["new"] < 6
@@ -117,8 +147,10 @@ def test_a_conversation_goes_on_in_what_the_model_holds(app: App, bundle: Path) 
     with open_bundle(bundle) as opened:
         chat = Chat(opened)
         assert [chat.ask("Hi"), chat.ask("Yes")] == said["answers"]
-        held = chat.session.position
-        assert said["positions"][1] == held  # neither more nor fewer tokens than this edgesdk's own chat
+    first = len("user:Hi") + len("assistant:") + 3  # letters and special tokens
+    second = len("user:Yes") + len("assistant:") + 4
+    answer = len(SAYINGS[0]) - 2  # the token that ends it was not read
+    assert said["prompt"] == second and said["positions"] == [first + answer, first + answer + second + answer]
 
 
 def test_after_an_answer_that_was_cut_off_all_is_read_again(app: App) -> None:

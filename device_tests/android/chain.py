@@ -30,6 +30,7 @@ SAYINGS: tuple[tuple[bytes, ...], ...] = (
     (b":", b"Gr", "ü".encode(), b"n", "日".encode(), b"\xf0\x9f", b"\x98\x80", b"!", END.encode()),
     (b"A", b"aa", "é".encode(), b"bb", b"\xf0\x9f\x8e", b"A"),  # never whole: the last token is half an emoji
     (b"L", b"la", b"lo", b"lu", b"la"),  # never ends
+    (b"N", b"x", b"\n", b"y", b"\n"),  # line ends, which the runner prints of its own too
     (b"Z", END.encode(), END.encode()),  # ends at once
 )
 _WIDTH = 128

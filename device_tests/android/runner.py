@@ -42,6 +42,7 @@ class Served:
         self._module: Any = None
         self._listened: queue.Queue[None] = queue.Queue()
         self._libc = ctypes.CDLL(None)
+        self._pieces = self._lines = 0
 
     def serve(self) -> None:
         """Answer until nobody asks any more."""
@@ -86,6 +87,8 @@ class Served:
             os.write(1, _END)
             reader.join()
         for stats in said:
+            for _ in range(min(self._lines, stats.num_generated_tokens + 1 - self._pieces)):
+                self._piece(b"\n")
             self._say("stats", stats.to_json_string().encode())
 
     def _config(self, seq_len: int, temperature: float, bos: int, echo: bool) -> Any:
@@ -94,10 +97,21 @@ class Served:
         )
 
     def _read(self) -> None:
+        """Pass pieces on; the line ends that the runner itself prints at the end look like pieces, so they wait."""
+        self._pieces = self._lines = 0
         while (packet := os.read(self._printed, 1 << 16)) != _END:
-            if not _REPORT.match(packet):
-                self._say("piece", packet)
-                self._listened.get()
+            if packet == b"\n":
+                self._lines += 1
+            elif not _REPORT.match(packet):
+                while self._lines:
+                    self._lines -= 1
+                    self._piece(b"\n")
+                self._piece(packet)
+
+    def _piece(self, text: bytes) -> None:
+        self._pieces += 1
+        self._say("piece", text)
+        self._listened.get()
 
     def _say(self, what: str, data: bytes = b"") -> None:
         os.write(self._replies, f"{what} {base64.b64encode(data).decode()}\n".encode())
