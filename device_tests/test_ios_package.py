@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from edgesdk.bundle import open_bundle
 from edgesdk.errors import EdgeError
 from edgesdk.package import package
+from edgesdk.profile.from_app import profile_from_app
 from edgesdk.runner_lines import opened
 
 from .android import chain
@@ -70,13 +72,20 @@ def test_it_builds_and_behaves(said: str) -> None:
     assert ": warning:" not in said
 
 
-def test_its_benchmark_speaks_the_runner_protocol(said: str) -> None:
-    events = [opened(line.encode()) for line in re.findall(r"^LINE (.*)$", said, re.MULTILINE)]
-    names = [event["event"] for event in events]
-    assert names[:4] == ["hello", "device", "load", "left_out"]
-    assert names[4:] == [*["repeat", "prefill", *["token"] * 4, "done"] * 3, "end"]
-    assert [event["part"] for event in events if event["event"] == "repeat"] == ["warmup", "measured", "measured"]
+def test_its_benchmark_becomes_a_profile(said: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    lines = re.findall(r"^LINE (.*)$", said, re.MULTILINE)
+    events = [opened(line.encode()) for line in lines]
+    names = [event["event"] for event in events if event["event"] not in ("sensors", "memory")]
+    assert names == ["hello", "load", "left_out", *["run", "prefill", *["token"] * 4, "done"] * 3, "end"]
     stamps = [event["at"] for event in events if "at" in event]
     assert stamps == sorted(stamps)
-    prefill = next(event for event in events if event["event"] == "prefill")
-    assert prefill["tokens"] == 5 and prefill["ticks"] > 0
+    folder = tmp_path_factory.getbasetemp() / "profiled"
+    folder.mkdir()
+    (folder / "result.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    bundle = next(tmp_path_factory.getbasetemp().glob("swift*/model-bundle"))
+    with open_bundle(bundle) as opened_bundle:
+        made = profile_from_app(opened_bundle, folder / "result.jsonl", folder / "profile.json")
+    (case,) = made.cases
+    assert (case.prompt_tokens, made.device.os, made.runner) == (5, "ios", "ios app")
+    rate = case.latency.values["decode_rate"]
+    assert rate.value is not None and len(rate.each) == 2

@@ -86,6 +86,13 @@ _ROWS = {
     metavar="BUNDLE",
     help="Measure another bundle in turns with this one, and compare it with it.",
 )
+@click.option(
+    "--from",
+    "result",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Measure nothing: read what the benchmark of BUNDLE's app wrote (edgesdk package).",
+)
 @json_option
 def command(
     bundle: Path,
@@ -109,6 +116,7 @@ def command(
     history: bool,
     db: str | None,
     against: Path | None,
+    result: Path | None,
     as_json: bool,
 ) -> int:
     """Measure BUNDLE on a device: latency, memory, temperature, power.
@@ -134,7 +142,10 @@ def command(
         operators=not quick,
     )
     bundles = [bundle] if against is None else [bundle, against]
-    found = _measured(bundles, device, fleet, out, plan, meters, commit)
+    if result is None:
+        found = _measured(bundles, device, fleet, out, plan, meters, commit)
+    else:
+        found = [_read(bundle, result, out)]
     if history:
         _keep([made for made, _ in found], db)
     if report is not None:
@@ -183,6 +194,19 @@ def _measured(
             (place, place), (opened[0], opened[1]), paths, plan, meters=measuring, commit=commit, progress=progress
         )
         return list(zip(pair, paths, strict=True))
+
+
+def _read(bundle: Path, result: Path, out: Path | None) -> tuple[Profile, Path]:
+    """A profile of what an app wrote."""
+    from ..bundle import open_bundle
+    from ..profile.from_app import profile_from_app
+    from ..profile.schema import write_profile
+
+    path = out or result.with_suffix(".json")
+    with open_bundle(bundle) as opened:
+        made = profile_from_app(opened, result, path)
+    write_profile(made, path)
+    return made, path
 
 
 def _keep(made: list[Profile], db: str | None) -> None:

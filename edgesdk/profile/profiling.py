@@ -144,7 +144,7 @@ def _prepared(
     found, facts = _sensors(device), _facts(device)
     every = [*(sensor for meter in meters for sensor in meter.sensors), *found]  # a meter goes before the device's own
     header = {
-        "bundle": dump(_bundle_facts(bundle)),
+        "bundle": dump(bundle_facts(bundle)),
         "device": dump(_device_facts(device, facts)),
         "plan": dump(plan),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -203,7 +203,8 @@ def _facts(device: Device) -> Facts:
         return Facts()  # a firmware that is busy; its hello comes with the runner
 
 
-def _bundle_facts(bundle: Bundle) -> BundleFacts:
+def bundle_facts(bundle: Bundle) -> BundleFacts:
+    """What a profile says of its bundle."""
     manifest = bundle.manifest
     main = manifest.program.main
     program = sum(entry.size for entry in manifest.files if entry.path == main or entry.path.startswith(f"{main}."))

@@ -142,7 +142,7 @@ def _run(kind: str, line: Line, axis: _Axis, ticks: float | None) -> Run:
     scale = ticks or 1.0
     took = prefill["ticks"] / scale
     start, prefilled, *moments = (axis.place(each) for each in _moments(line, prefill, decoded, ticks, axis))
-    chosen = sorted(e["sample_ticks"] / scale for e in tokens)
+    chosen = sorted(e["sample_ticks"] / scale for e in tokens if "sample_ticks" in e)  # apps may not tell it apart
     return Run(
         kind,
         line["length"],
@@ -151,7 +151,7 @@ def _run(kind: str, line: Line, axis: _Axis, ticks: float | None) -> Run:
         prefilled,
         tuple(moments),
         tuple(e["ticks"] / scale for e in decoded),
-        took + tokens[0]["sample_ticks"] / scale if tokens else None,
+        took + tokens[0].get("sample_ticks", 0) / scale if tokens else None,
         took,
         chosen[len(chosen) // 2] if chosen else None,
         line,

@@ -138,6 +138,8 @@ final class ModelTests: XCTestCase {
     plan.promptTokens = [5, 100_000]
     plan.newTokens = 4
     plan.repeats = 2
-    try Benchmark(try ModelFolder(original), plan: plan) { print("LINE \($0)") }.run(facts: ["os": .text("ios")])
+    let phone = Phone(
+      facts: [("os", .text("ios"))], sensors: { [("thermal_state", .int(0))] }, memory: { [("footprint", .int(1000))] })
+    try Benchmark(try ModelFolder(original), plan: plan, phone: phone) { print("LINE \($0)") }.run()
   }
 }

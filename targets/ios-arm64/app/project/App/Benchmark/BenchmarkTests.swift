@@ -23,9 +23,6 @@ final class BenchmarkTests: XCTestCase {
       print(line)
     }
     UIApplication.shared.isIdleTimerDisabled = true
-    let sampler = PhoneSampler(interval: plan.interval, say: say)
-    let device = UIDevice.current
-    try Benchmark(folder, plan: plan, sample: sampler.look, say: say)
-      .run(facts: ["os": .text("ios"), "release": .text(device.systemVersion), "model": .text(device.model)])
+    try Benchmark(folder, plan: plan, phone: .here(), say: say).run()
   }
 }

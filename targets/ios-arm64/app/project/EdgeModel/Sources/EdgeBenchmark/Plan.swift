@@ -6,14 +6,12 @@ public struct Plan: Codable, Sendable {
   public var promptTokens = [128, 512]
   /// Tokens of each answer.
   public var newTokens = 64
-  /// Repeats of each case that count, in turns.
+  /// Repeats of each case that count.
   public var repeats = 6
   /// Repeats of each case before them that do not.
   public var warmup = 1
   /// Seconds that the first case is repeated without a pause at the end, for heat; 0 leaves that out.
   public var sustained = 0.0
-  /// Seconds between two looks at memory, heat and battery.
-  public var interval = 1.0
   /// Of the random prompts.
   public var seed: UInt64 = 1
 

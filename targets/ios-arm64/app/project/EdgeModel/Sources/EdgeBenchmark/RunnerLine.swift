@@ -19,9 +19,12 @@ public enum RunnerLine {
     }
   }
 
+  /// Names and values of an event, in order.
+  public typealias Fields = [(String, Value)]
+
   /// One event as edgesdk reads it, without the line end.
-  public static func event(_ name: String, _ fields: KeyValuePairs<String, Value> = [:]) -> String {
-    let parts = [("event", Value.text(name))] + fields.map { ($0.key, $0.value) }
+  public static func event(_ name: String, _ fields: Fields = []) -> String {
+    let parts = [("event", Value.text(name))] + fields
     return sealed("{" + parts.map { "\(quoted($0.0)):\($0.1.json)" }.joined(separator: ",") + "}")
   }
 

@@ -1,4 +1,4 @@
-"""What the benchmark app wrote, read back: the runner protocol's lines, and what they come to."""
+"""What the benchmark of an app wrote, read back: the runner protocol's lines, and what they come to."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...devices.runner.link import PROTOCOL
-from ...errors import EdgeError
-from ...runner_lines import opened
-from ..base import PackageError
+from ..devices.runner.link import PROTOCOL
+from ..errors import EdgeError
+from ..runner_lines import opened
+from .schema import ProfileError
 
 Event = dict[str, Any]
 
@@ -77,16 +77,16 @@ def read_result(path: str | Path) -> Result:
     """Read what the benchmark app wrote.
 
     Raises:
-        PackageError: it cannot be read, a line of it was changed, or it is of another protocol.
+        ProfileError: it cannot be read, a line of it was changed, or it is of another protocol.
     """
     events = [_event(line, number, path) for number, line in enumerate(_lines(Path(path)), 1)]
     hello = next((event for event in events if event["event"] == "hello"), None)
     failure = next((event for event in events if event["event"] == "error"), None)
     said = None if failure is None else str(failure.get("message") or failure.get("code"))
     if hello is None:
-        raise PackageError(f"{path}: the benchmark did not begin{f': {said}' if said else ''}", hint="run it again")
+        raise ProfileError(f"{path}: the benchmark did not begin{f': {said}' if said else ''}", hint="run it again")
     if hello.get("protocol") != PROTOCOL:
-        raise PackageError(
+        raise ProfileError(
             f"{path}: protocol {hello.get('protocol')}, this edgesdk reads {PROTOCOL}",
             hint="package the bundle again with this edgesdk",
         )
@@ -105,7 +105,7 @@ def _lines(path: Path) -> list[bytes]:
     try:
         data = path.read_bytes()
     except OSError as failure:
-        raise PackageError(f"{path}: {failure.strerror or failure}", hint="scripts/benchmark.sh writes one") from None
+        raise ProfileError(f"{path}: {failure.strerror or failure}", hint="scripts/benchmark.sh writes one") from None
     lines = data.split(b"\n")
     return [line for line in lines[:-1] if line]  # a last line without its end was being written
 
@@ -114,7 +114,7 @@ def _event(line: bytes, number: int, path: str | Path) -> Event:
     try:
         return opened(line)
     except EdgeError:
-        raise PackageError(
+        raise ProfileError(
             f"{path}: line {number} was changed since the phone wrote it", hint="pull it again"
         ) from None
 
