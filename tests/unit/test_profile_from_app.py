@@ -66,7 +66,7 @@ def test_its_figures(bundle, digest, tmp_path, capsys, sampling) -> None:
     assert made.memory.values["peak_rss"].value == 2000 * 1024 and made.memory.values["pss"].value == 1500 * 1024
     assert (made.device.name, made.device.os, made.runner) == ("Acme One", "android", "android app")
     assert case.temperature.values["peak"].value is None  # a battery is no zone; its temperature is drawn
-    (battery,) = (series for series in made.series if series.name == "battery")
+    (battery,) = (series for series in made.series if series.sensor == "battery")
     assert max(battery.values) == pytest.approx(33)
     assert "Acme One" in page.read_text(encoding="utf-8")
     assert json.loads(out.read_text())["energy_scope"] is None
