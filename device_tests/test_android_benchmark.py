@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgesdk.devices.runner.link import answered
-from edgesdk.package.android.result import Result, read_result
-from edgesdk.package.base import PackageError
+from edgesdk.profile.app_result import Result, read_result
+from edgesdk.profile.schema import ProfileError
 
 from .android.chain import chain_bundle
 from .android.kotlin import App, libraries, stubs
@@ -87,7 +87,7 @@ def test_a_changed_line_is_refused_and_a_cut_one_left_out(file: Path, tmp_path: 
     data = file.read_bytes()
     changed, cut = tmp_path / "changed", tmp_path / "cut"
     changed.write_bytes(data.replace(b'"tokens":1', b'"tokens":9', 1))
-    with pytest.raises(PackageError, match=r"line \d+ was changed"):
+    with pytest.raises(ProfileError, match=r"line \d+ was changed"):
         read_result(changed)
     cut.write_bytes(data[: len(data) // 2])
     found = read_result(cut)

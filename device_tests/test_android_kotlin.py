@@ -13,6 +13,7 @@ import pytest
 from edgesdk.bundle import open_bundle
 from edgesdk.chat import Chat
 from edgesdk.package import package
+from edgesdk.package.android.model import write_model
 from edgesdk.package.base import PackageError
 
 from .android.chain import SAYINGS, chain_bundle
@@ -110,6 +111,12 @@ def test_half_a_character_at_the_end_is_not_given(app: App) -> None:
     assert (said["new"], said["end"]) == (4, "LENGTH")
 
 
+def test_an_answer_of_half_a_character_has_no_time_to_its_first(app: App) -> None:
+    said = app.run("stream", "H", 1)
+    assert said["pieces"] == [] and (said["new"], said["end"]) == (1, "LENGTH")
+    assert said["first"] is None and said["prefill"] is None and said["decode"] is None
+
+
 def test_the_limit_is_of_tokens(app: App) -> None:
     said = app.run("stream", "L", 5)
     assert said["pieces"] == ["la", "lo", "lu", "la", "lo"]
@@ -163,6 +170,22 @@ def test_one_answer_at_a_time(app: App) -> None:
     assert app.run("busy", "A")["second"] == "BusyException"
 
 
+def test_a_model_without_a_template_continues_plain_text(app: App, tmp_path: Path) -> None:
+    model = _tree(chain_bundle(tmp_path / "bundle", template=None, prefix=True), tmp_path)
+    said = app.run("+chat", 3, "LL", "AL", model=model)
+    assert said["answers"] == ["lalolu"] * 2
+    assert said["prompt"] == 3  # each prompt by itself, after the BOS that the policy wants
+    assert said["positions"] == [5, 5]
+
+
+def test_the_limit_is_of_tokens_where_executorch_counts_the_whole_conversation(app: App, tmp_path: Path) -> None:
+    """As it does where a step may be as long as the context."""
+    model = _tree(chain_bundle(tmp_path / "bundle", context=128), tmp_path)
+    said = app.run("+stream", "L" * 50, 5, model=model)
+    assert said["pieces"] == ["la", "lo", "lu", "la", "lo"] and said["new"] < 10
+    assert app.run("+stream", "L" * 126, 64, model=model)["pieces"] == ["la", "lo"]
+
+
 def test_a_full_context_is_said(app: App) -> None:
     said = app.run("stream", "L" * 500, 64)
     assert said["error"] == "ContextFullException" and "512 tokens" in said["message"]
@@ -200,8 +223,13 @@ def test_no_model_is_said(app: App, tmp_path: Path) -> None:
 
 def test_a_program_that_executorch_refuses_is_said(bundle: Path, app: App, tmp_path: Path) -> None:
     """Whose hashes fit: as a bundle of another release would."""
-    said = app.run("refused", model=_resealed(app.model, tmp_path))
+    said = app.run("+stream", "A", 4, model=_resealed(app.model, tmp_path))
     assert said["error"] == "LoadFailedException" and "ExecuTorch refuses the model" in said["message"]
+
+
+def _tree(bundle: Path, folder: Path) -> Path:
+    with open_bundle(bundle) as opened:
+        return write_model(opened, folder / "model").folder
 
 
 def _damage(path: Path, change: str) -> None:

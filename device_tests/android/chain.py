@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import edgesdk
 from edgesdk.model.random_weights import RandomWeights
@@ -30,6 +30,7 @@ SAYINGS: tuple[tuple[bytes, ...], ...] = (
     (b":", b"Gr", "ü".encode(), b"n", "日".encode(), b"\xf0\x9f", b"\x98\x80", b"!", END.encode()),
     (b"A", b"aa", "é".encode(), b"bb", b"\xf0\x9f\x8e", b"A"),  # never whole: the last token is half an emoji
     (b"L", b"la", b"lo", b"lu", b"la"),  # never ends
+    (b"H", b"\xf0\x9f\xa6", b"H"),  # begins with half an emoji
     (b"N", b"x", b"\n", b"y", b"\n"),  # line ends, which the runner prints of its own too
     (b"Z", END.encode(), END.encode()),  # ends at once
 )
@@ -90,6 +91,7 @@ def chain_bundle(
     definition = {
         "version": "1.0",
         "added_tokens": special,
+        "post_processor": _prefixing(ids["<s>"]) if prefix else None,
         "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
         "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
         "model": {"type": "BPE", "vocab": {name: ids[name] for name in names}, "merges": []},
@@ -103,6 +105,19 @@ def chain_bundle(
     model = edgesdk.Model(spec, _Chained(spec, follows), tokenizer)
     edgesdk.export(model, target, out, recipe="none", context=context, checks=edgesdk.Checks(skip=True))
     return out
+
+
+def _prefixing(bos: int) -> dict[str, Any]:
+    """Where ExecuTorch's tokenizer takes a BOS from: it has none of its own."""
+    start, text = {"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    second = {"Sequence": {"id": "B", "type_id": 1}}
+    special = {"<s>": {"id": "<s>", "ids": [bos], "tokens": ["<s>"]}}
+    return {
+        "type": "TemplateProcessing",
+        "single": [start, text],
+        "pair": [start, text, second],
+        "special_tokens": special,
+    }
 
 
 def _letters() -> dict[int, str]:

@@ -25,7 +25,9 @@ from edgesdk.package.android import DELIVERABLE
 from edgesdk.package.android.archives import PAGE, align_zip, data_offset, write_zip
 from edgesdk.package.android.model import LENGTHS
 from edgesdk.package.android.options import Options
+from edgesdk.profile.app_result import read_result
 from edgesdk.package.base import PackageError
+from edgesdk.runner_lines import event_line
 
 GOLDEN = Path(__file__).with_name("package_android.txt")
 WAYS = [
@@ -273,6 +275,48 @@ def test_a_compiler_that_is_not_there_is_said(phone_bundle: Path, tmp_path: Path
     options = {"kotlinc": str(tmp_path / "kotlinc"), "classpath": "android.jar"}
     with pytest.raises(PackageError, match="No such file"):
         package(phone_bundle, "android", tmp_path / "p", options=options)
+
+
+def test_a_result_is_read_back(tmp_path: Path) -> None:
+    file = tmp_path / "result.jsonl"
+    lines = [
+        event_line("hello", protocol=1, ticks_per_second=1000, manufacturer="A", model="B", runtime="executorch >=1.5"),
+        event_line("load", ticks=500, ticks_per_second=1000),
+    ]
+    for kind, first in (("warmup", 900), ("repeat", 200), ("repeat", 300), ("repeat", 400)):
+        lines += [
+            event_line("sensors", at=0, battery_celsius=25.0),
+            event_line("run", kind=kind, index=0, at=1),
+            event_line("prefill", tokens=32, ticks=first, at=first),
+            event_line("token", ticks=50, at=first + 50),
+            event_line("token", ticks=None, at=first + 50),
+            event_line("done", prompt_tokens=32, new_tokens=2, stop="length", text="", decode_ticks=50),
+            event_line("sensors", at=2000, battery_celsius=26.0),
+        ]
+    file.write_bytes(b"".join(lines))
+    found = read_result(file)
+    assert found.load_seconds == 0.5 and not found.complete and len(found.runs) == 4
+    assert [each["battery_celsius"] for each in found.runs[0].sensors] == [25.0, 26.0]
+    assert "32 tokens: first token after 0.300 s, 20.0 tokens/s, 3 repeats\ncut off" in found.summary()
+    file.write_bytes(b"".join([*lines, event_line("error", code="X", message="too hot")]))
+    assert read_result(file).summary().endswith("failed: too hot")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the benchmark did not begin"),
+        (event_line("error", code="E", message="no model"), "did not begin: no model"),
+        (event_line("hello", protocol=2, ticks_per_second=1), "protocol 2, this edgesdk reads 1"),
+        (event_line("hello", protocol=1).replace(b"1", b"3", 1), "line 1 was changed"),
+        (None, "No such file"),
+    ],
+)
+def test_what_is_no_result_is_said(content: bytes | None, message: str, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "r").write_bytes(content)
+    with pytest.raises(PackageError, match=message):
+        read_result(tmp_path / "r")
 
 
 def test_zips_are_aligned_and_hold_the_same(tmp_path: Path) -> None:

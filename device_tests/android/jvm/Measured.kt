@@ -10,7 +10,8 @@ fun main(arguments: Array<String>) {
     val plan = Plan(tokens.toInt(), repeats.toInt(), warmups = 1, sustainedSeconds = 1)
     Report(File(result)) { println(it) }.use { report ->
         EdgeModel.open(File(folder)).use { model ->
-            report.say("hello", "runner" to "jvm", "protocol" to 1, "ticks_per_second" to 1_000_000_000L, "text" to "ü\"\\")
+            val facts = arrayOf("runner" to "jvm", "protocol" to 1, "ticks_per_second" to 1_000_000_000L)
+            report.say("hello", *facts, "text" to "ü\"\\")
             Measurement(model, Still, report, plan).run(arguments.drop(4))
         }
     }
@@ -19,7 +20,8 @@ fun main(arguments: Array<String>) {
 
 /** A phone whose sensors say the same each time, and one thing not at all. */
 private object Still : Sensors {
-    override fun read(): List<Pair<String, Any?>> = listOf("thermal_status" to 0, "battery_celsius" to 25.5, "thermal_headroom" to null)
+    override fun read(): List<Pair<String, Any?>> =
+        listOf("thermal_status" to 0, "battery_celsius" to 25.5, "thermal_headroom" to null)
 
     override fun memory(): List<Pair<String, Any?>> = listOf("pss_kb" to 1234)
 }

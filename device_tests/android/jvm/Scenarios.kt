@@ -9,7 +9,10 @@ import kotlinx.coroutines.runBlocking
 import org.json.JSONArray
 import org.json.JSONObject
 
-/** Runs the library on the JVM; prints one line of JSON. Arguments: a scenario, the model's folder, then its own. */
+/**
+ * Runs the library on the JVM; prints one line of JSON. Arguments: a scenario, the model's folder, then its own. A
+ * scenario with a `+` takes any model; others only the one that the library was packaged with.
+ */
 fun main(arguments: Array<String>) {
     val (scenario, folder) = arguments
     val rest = arguments.drop(2)
@@ -17,8 +20,11 @@ fun main(arguments: Array<String>) {
     try {
         when (scenario) {
             "copy" -> copy(folder, rest, said)
-            "refused" -> EdgeModel.open(File(folder), ownPins(File(folder)))
-            else -> EdgeModel.open(File(folder)).use { scenarios.getValue(scenario)(it, rest, said) }
+            else -> {
+                val pinned = if (scenario.startsWith("+")) ownPins(File(folder)) else Pinned.packaged
+                val work = scenarios.getValue(scenario.removePrefix("+"))
+                EdgeModel.open(File(folder), pinned).use { work(it, rest, said) }
+            }
         }
     } catch (failure: EdgeModelException) {
         said.put("error", failure.javaClass.simpleName).put("message", failure.message)
@@ -110,6 +116,7 @@ private fun copy(folder: String, rest: List<String>, said: JSONObject) {
 private fun tell(statistics: Statistics?, said: JSONObject) {
     if (statistics == null) return
     said.put("prompt", statistics.promptTokens).put("new", statistics.newTokens).put("end", statistics.end.name)
-    said.put("first", statistics.firstTokenSeconds).put("prefill", statistics.prefillRate)
+    said.put("first", statistics.firstTokenSeconds ?: JSONObject.NULL)
+    said.put("prefill", statistics.prefillRate ?: JSONObject.NULL)
     said.put("decode", statistics.decodeRate ?: JSONObject.NULL)
 }

@@ -18,9 +18,9 @@ import org.pytorch.executorch.ExecutorchRuntimeException;
 
 /**
  * The double of ExecuTorch's class, first on the class path: the same public methods, and behind them ExecuTorch's real
- * TextLLMRunner in a Python process (runner.py) instead of JNI. What ExecuTorch's JNI layer does between the two is done
- * here in the same way: bytes wait until they are valid UTF-8; a beginning-of-sequence token comes from the module's
- * configuration, and only before the first text; one method at a time.
+ * TextLLMRunner in a Python process (runner.py) instead of JNI. What ExecuTorch's JNI layer does between the two is
+ * done here in the same way: bytes wait until they are valid UTF-8; a beginning-of-sequence token comes from the
+ * module's configuration, and only before the first text; one method at a time.
  */
 public class LlmModule implements Closeable {
   public static final int MODEL_TYPE_TEXT = 1;
@@ -37,7 +37,8 @@ public class LlmModule implements Closeable {
   private volatile boolean closed = false;
 
   private LlmModule(
-      int modelType, String model, String tokenizer, float temperature, List<String> data, int numBos, int numEos, int loadMode) {
+      int modelType, String model, String tokenizer, float temperature, List<String> data, int numBos, int numEos,
+      int loadMode) {
     if (modelType != MODEL_TYPE_TEXT || !data.isEmpty() || numEos != 0 || loadMode != LlmModuleConfig.LOAD_MODE_MMAP) {
       throw new UnsupportedOperationException("the double has text models, mapped, without data files");
     }
@@ -45,7 +46,8 @@ public class LlmModule implements Closeable {
     this.numBos = numBos;
     try {
       process =
-          new ProcessBuilder(System.getProperty("edgesdk.python"), System.getProperty("edgesdk.runner"), model, tokenizer)
+          new ProcessBuilder(
+                  System.getProperty("edgesdk.python"), System.getProperty("edgesdk.runner"), model, tokenizer)
               .redirectError(new File(System.getProperty("edgesdk.log")))
               .start();
     } catch (IOException failure) {
@@ -55,7 +57,8 @@ public class LlmModule implements Closeable {
     replies = new BufferedReader(new InputStreamReader(process.getInputStream(), StandardCharsets.US_ASCII));
   }
 
-  public LlmModule(int type, String model, String tokenizer, float temperature, List<String> data, int numBos, int numEos) {
+  public LlmModule(
+      int type, String model, String tokenizer, float temperature, List<String> data, int numBos, int numEos) {
     this(type, model, tokenizer, temperature, data, numBos, numEos, LlmModuleConfig.LOAD_MODE_MMAP);
   }
 
@@ -258,7 +261,7 @@ public class LlmModule implements Closeable {
   private void locked(Runnable work) {
     lock.lock();
     try {
-      if (lock.getHoldCount() > 1) throw new IllegalStateException("Cannot call LlmModule methods from within a callback");
+      if (lock.getHoldCount() > 1) throw new IllegalStateException("Cannot call LlmModule methods from a callback");
       if (closed) throw new IllegalStateException("LlmModule has been destroyed");
       work.run();
     } finally {

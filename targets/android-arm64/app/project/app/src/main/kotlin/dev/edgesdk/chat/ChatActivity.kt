@@ -26,6 +26,7 @@ import kotlinx.coroutines.NonCancellable
 import kotlinx.coroutines.cancel
 import kotlinx.coroutines.flow.first
 import kotlinx.coroutines.flow.onEach
+import kotlinx.coroutines.isActive
 import kotlinx.coroutines.launch
 import kotlinx.coroutines.withContext
 
@@ -96,7 +97,7 @@ class ChatActivity : Activity() {
     private suspend fun opened(): EdgeModel =
         withContext(Dispatchers.IO) {
             try {
-                EdgeModel.open(BundleStore.locate(this@ChatActivity))
+                EdgeModel.open(BundleStore.locate(this@ChatActivity)).also { if (!isActive) it.close() }
             } catch (damaged: BundleDamagedException) {
                 BundleStore.forget(this@ChatActivity) // a copy that went bad is made anew at the next start
                 throw damaged
@@ -109,11 +110,16 @@ class ChatActivity : Activity() {
             pack.fetch()
                 .onEach { if (it is PackState.NeedsConfirmation) pack.confirm(this) else show(said(it)) }
                 .first { it is PackState.Ready || it is PackState.Failed }
-        if (last is PackState.Failed) throw BundleMissingException("Google Play could not fetch the model: error ${last.code}")
+        if (last is PackState.Failed) {
+            throw BundleMissingException("Google Play could not fetch the model: error ${last.code}")
+        }
     }
 
     private fun said(state: PackState): String =
-        if (state is PackState.Fetching) "Fetching the model: ${state.done / 1_000_000} of ${state.total / 1_000_000} MB" else ""
+        when (state) {
+            is PackState.Fetching -> "Fetching the model: ${state.done / 1_000_000} of ${state.total / 1_000_000} MB"
+            else -> ""
+        }
 
     private fun pressed() {
         if (answering?.isActive == true) {

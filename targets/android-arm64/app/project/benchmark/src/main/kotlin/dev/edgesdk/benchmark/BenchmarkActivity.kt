@@ -103,7 +103,8 @@ class BenchmarkActivity : Activity() {
 
     private fun prompts(): List<String> {
         val texts = JSONObject(assets.open("prompts.json").use { it.readBytes().decodeToString() })
-        return texts.keys().asSequence().map { it.toString() }.sortedBy { it.toInt() }.map { texts.getString(it) }.toList()
+        val lengths = texts.keys().asSequence().map { it.toString() }.sortedBy { it.toInt() }
+        return lengths.map { texts.getString(it) }.toList()
     }
 
     private companion object {

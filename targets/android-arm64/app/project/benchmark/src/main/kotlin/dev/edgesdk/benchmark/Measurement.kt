@@ -16,7 +16,7 @@ import java.io.File
  */
 internal class Plan(val newTokens: Int, val repeats: Int, val warmups: Int, val sustainedSeconds: Int)
 
-/** Runs a plan and says everything in events; all times are of `System.nanoTime`, which is CLOCK_MONOTONIC on Android. */
+/** Runs a plan and says everything in events; times are of `System.nanoTime`, which is CLOCK_MONOTONIC on Android. */
 internal class Measurement(
     private val model: EdgeModel,
     private val sensors: Sensors,
@@ -65,15 +65,19 @@ internal class Measurement(
      */
     private fun tell(made: Statistics, begun: Long, times: LongArray) {
         val whole = times.size == if (made.end == End.MODEL) made.newTokens - 1 else made.newTokens
-        val first = begun + (made.firstTokenSeconds * 1e9).toLong()
-        report.say("prefill", "tokens" to made.promptTokens, "ticks" to first - begun, "at" to first)
+        val until = made.firstTokenSeconds?.let { (it * 1e9).toLong() }
+        if (until == null) {
+            report.say("silent", "new_tokens" to made.newTokens, "why" to "no whole character came: nothing was timed")
+            return
+        }
+        report.say("prefill", "tokens" to made.promptTokens, "ticks" to until, "at" to begun + until)
         if (whole) {
             for (index in times.indices) {
                 val next = times.getOrNull(index + 1)
                 report.say("token", "ticks" to next?.let { it - times[index] }, "at" to (next ?: times[index]))
             }
         } else {
-            report.say("pieces", "count" to times.size, "why" to "pieces are not tokens here: some characters are several")
+            report.say("pieces", "count" to times.size, "why" to "some characters are several tokens")
         }
         report.say(
             "done",

@@ -47,7 +47,8 @@ internal class PhoneSensors(private val context: Context) : Sensors {
         )
     }
 
-    private fun extra(state: Intent?, name: String): Int? = state?.getIntExtra(name, Int.MIN_VALUE)?.takeIf { it != Int.MIN_VALUE }
+    private fun extra(state: Intent?, name: String): Int? =
+        state?.getIntExtra(name, Int.MIN_VALUE)?.takeIf { it != Int.MIN_VALUE }
 
     private fun property(id: Int): Int? = battery.getIntProperty(id).takeIf { it != Int.MIN_VALUE }
 }

@@ -72,8 +72,7 @@ class Bundle private constructor(val folder: File, val manifest: Manifest, val c
         internal const val CHAT = "chat.json"
 
         /**
-         * Opens a bundle after checking size and SHA-256 of every file: about a second for a gigabyte on a phone of
-         * today, so not on the main thread.
+         * Opens a bundle after checking size and SHA-256 of every file. It reads them all, so not on the main thread.
          *
          * @param folder holds `chat.json` and, in `bundle`, the manifest with the files that it lists.
          * @throws BundleMissingException there is none.
@@ -100,7 +99,7 @@ class Bundle private constructor(val folder: File, val manifest: Manifest, val c
         private fun check(file: File, wanted: BundleFile) {
             if (!file.isFile) throw BundleDamagedException("${wanted.path} is missing")
             if (file.length() != wanted.size) {
-                throw BundleDamagedException("${wanted.path} has ${file.length()} bytes, the manifest says ${wanted.size}")
+                throw BundleDamagedException("${wanted.path} has ${file.length()} bytes instead of ${wanted.size}")
             }
             if (file.inputStream().use(::sha256) != wanted.sha256) {
                 throw BundleDamagedException("${wanted.path}: its SHA-256 is not the one in the manifest")

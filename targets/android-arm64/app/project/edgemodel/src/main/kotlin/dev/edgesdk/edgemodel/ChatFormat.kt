@@ -54,7 +54,7 @@ class ChatFormat internal constructor(json: JSONObject) {
             try {
                 val json = JSONObject(text)
                 val schema = json.getInt("schema")
-                if (schema != SCHEMA) throw BundleDamagedException("chat.json has schema $schema, this app reads $SCHEMA")
+                if (schema != SCHEMA) throw BundleDamagedException("chat.json has schema $schema, not $SCHEMA")
                 ChatFormat(json)
             } catch (failure: JSONException) {
                 throw BundleDamagedException("chat.json cannot be read: ${failure.message}")

@@ -6,8 +6,8 @@ import kotlinx.coroutines.flow.flow
 /**
  * A conversation with a model, in the words of its chat template. What was said stays in the model: each question costs
  * its own tokens only, but for the one after an answer that was stopped or cut off, which is read together with all
- * that came before. A question whose answer failed is forgotten. A model without a chat template continues each prompt by
- * itself.
+ * that came before. A question whose answer failed is forgotten. A model without a chat template continues each
+ * prompt by itself.
  */
 class Conversation(private val model: EdgeModel, private val system: String? = null) {
     private val said = mutableListOf<Turn>()

@@ -35,7 +35,7 @@ class EdgeModel private constructor(
     val loadSeconds: Double,
 ) : Closeable {
     private val answering = AtomicBoolean(false)
-    private var listener: Listener? = null
+    @Volatile private var listener: Listener? = null
 
     /** Tokens that the model holds; what comes next goes on after them. */
     var position: Int = 0
@@ -122,7 +122,11 @@ class EdgeModel private constructor(
     /** Frees the model. An answer that is being written must be stopped, and have ended, before. */
     override fun close() {
         if (!answering.compareAndSet(false, true)) throw IllegalStateException("stop the answer before closing")
-        module.close()
+        try {
+            module.close()
+        } finally {
+            answering.set(false)
+        }
     }
 
     companion object {
@@ -151,7 +155,8 @@ class EdgeModel private constructor(
                 try {
                     LlmModule(config).also { it.load() }
                 } catch (failure: ExecutorchRuntimeException) {
-                    throw LoadFailedException(failure.errorCode, "ExecuTorch refuses the model: ${failure.message}", failure)
+                    val message = "ExecuTorch refuses the model: ${failure.message}"
+                    throw LoadFailedException(failure.errorCode, message, failure)
                 }
             return EdgeModel(bundle, module, (System.nanoTime() - started) / 1e9)
         }

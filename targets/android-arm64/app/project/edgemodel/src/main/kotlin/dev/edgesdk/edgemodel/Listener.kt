@@ -68,7 +68,8 @@ internal class Listener(
         val decode = if (said.afterFirst > 0 && ended > first) (ended - first) / 1e9 else null
         val why = end ?: End.LENGTH
         val held = why == End.MODEL && endedAt == pieces && pieces > 1
-        val made = Statistics(said.prompt, said.afterFirst + 1, why, (first - started) / 1e9, decode, held)
+        val until = if (pieces > 0) (first - started) / 1e9 else null
+        val made = Statistics(said.prompt, said.afterFirst + 1, why, until, decode, held)
         return said to made
     }
 }

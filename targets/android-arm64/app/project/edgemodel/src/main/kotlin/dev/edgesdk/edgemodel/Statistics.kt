@@ -20,23 +20,24 @@ enum class End {
  * @property promptTokens tokens of the prompt, as the runtime counted them.
  * @property newTokens tokens of the answer, the one that ends it included.
  * @property end why it ended.
- * @property firstTokenSeconds until the first piece, by this device's monotonic clock, tokenization included.
+ * @property firstTokenSeconds until the first piece, by this device's monotonic clock, tokenization included; null
+ *   where no whole character came.
  * @property decodeSeconds for the tokens after the first; null where there were none.
  */
 class Statistics internal constructor(
     val promptTokens: Int,
     val newTokens: Int,
     val end: End,
-    val firstTokenSeconds: Double,
+    val firstTokenSeconds: Double?,
     val decodeSeconds: Double?,
-    /** Whether the model holds the answer just as it was given, so that a conversation can go on after it. */
+    /** Whether the model holds the answer as it was given, so that a conversation can go on after it. */
     internal val held: Boolean,
 ) {
     /**
      * Prompt tokens per second. ExecuTorch's own figure counts whole milliseconds; this one is of nanoseconds. Both
-     * include tokenization, which the runtime does not time by itself.
+     * include tokenization, which the runtime does not time by itself. Null where no whole character came.
      */
-    val prefillRate: Double get() = promptTokens / firstTokenSeconds
+    val prefillRate: Double? get() = firstTokenSeconds?.let { promptTokens / it }
 
     /** Tokens per second after the first one; null where there were none. */
     val decodeRate: Double? get() = decodeSeconds?.let { (newTokens - 1) / it }

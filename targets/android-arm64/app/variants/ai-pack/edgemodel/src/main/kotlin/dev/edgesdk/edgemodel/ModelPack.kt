@@ -22,9 +22,10 @@ class ModelPack(context: Context) {
     fun fetch(): Flow<PackState> = callbackFlow {
         val listener = AiPackStateUpdateListener { if (it.name() == Packaged.PACK) trySend(stateOf(it)) }
         manager.registerListener(listener)
-        manager.fetch(listOf(Packaged.PACK)).addOnSuccessListener { states ->
-            states.packStates()[Packaged.PACK]?.let { trySend(stateOf(it)) }
-        }
+        manager
+            .fetch(listOf(Packaged.PACK))
+            .addOnSuccessListener { states -> states.packStates()[Packaged.PACK]?.let { trySend(stateOf(it)) } }
+            .addOnFailureListener { close(BundleMissingException("Google Play has no such pack: ${it.message}")) }
         awaitClose { manager.unregisterListener(listener) }
     }
 
