@@ -234,6 +234,33 @@ def test_a_version_that_does_not_come_up_in_three_starts_gives_way(tmp_path: Pat
     assert service.select() == one
 
 
+def test_where_systemd_runs_an_upgrade_that_does_not_answer_is_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a systemctl that only notes what it is asked for; no test starts a real one."""
+    service, (one, two, three) = a_board(tmp_path, "1", "2", "3")
+    asked: list[tuple[str, str | None]] = []
+    answers = {one: True, two: False, three: True}
+
+    def systemctl(*arguments: str) -> bool:
+        asked.append((arguments[0], service.version("current")))
+        return True
+
+    monkeypatch.setattr(manager, "_systemd_runs", lambda: True)
+    monkeypatch.setattr(manager, "_systemctl", systemctl)
+    monkeypatch.setattr(service, "comes_up", lambda seconds: answers[str(service.version("current"))])
+    service.configure(one)
+    assert asked == [("is-enabled", one), ("daemon-reload", one), ("restart", one)]
+    asked.clear()
+    with pytest.raises(ServiceError, match=f"version {two} does not come up, and {one} is in use again"):
+        service.configure(two)
+    assert service.version("current") == one
+    assert [(verb, version) for verb, version in asked if verb == "restart"] == [("restart", two), ("restart", one)]
+    service.configure(three)
+    service.rollback()
+    assert (service.version("current"), service.version("previous")) == (one, three)
+
+
 def test_a_damaged_payload_is_not_installed(tmp_path: Path) -> None:
     service, (one, two) = a_board(tmp_path, "1", "2")
     service.configure(one)
