@@ -25,8 +25,9 @@ from edgesdk.package.android import DELIVERABLE
 from edgesdk.package.android.archives import PAGE, align_zip, data_offset, write_zip
 from edgesdk.package.android.model import LENGTHS
 from edgesdk.package.android.options import Options
-from edgesdk.profile.app_result import read_result
 from edgesdk.package.base import PackageError
+from edgesdk.profile.app_result import read_result
+from edgesdk.profile.schema import ProfileError
 from edgesdk.runner_lines import event_line
 
 GOLDEN = Path(__file__).with_name("package_android.txt")
@@ -315,7 +316,7 @@ def test_a_result_is_read_back(tmp_path: Path) -> None:
 def test_what_is_no_result_is_said(content: bytes | None, message: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "r").write_bytes(content)
-    with pytest.raises(PackageError, match=message):
+    with pytest.raises(ProfileError, match=message):
         read_result(tmp_path / "r")
 
 

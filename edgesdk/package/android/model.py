@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,17 +45,6 @@ def write_model(bundle: Bundle, folder: Path) -> Carried:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(bundle.folder / name, target)
     return Carried(folder, bundle.manifest.digest, hashlib.sha256(chat).hexdigest())
-
-
-def copy_tree(source: Path, target: Path) -> None:
-    """The same tree once more, by hard links where the disk has them."""
-    for file in sorted(path for path in source.rglob("*") if path.is_file()):
-        out = target / file.relative_to(source)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(file, out)
-        except OSError:
-            shutil.copyfile(file, out)
 
 
 def prompts_text(bundle: Bundle) -> str:
