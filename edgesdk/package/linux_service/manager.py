@@ -185,7 +185,7 @@ class Service:
         while time.monotonic() < give_up and (server is None or server.poll() is None):
             if self.health() is not None:
                 return True
-            time.sleep(0.2)
+            time.sleep(1)
         return False
 
     def health(self) -> dict[str, Any] | None:
