@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edgesdk.artifacts import examine_artifact
 from edgesdk.bundle import open_bundle
 from edgesdk.errors import EdgeError
 from edgesdk.package import package
@@ -91,6 +92,11 @@ def test_an_app_bundle_with_the_model_in_a_pack(
     assert data_offset(holding, native) % PAGE == 0
     for path in made.values():
         run(["apksigner", "verify", "--min-sdk-version", "24", str(path)])
+        assert _wrong(path) == []
+    assert _wrong(aab) == []
+    sizes = {each.place: each.text for each in examine_artifact(aab) if " takes " in each.text}
+    assert "asset pack or AI pack of Google Play takes 1500 MB" in sizes["modelpack"]
+    assert "base or feature module of Google Play takes 200 MB" in sizes["base"]
 
 
 def test_bundletool_refuses_a_pack_of_a_kind_that_there_is_not(
@@ -116,6 +122,10 @@ def test_our_aligner_puts_libraries_at_pages_and_apksigner_keeps_them(
     sign(aligned, key)
     assert data_offset(aligned, name) % PAGE == 0
     run(["apksigner", "verify", str(aligned)])
+    assert _wrong(aligned) == []
+    assert any("signatures are there: v2" in each.text for each in examine_artifact(aligned))
+    if data_offset(plain, name) % PAGE:
+        assert any("no multiple of 16384" in text for text in _wrong(plain))
 
 
 def test_a_signed_apk_with_one_flipped_bit_is_refused(found: Tools, library: Path, key: Path, tmp_path: Path) -> None:
@@ -131,12 +141,13 @@ def test_a_signed_apk_with_one_flipped_bit_is_refused(found: Tools, library: Pat
     run(["apksigner", "verify", str(signed)])
     with pytest.raises(EdgeError, match="DOES NOT VERIFY"):
         run(["apksigner", "verify", str(changed)])
+    assert [text for text in _wrong(changed) if "its CRC-32 is wrong" in text]
 
 
 def test_a_library_of_4_kb_pages_passes_apksigner_and_bundletool(
     found: Tools, bundle: Path, key: Path, tmp_path: Path
 ) -> None:
-    """Neither looks into a library: ``edgesdk doctor`` does."""
+    """Neither looks into a library: ``edgesdk doctor`` does, in each of the places."""
     bad = _or_skip(4)
     assert _alignments(bad) == {0x1000} and _alignments(_or_skip(16)) == {0x4000}
     aligned = tmp_path / "bad.apk"
@@ -146,7 +157,11 @@ def test_a_library_of_4_kb_pages_passes_apksigner_and_bundletool(
     package(bundle, "android", tmp_path / "project")
     aab = app_bundle(found, tmp_path / "project", bad, _folder(tmp_path / "made"))
     found.bundle("validate", f"--bundle={aab}")
-    assert apks(found, aab, key, tmp_path)
+    made = apks(found, aab, key, tmp_path)
+    assert made
+    for artifact in (bad, aligned, aab, *(path for path in made.values() if _holds(path, f"lib/arm64-v8a/{bad.name}"))):
+        (said,) = _wrong(artifact)
+        assert bad.name in said and "aligned to 4096 bytes" in said
 
 
 def test_the_aar_links_as_a_library(found: Tools, bundle: Path, tmp_path: Path) -> None:
@@ -159,6 +174,10 @@ def test_the_aar_links_as_a_library(found: Tools, bundle: Path, tmp_path: Path) 
     assert zipfile.is_zipfile(linked)
     with open_bundle(tmp_path / "aar/assets/edgemodel/bundle") as opened, open_bundle(bundle) as original:
         assert opened.manifest.digest == original.manifest.digest
+
+
+def _wrong(path: Path) -> list[str]:
+    return [f"{each.place}: {each.text}" for each in examine_artifact(path) if each.level == "error"]
 
 
 def _folder(path: Path) -> Path:
