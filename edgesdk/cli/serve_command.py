@@ -28,10 +28,10 @@ def command(
     threads: int | None,
     providers: tuple[str, ...],
 ) -> None:
-    """Serve a bundle: OpenAI's /v1/chat/completions (streaming too), /v1/models, /health and /metrics.
+    """Serve BUNDLE over HTTP, with OpenAI's chat API.
 
-    One model, one answer at a time, a bounded queue before it. Ctrl-C or SIGTERM lets the running answer end; the
-    second one does not.
+    /v1/chat/completions (streaming too), /v1/models, /health and /metrics. One model, one answer at a time, a bounded
+    queue before it. Ctrl-C or SIGTERM lets the running answer end; the second one does not.
     """
     from dataclasses import replace
     from typing import Any

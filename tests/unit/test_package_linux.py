@@ -22,7 +22,7 @@ from edgesdk.package import package
 from edgesdk.package.base import PackageError
 from edgesdk.package.linux_service import DELIVERABLE, ServiceOptions, manager
 from edgesdk.package.linux_service.manager import Service, ServiceError, damage
-from edgesdk.package.linux_service.python import read_lock
+from edgesdk.package.linux_service.python import SERVE, read_lock, requirements
 from edgesdk.serve import open_settings
 from edgesdk.targets import target_names
 
@@ -166,6 +166,12 @@ def test_a_lock_names_every_wheel_with_its_hash(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(PackageError, match=r"python\.lock"):
             read_lock(file)
+
+
+def test_a_board_gets_what_the_extra_of_the_server_names() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert sorted(SERVE) == sorted(project["optional-dependencies"]["serve"])
+    assert {*project["dependencies"], *SERVE, "onnxruntime>=1"} == set(requirements("onnxruntime>=1"))
 
 
 def a_board(root: Path, *versions: str) -> tuple[Service, list[str]]:

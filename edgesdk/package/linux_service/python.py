@@ -18,7 +18,7 @@ from ... import __version__
 from ...wheels import Wheel, download
 from ..base import PackageError
 
-SERVE = ("fastapi>=0.115", "prometheus_client>=0.20", "uvicorn>=0.30")
+SERVE = ("fastapi>=0.115", "prometheus-client>=0.20", "uvicorn>=0.30")  # the extra `serve`
 _GLIBC = ("2_28", "2_27", "2_26", "2_24", "2_17")
 _OLDER = {"x86_64": ("manylinux2014", "manylinux_2_12", "manylinux2010", "manylinux_2_5", "manylinux1")}
 _LINE = re.compile(r"(\S+)==(\S+) --hash=sha256:([0-9a-f]{64})")
