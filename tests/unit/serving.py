@@ -24,7 +24,7 @@ QUESTION: list[Any] = [{"role": "user", "content": "hello"}]
 
 
 class Script:
-    """A session whose answer is always ``text``; ``endless`` repeats it. After ``free`` tokens it waits for ``open``."""
+    """A session whose answer is ``text``; ``endless`` repeats it. After ``free`` tokens it waits for ``open``."""
 
     def __init__(self, bundle: Bundle, text: str, *, endless: bool = False) -> None:
         tokenizer = bundle_tokenizer(bundle)
