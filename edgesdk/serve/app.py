@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 ANY_MODEL = "default"
 _GONE = 499  # what nginx writes into its log of clients that went away
-_STREAM = {"text/event-stream": {"schema": {"type": "string"}}}
+_EVENT = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
+_STREAM = {"text/event-stream": {"schema": _EVENT}}
 _TEXT = {"text/plain": {"schema": {"type": "string"}}}
 
 
