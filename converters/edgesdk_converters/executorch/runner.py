@@ -61,7 +61,7 @@ class ExecuTorchRunner:
             except UnicodeDecodeError:
                 raise EdgeError(
                     "ExecuTorch's Python binding stops at a character that several tokens make up",
-                    hint="run without --runner; on Android its runner passes such characters on, on iOS it leaves them out",
+                    hint="run without --runner; on Android its runner passes such characters on, on iOS it drops them",
                 ) from None
             except RuntimeError as failure:
                 raise EdgeError(
