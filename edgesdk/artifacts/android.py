@@ -11,12 +11,13 @@ from typing import IO
 from ..targets import open_target
 from .entries import Entries
 from .findings import Finding
-from .libraries import abis, check_library, check_place
+from .libraries import PAGE, WIDE, abis, check_library, check_place
 from .models import bundles, check_bundle, check_runtime_version
 
 _SIGNED_V1 = re.compile(r"META-INF/[^/]+\.(RSA|DSA|EC)")
 _BLOCK_MAGIC = b"APK Sig Block 42"
 _SCHEMES = {0x7109871A: "v2", 0xF05368C0: "v3", 0x1B93AD61: "v3.1"}  # IDs in the APK Signing Block (source.android.com)
+_SMALL_PAGE = 4096  # of 32-bit Android
 _TARGET = "android-arm64"
 _MODULE, _PACK = "a base or feature module of Google Play", "an asset pack or AI pack of Google Play"
 _POM = re.compile(
@@ -75,7 +76,7 @@ def _libraries(entries: Entries, folder: str, *, placed: bool) -> Iterator[Findi
         abi = name[len(folder) + 1 :].partition("/")[0]
         yield from check_library(entry, folder=abi)
         if placed:
-            yield from check_place(entry)
+            yield from check_place(entry, PAGE if abi in WIDE else _SMALL_PAGE)
     if libraries and "arm64-v8a" not in abis(libraries):
         yield Finding("error", folder, f"no libraries for arm64-v8a, only {', '.join(sorted(abis(libraries)))}")
 

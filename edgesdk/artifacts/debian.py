@@ -6,6 +6,7 @@ import hashlib
 import io
 import lzma
 import re
+import shutil
 import tarfile
 import tempfile
 import zlib
@@ -86,13 +87,26 @@ def _unpack(path: Path, control: Path, root: Path) -> None:
         found.add(stem)
         try:
             with tarfile.open(fileobj=io.BufferedReader(content), mode="r|*") as archive:
-                archive.extractall(place, filter="data")
+                _extract(archive, place)
         except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as failure:
             raise ArtifactError(f"{path}: {name} cannot be unpacked ({failure})") from None
     if found != {"control", "data"}:
         raise ArtifactError(
             f"{path}: a Debian package holds control and data, and here is {sorted(found) or 'neither'}"
         )
+
+
+def _extract(archive: tarfile.TarFile, place: Path) -> None:
+    """Write the files of an archive below a folder; links, which point into a system that is not here, are left out."""
+    for member in archive:
+        path = Path(member.name)
+        if path.is_absolute() or ".." in path.parts:
+            raise ArtifactError(f"{member.name}: leads out of the package", hint="do not trust this package")
+        content = archive.extractfile(member) if member.isreg() else None
+        if content is not None:
+            (place / path).parent.mkdir(parents=True, exist_ok=True)
+            with content, (place / path).open("wb") as out:
+                shutil.copyfileobj(content, out, 1 << 20)
 
 
 def _fields(file: Path, path: Path) -> dict[str, str]:
@@ -108,9 +122,10 @@ def _sums(file: Path, entries: Entries) -> Iterator[Finding]:
     if not file.is_file():
         yield Finding("warning", "md5sums", "missing, so dpkg --verify has nothing to go by")
         return
-    listed = dict(
-        line.split(maxsplit=1)[::-1] for line in file.read_text(encoding="utf-8").splitlines() if line.strip()
-    )
+    text = file.read_text(encoding="utf-8", errors="replace")
+    listed = {
+        name.removeprefix("./"): each for each, name in re.findall(r"^([0-9a-f]{32}) [ *](.+)$", text, re.MULTILINE)
+    }
     wrong = [name for name, sum_ in listed.items() if name not in entries or _md5(entries, name) != sum_]
     for name in wrong:
         yield Finding("error", name, "not what md5sums says", "build or copy it again")

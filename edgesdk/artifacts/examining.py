@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -25,6 +27,9 @@ _ZIPS: dict[str, Callable[[Path, IO[bytes], Entries], Iterator[Finding]]] = {
     ".aar": check_aar,
     ".apk": check_apk,
 }
+
+
+_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, NotImplementedError, RuntimeError, EOFError)
 
 
 def examine_artifact(path: Path) -> list[Finding]:
@@ -65,7 +70,7 @@ def _zip(path: Path) -> list[Finding]:
                 Finding("good", path.name, f"{len(entries)} entries, every CRC-32 is right"),
                 *_ZIPS[path.suffix](path, file, entries),
             ]
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as failure:
+    except _BROKEN as failure:
         raise ArtifactError(f"{path}: not a whole zip file ({failure})", hint="build or copy it again") from None
 
 

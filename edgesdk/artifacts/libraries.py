@@ -12,7 +12,7 @@ from .findings import Finding
 
 PAGE = 16384  # bytes; new apps for Android 15 and later must support it (Google Play)
 _ABIS = {"EM_AARCH64": "arm64-v8a", "EM_ARM": "armeabi-v7a", "EM_X86_64": "x86_64", "EM_386": "x86"}
-_WIDE = ("arm64-v8a", "x86_64")  # the processors on which Android has such pages
+WIDE = ("arm64-v8a", "x86_64")  # the processors on which Android has such pages
 _MAGIC = b"\x7fELF"
 
 
@@ -80,7 +80,7 @@ def check_library(entry: Entry, *, folder: str | None = None) -> Iterator[Findin
         return
     if folder is not None and library.abi != folder:
         yield Finding("error", entry.name, f"built for {library.abi}", "put each library into its own ABI's folder")
-    if library.abi not in _WIDE:
+    if library.abi not in WIDE:
         yield Finding("note", entry.name, f"{library.abi}: 32-bit Android has pages of 4 KB")
     elif library.alignment is not None and library.alignment < PAGE:
         yield Finding(

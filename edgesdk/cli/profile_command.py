@@ -200,9 +200,12 @@ def _read(bundle: Path, result: Path, out: Path | None) -> tuple[Profile, Path]:
     """A profile of what an app wrote."""
     from ..bundle import open_bundle
     from ..profile.from_app import profile_from_app
+    from ..profile.profiling import record_path
     from ..profile.schema import write_profile
 
     path = out or result.with_suffix(".json")
+    if result.resolve() in (path.resolve(), record_path(path).resolve()):
+        raise EdgeError(f"{path}: the profile would replace what the app wrote", hint="-o names another file")
     with open_bundle(bundle) as opened:
         made = profile_from_app(opened, result, path)
     write_profile(made, path)

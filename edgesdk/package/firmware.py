@@ -92,8 +92,10 @@ class Firmware:
 
 
 def _boards(manifest: Manifest) -> list[Board]:
-    """Real boards of the bundle's cores."""
-    return [board for core in open_target(manifest.target.name).cores for board in boards_with(core)]
+    """Real boards of the bundle's cores that the export knew."""
+    known = manifest.program.facts["boards"]
+    found = [board for core in open_target(manifest.target.name).cores for board in boards_with(core)]
+    return [board for board in found if board.name in known]
 
 
 def _build(bundle: Bundle, board: Board, folder: Path, progress: Progress) -> Path:

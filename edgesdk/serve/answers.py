@@ -37,6 +37,18 @@ class GoneError(Exception):
     """The client went away."""
 
 
+def refuse_when_full(engine: Engine) -> None:
+    """Refuse a request before any work for it.
+
+    Raises:
+        ApiError: the queue is full, or the server is stopping.
+    """
+    try:
+        engine.refuse()
+    except EdgeError as refused:
+        raise _api_error(refused) from None
+
+
 class Answer:
     """One answer; :meth:`begin` comes first, then :meth:`whole` or :meth:`stream`.
 

@@ -12,7 +12,7 @@ from fastapi.security import HTTPBearer
 
 from .. import __version__
 from ..errors import EdgeError
-from .answers import Answer, GoneError
+from .answers import Answer, GoneError, refuse_when_full
 from .errors import ApiError, add_handlers, documented
 from .limits import Limits
 from .messages import ChatRequest, ChatResponse, Health, ModelList, ServedModel
@@ -67,6 +67,7 @@ def make_app(engine: Engine, tokenizer: Tokenizer, served: Served, settings: Set
         """Answer a conversation, whole or as a stream of server-sent events."""
         _check_model(asked.model, served.name)
         limit = _limit(asked, settings.max_tokens)
+        refuse_when_full(engine)
         ids = await asyncio.to_thread(_prompt, tokenizer, asked, engine.context)
         answer = Answer(engine, metrics, ids, asked, limit, names)
         try:

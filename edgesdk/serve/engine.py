@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -115,6 +116,16 @@ class Engine:
         """Whether it takes nothing new."""
         return self._stopping
 
+    def refuse(self) -> None:
+        """Refuse, before any work for it, what :meth:`submit` would.
+
+        Raises:
+            BusyError: the queue is full.
+            StoppingError: it is stopping.
+        """
+        with self._change:
+            self._refuse()
+
     def submit(self, job: Job) -> None:
         """Take a job.
 
@@ -123,12 +134,15 @@ class Engine:
             StoppingError: it is stopping.
         """
         with self._change:
-            if self._stopping:
-                raise StoppingError("the server is stopping")
-            if len(self._waiting) + self.running > self._queue:
-                raise BusyError(f"{len(self._waiting)} requests wait already, and no more may", self._retry_after())
+            self._refuse()
             self._waiting.append(job)
             self._change.notify_all()
+
+    def _refuse(self) -> None:
+        if self._stopping:
+            raise StoppingError("the server is stopping")
+        if len(self._waiting) + self.running > self._queue:
+            raise BusyError(f"{len(self._waiting)} requests wait already, and no more may", self._retry_after())
 
     def cancel(self, job: Job) -> bool:
         """Give a job up; True where it had not begun, and then nothing of it comes."""
@@ -198,8 +212,9 @@ class Engine:
             return Failed(job.reason or EdgeError("nobody waits for the answer any more"))
         except EdgeError as failure:
             return Failed(failure)
-        except Exception as failure:  # of a runtime: one answer fails, and the next begins with an empty cache
-            self._session.reset()
+        except BaseException as failure:  # of a runtime, a panic too: one answer fails, the next has an empty cache
+            with suppress(Exception):
+                self._session.reset()
             self._answering = Answering(self._session, self._tokenizer)
             return Failed(EdgeError(f"the model failed: {type(failure).__name__}: {failure}"))
         return Ended(statistics, self._answering.reused)

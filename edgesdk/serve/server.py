@@ -64,6 +64,7 @@ class Server(uvicorn.Server):
         self._seconds, self._ready = settings.stop_seconds, ready
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._early = False  # a signal came before there was a loop to tell
 
     @property
     def address(self) -> str:
@@ -76,13 +77,17 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         _tell_systemd("READY=1")
         self._ready(self.address)
+        if self._early:
+            self._stop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.stop()
 
     def stop(self) -> None:
         """Begin to stop, from any thread; the second time without patience."""
-        if self._loop is not None and not self._loop.is_closed():
+        if self._loop is None:
+            self._early = True
+        elif not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stop)
 
     def close(self) -> None:

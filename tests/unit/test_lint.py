@@ -40,7 +40,7 @@ def test_delivery_limits_come_from_the_target(tmp_path, monkeypatch) -> None:
     model = open_model(folder)
     small = {remark.text for remark in lint(model, "ios-arm64") if remark.about == "delivery"}
     assert all(" fits " in text for text in small)
-    assert len(small) == 3
+    assert len(small) == 4
 
 
 def test_onnx_targets_have_no_remarks_about_regular_expressions(checkpoint) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import onnxruntime as ort
 
 from edgesdk.errors import BundleError, EdgeError
-from edgesdk.registry import unknown
 from edgesdk.session import refuse_rewind, refuse_tokens
 
 from .names import LOGITS_START, past_names, present_names
@@ -143,7 +142,7 @@ def _available(names: Sequence[str]) -> list[str]:
     wanted = []
     for name in (*names, "cpu"):
         if name not in PROVIDERS:
-            raise EdgeError(unknown("execution provider", name, PROVIDERS))
+            raise EdgeError(f"no execution provider '{name}'; there are: {', '.join(sorted(PROVIDERS))}")
         wanted.append(PROVIDERS[name])
     here = ort.get_available_providers()
     return [name for name in dict.fromkeys(wanted) if name in here]

@@ -68,6 +68,22 @@ final class ModelTests: XCTestCase {
     XCTAssertLessThan(found.pieces, 200)
   }
 
+  func testAStopBeforeTheFirstTokenIsNotLost() async throws {
+    let model = EdgeModel(try ModelFolder(endless))
+    try await model.load()
+    let stream = await model.answer([Message(.user, "L")], options: AnswerOptions(maximumTokens: 200))
+    let stopper = Task {
+      while !Task.isCancelled {  // whenever the answer begins: before it, within the prompt, or after
+        model.stop()
+        await Task.yield()
+      }
+    }
+    let found = try await read(stream)
+    stopper.cancel()
+    XCTAssertEqual(found.1?.stopped, true)
+    XCTAssertLessThan(try XCTUnwrap(found.1).pieces, 3)
+  }
+
   func testACancelledReaderStopsTheRunner() async throws {
     let model = EdgeModel(try ModelFolder(endless))
     for try await _ in await model.answer([Message(.user, "L")], options: AnswerOptions(maximumTokens: 200)) { break }

@@ -139,7 +139,7 @@ def _code(version: str) -> int:
     """A version code that grows with the version."""
     code = 0
     for part in (version.split(".") + ["0"] * 3)[:4]:
-        code = code * 100 + min(int(part), 99)
+        code = code * 100 + int(part)
     return max(code, 1)
 
 

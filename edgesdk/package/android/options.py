@@ -100,6 +100,10 @@ def check_options(options: Options) -> None:
     """
     if not _VERSION.fullmatch(options.version):
         raise PackageError(f"version {options.version!r} is not up to four numbers", hint="version=1.0.0")
+    if any(int(part) > 99 for part in options.version.split(".")[1:]) or int(options.version.split(".")[0]) > 2000:
+        raise PackageError(
+            f"version {options.version!r}: Google Play's version code has room for 2000.99.99.99", hint="version=1.0.0"
+        )
     if re.search(r"[\x00-\x1f<>&\"\\]", options.name):
         raise PackageError(f"name {options.name!r} has characters that an app's name cannot have")
     if bool(options.kotlinc) != bool(options.classpath):

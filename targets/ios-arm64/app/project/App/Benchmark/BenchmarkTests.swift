@@ -11,7 +11,7 @@ final class BenchmarkTests: XCTestCase {
   func testBenchmark() async throws {
     let folder = try await ModelSource().folder()
     var plan = Plan()
-    if let text = ProcessInfo.processInfo.environment["EDGESDK_PLAN"] {
+    if let text = ProcessInfo.processInfo.environment["EDGESDK_PLAN"], !text.isEmpty {
       plan = try JSONDecoder().decode(Plan.self, from: Data(text.utf8))
     }
     let url = URL.documentsDirectory.appending(path: "edgesdk-benchmark.jsonl")

@@ -1,7 +1,7 @@
 import Foundation
 
 /// What is measured: `edgesdk profile`'s protocol, run inside of an app.
-public struct Plan: Codable, Sendable {
+public struct Plan: Decodable, Sendable {
   /// Lengths of the prompts, in tokens; each is a case.
   public var promptTokens = [128, 512]
   /// Tokens of each answer.
@@ -16,6 +16,21 @@ public struct Plan: Codable, Sendable {
   public var seed: UInt64 = 1
 
   public init() {}
+
+  private enum Key: String, CodingKey {
+    case promptTokens, newTokens, repeats, warmup, sustained, seed
+  }
+
+  /// What is left out is as in a plan of nothing.
+  public init(from decoder: Decoder) throws {
+    let given = try decoder.container(keyedBy: Key.self)
+    promptTokens = try given.decodeIfPresent([Int].self, forKey: .promptTokens) ?? promptTokens
+    newTokens = try given.decodeIfPresent(Int.self, forKey: .newTokens) ?? newTokens
+    repeats = try given.decodeIfPresent(Int.self, forKey: .repeats) ?? repeats
+    warmup = try given.decodeIfPresent(Int.self, forKey: .warmup) ?? warmup
+    sustained = try given.decodeIfPresent(Double.self, forKey: .sustained) ?? sustained
+    seed = try given.decodeIfPresent(UInt64.self, forKey: .seed) ?? seed
+  }
 }
 
 /// SplitMix64 (Steele, Lea and Flood, 2014): prompts are random tokens, the same for a seed.

@@ -50,6 +50,7 @@ public actor EdgeModel {
   public func answer(
     _ messages: [Message], options: AnswerOptions = AnswerOptions()
   ) -> AsyncThrowingStream<AnswerEvent, Error> {
+    if !answering { engine.begin() }
     let (stream, continuation) = AsyncThrowingStream<AnswerEvent, Error>.makeStream()
     let task = Task {
       do {
@@ -79,6 +80,7 @@ public actor EdgeModel {
     let prompt = try folder.format.prompt(messages)
     answering = true
     defer { answering = false }
+    try Task.checkCancellation()
     try await load()
     let writer = AnswerWriter(stop: folder.format.stop, limit: options.maximumTokens, continuation)
     try await engine.generate(prompt, options: options, bosTokens: folder.format.bosTokens) { writer.take($0) }

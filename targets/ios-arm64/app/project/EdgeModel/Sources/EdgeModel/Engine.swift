@@ -2,8 +2,12 @@ import ExecuTorchLLM
 import Foundation
 
 /// ExecuTorch's runner, which blocks while it works: it lives on a queue of its own; only `stop` may come from elsewhere.
+///
+/// A stop that comes before the first token is forgotten by the runner, so it is said again at every token until it ends.
 final class Engine: @unchecked Sendable {
   private let runner: TextRunner
+  private let lock = NSLock()
+  private var stopping = false
   private let queue = DispatchQueue(label: "edgesdk.engine", qos: .userInitiated)
 
   init(_ folder: ModelFolder) {
@@ -25,6 +29,7 @@ final class Engine: @unchecked Sendable {
   ) async throws {
     try await withCheckedThrowingContinuation { (done: CheckedContinuation<Void, Error>) in
       queue.async {
+        if self.isStopping { return done.resume() }
         self.runner.reset()
         let config = Config {
           $0.isEchoEnabled = false
@@ -33,11 +38,24 @@ final class Engine: @unchecked Sendable {
           $0.bosCount = bosTokens
         }
         done.resume(
-          with: Result { try self.runner.generate(prompt, config, tokenCallback: onPiece) }
-            .mapError { EdgeModelError.runtime("\($0.localizedDescription)") })
+          with: Result {
+            try self.runner.generate(prompt, config) { piece in
+              if self.isStopping { self.runner.stop() } else { onPiece(piece) }
+            }
+          }
+          .mapError { EdgeModelError.runtime("\($0.localizedDescription)") })
       }
     }
   }
 
-  func stop() { runner.stop() }
+  /// Forget an earlier stop: an answer begins.
+  func begin() { lock.withLock { stopping = false } }
+
+  /// End the answer that began.
+  func stop() {
+    lock.withLock { stopping = true }
+    runner.stop()
+  }
+
+  private var isStopping: Bool { lock.withLock { stopping } }
 }
