@@ -166,6 +166,13 @@ def test_after_an_answer_that_was_cut_off_all_is_read_again(app: App) -> None:
     assert said["prompt"] > 2 * len("<s>user:Hi")  # of the second question: both, and the first answer
 
 
+def test_two_conversations_with_one_model_do_not_mix(app: App) -> None:
+    said = app.run("two", "Hi", "something long in between", "Yes")
+    answer = len(SAYINGS[0]) - 2  # the token that ends it was not read
+    assert said["prompt"] > len("user:Hi") + len("user:Yes") + answer  # all that was said in the first one
+    assert said["position"] == said["prompt"] + answer  # and nothing of the other
+
+
 def test_one_answer_at_a_time(app: App) -> None:
     assert app.run("busy", "A")["second"] == "BusyException"
 

@@ -40,6 +40,7 @@ private val scenarios =
         "cancel" to ::cancel,
         "chat" to ::chat,
         "busy" to ::busy,
+        "two" to ::two,
         "stop_first" to ::stopFirst,
     )
 
@@ -80,6 +81,15 @@ private fun chat(model: EdgeModel, rest: List<String>, said: JSONObject) = runBl
         positions.put(model.position)
     }
     said.put("answers", answers).put("positions", positions).put("turns", talk.turns.size)
+    tell(model.statistics, said)
+}
+
+/** Two conversations with one model, in turns. */
+private fun two(model: EdgeModel, rest: List<String>, said: JSONObject) = runBlocking {
+    val one = Conversation(model)
+    val other = Conversation(model)
+    for ((talk, question) in listOf(one to rest[0], other to rest[1], one to rest[2])) talk.ask(question).toList()
+    said.put("position", model.position)
     tell(model.statistics, said)
 }
 

@@ -25,10 +25,12 @@ object BundleStore {
     }
 
     /** Removes the copy in [locate]d assets, so that the next start makes it anew. */
+    @Synchronized
     fun forget(context: Context) {
         File(context.filesDir, NAME).deleteRecursively()
     }
 
+    @Synchronized
     internal fun copied(context: Context, pinned: Pinned = Pinned.packaged): File {
         val home = File(context.filesDir, NAME)
         val folder = File(home, pinned.digest)

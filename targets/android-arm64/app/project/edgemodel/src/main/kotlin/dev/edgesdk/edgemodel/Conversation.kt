@@ -11,7 +11,7 @@ import kotlinx.coroutines.flow.flow
  */
 class Conversation(private val model: EdgeModel, private val system: String? = null) {
     private val said = mutableListOf<Turn>()
-    private var held = false
+    private var held: Long? = null // the model's turn after which it holds all that was said here, and nothing else
 
     /** What was said so far. */
     val turns: List<Turn> get() = said.toList()
@@ -19,11 +19,11 @@ class Conversation(private val model: EdgeModel, private val system: String? = n
     /** Asks a question; see [EdgeModel.stream]. */
     fun ask(question: String, sampling: Sampling = Sampling()): Flow<String> = flow {
         val format = model.bundle.chat
-        val goesOn = held && format.keeps(said.last().answer)
+        val goesOn = held == model.turn && format.keeps(said.last().answer)
         val before = if (format.templated) said.toList() else emptyList()
         val prompt = if (goesOn) format.following(question) else format.render(system, before, question)
         if (!goesOn) model.reset()
-        held = false
+        held = null
         val answer = StringBuilder()
         var failed = false
         try {
@@ -31,7 +31,7 @@ class Conversation(private val model: EdgeModel, private val system: String? = n
                 answer.append(it)
                 emit(it)
             }
-            held = model.statistics?.held ?: false
+            held = model.turn.takeIf { model.statistics?.held == true }
         } catch (failure: EdgeModelException) {
             failed = true
             throw failure

@@ -41,6 +41,11 @@ class EdgeModel private constructor(
     var position: Int = 0
         private set
 
+    /** How often something was said to the model or all of it forgotten: who remembers another number was not the last. */
+    @Volatile
+    internal var turn: Long = 0
+        private set
+
     /** What the last whole answer cost; null before the first one, and after one that failed. */
     @Volatile
     var statistics: Statistics? = null
@@ -61,6 +66,7 @@ class EdgeModel private constructor(
         if (!answering.compareAndSet(false, true)) throw BusyException()
         try {
             statistics = null
+            turn++
             val room = bundle.manifest.context - position
             if (room < 2) throw ContextFullException(bundle.manifest.context)
             val most = minOf(sampling.maxTokens, room)
@@ -117,6 +123,7 @@ class EdgeModel private constructor(
     private fun forget() {
         module.resetContext()
         position = 0
+        turn++
     }
 
     /** Frees the model. An answer that is being written must be stopped, and have ended, before. */
