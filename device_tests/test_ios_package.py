@@ -35,7 +35,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
     try:
         root = swift.toolchain()
     except LabUnavailableError as error:
-        pytest.skip(error.message)
+        pytest.skip(f"{error.message} ({error.hint})")
     folder = tmp_path_factory.mktemp("swift")
     for name, sayings in (("model", chain.SAYINGS), ("endless", _ENDLESS)):
         bundle = chain.chain_bundle(folder / f"{name}-bundle", sayings=sayings, target="ios-arm64")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -78,8 +77,3 @@ def build(root: Path, folder: Path, package: str) -> Path:
 def test_command(root: Path, tests: Path) -> list[str | Path]:
     """What runs the tests on this machine, with the toolchain's libraries."""
     return [root / _LOADER, "--library-path", ":".join(str(root / name) for name in _LIBRARIES), tests]
-
-
-def environment(**commands: list[str] | Path) -> Mapping[str, str]:
-    """Values for the doubles: command lines with tabs between their words."""
-    return {name: "\t".join(value) if isinstance(value, list) else str(value) for name, value in commands.items()}
