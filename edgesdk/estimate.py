@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 
 from .compress.base import stored_width
 from .errors import RecipeError, TargetError
+from .model.features import lacking
+from .model.spec import Mlp
 
 if TYPE_CHECKING:
     from .compress.base import Limits
     from .compress.recipe import Recipe
     from .converter import MemoryPlan, ProgramOptions
     from .model import DecoderSpec
+    from .model.spec import FeedForward
     from .targets import Target
 
 FLOAT_BITS = {"float32": 32, "float16": 16}
@@ -72,18 +75,25 @@ def refuse_schemes(spec: DecoderSpec, recipe: Recipe, target: Target, *, static:
         )
 
 
-def refuse_layer_norms(spec: DecoderSpec, runtime: str) -> None:
-    """Stop before any work where a converter has neither layer norms nor learned positions.
+def refuse_features(spec: DecoderSpec, built: frozenset[str], runtime: str) -> None:
+    """Stop before any work at what a converter does not build of a family: see :mod:`edgesdk.model.features`.
 
     Raises:
-        TargetError: which part of the model it is.
+        TargetError: which parts of the model they are.
     """
-    if spec.norm == "layer" or spec.learned_positions:
-        what = "layer norms" if spec.norm == "layer" else "learned positions"
+    missing = lacking(spec, built)
+    if missing is not None:
         raise TargetError(
-            f"family {spec.family} has {what}, which the {runtime} converter does not build yet",
-            hint="the microcontroller and LiteRT targets run it (edgesdk targets)",
+            f"family {spec.family} has {missing}, which the {runtime} converter does not build",
+            hint="edgesdk models --families shows which runtimes take it",
         )
+
+
+def inner_size(ffn: FeedForward) -> int:
+    """Values between the matrices of a feed-forward block, for one token."""
+    if isinstance(ffn, Mlp):
+        return ffn.size
+    return ffn.active * ffn.expert.size + (ffn.shared.size if ffn.shared else 0)
 
 
 def kv_cache_bytes(spec: DecoderSpec, options: ProgramOptions) -> int:

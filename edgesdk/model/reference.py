@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..errors import ModelError
 from ..session import refuse_rewind
 from .rope import rotary_tables
-from .spec import Activation, Attention, Layer, Mlp, Norm, Rope
+from .spec import Activation, Attention, Layer, Mlp, Moe, Norm, Rope
 from .weights import dense
 
 if TYPE_CHECKING:
@@ -60,54 +60,88 @@ class DecoderLayer(nn.Module):
 
         ``tables`` are cosines and sines of just these positions (None: no RoPE); without a cache, ``start`` must be 0.
         """
-        return self._after_attention(x, self._attend(self._norm(x, "attn_norm"), tables, cache, start))
+        normed = self._norm(x, "attn_norm") if self.layer.pre_norms else x
+        return self._after_attention(x, normed, self._attend(normed, tables, cache, start))
 
-    def _after_attention(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The residual sums and the MLP, for the residual stream and what attention gave."""
+    def _after_attention(self, x: Tensor, normed: Tensor, attended: Tensor) -> Tensor:
+        """The residual sums and the MLP, for the residual stream, what attention saw of it and what it gave."""
         if self.layer.post_norms:
             attended = self._norm(attended, "post_attn_norm")
-        x = x + attended
-        fed = self._feed(self._norm(x, "mlp_norm"))
+        added = x + attended
+        if self.layer.residual == "serial":
+            x = added
+        if self.layer.residual != "shared":
+            normed = self._norm(x, "mlp_norm") if self.layer.pre_norms else x
+        fed = self._feed(normed)
         if self.layer.post_norms:
             fed = self._norm(fed, "post_mlp_norm")
-        return x + fed
+        return added + fed
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
-        weight = self.get_buffer(f"{name}_weight")
-        if self.norm == "layer":
-            return F.layer_norm(x, weight.shape, weight, self.get_buffer(f"{name}_bias"), self.eps)
-        return rms_norm(x, weight, self.eps)
+        stem = name.replace(".", "_")
+        weight = self.get_buffer(f"{stem}_weight")
+        return normalize(x, weight, self.get_buffer(f"{stem}_bias") if self.norm == "layer" else None, self.eps)
 
     def _linear(self, x: Tensor, name: str) -> Tensor:
         if self.observe is not None:
             self.observe(name, x)
-        bias = f"{name}_bias"
-        return F.linear(x, self.get_buffer(f"{name}_weight"), self.get_buffer(bias) if hasattr(self, bias) else None)
+        stem = name.replace(".", "_")
+        bias = self.get_buffer(f"{stem}_bias") if hasattr(self, f"{stem}_bias") else None
+        return F.linear(x, self.get_buffer(f"{stem}_weight"), bias)
 
     def _attend(self, x: Tensor, tables: Tables | None, cache: LayerCache | None, start: int) -> Tensor:
         attention = self.layer.attention
-        q, k, v = (
-            self._linear(x, name).view(*x.shape[:-1], heads, attention.head_dim).transpose(1, 2)
-            for name, heads in (("q", attention.heads), ("k", attention.kv_heads), ("v", attention.kv_heads))
-        )
-        if attention.qk_norm:
-            q, k = (
-                rms_norm(heads, self.get_buffer(f"{name}_norm_weight"), self.eps)
-                for heads, name in ((q, "q"), (k, "k"))
-            )
+        q, k, v = (self._linear(x, name) for name in "qkv")
+        if attention.qk_norm == "all":
+            q, k = self._norm_rms(q, "q"), self._norm_rms(k, "k")
+        q, k, v = (part.view(*part.shape[:-1], -1, attention.head_dim).transpose(1, 2) for part in (q, k, v))
+        if attention.qk_norm == "head":
+            q, k = self._norm_rms(q, "q"), self._norm_rms(k, "k")
         if tables is not None:
             q, k = rotate(q, *tables), rotate(k, *tables)
         if self.observe is not None:
             self.observe("keys", k.transpose(1, 2).flatten(-2))
         if cache is not None:
             k, v = cache.update(start, k, v)
-        return self._linear(attend(q, k, v, attention).transpose(1, 2).flatten(-2), "o")
+        attended = attend(q, k, v, attention).transpose(1, 2).flatten(-2)
+        return self._linear(self._norm(attended, "o_norm") if attention.sub_norm else attended, "o")
+
+    def _norm_rms(self, x: Tensor, name: str) -> Tensor:
+        return rms_norm(x, self.get_buffer(f"{name}_norm_weight"), self.eps)
 
     def _feed(self, x: Tensor) -> Tensor:
-        mlp: Mlp = self.layer.mlp
-        up = self._linear(x, "up")
-        inner = activate(self._linear(x, "gate"), mlp.activation) * up if mlp.gated else activate(up, mlp.activation)
-        return self._linear(inner, "down")
+        ffn = self.layer.ffn
+        return self._mlp(x, ffn, "") if isinstance(ffn, Mlp) else self._experts(x, ffn)
+
+    def _mlp(self, x: Tensor, mlp: Mlp, prefix: str) -> Tensor:
+        up = self._linear(x, f"{prefix}up")
+        if mlp.gated:
+            inner = activate(self._linear(x, f"{prefix}gate"), mlp.activation) * up
+        else:
+            inner = activate(up, mlp.activation)
+        return self._linear(self._norm(inner, f"{prefix}down_norm") if mlp.sub_norm else inner, f"{prefix}down")
+
+    def _experts(self, x: Tensor, moe: Moe) -> Tensor:
+        """Each expert sees the tokens that go to it, and no others."""
+        flat = x.reshape(-1, x.shape[-1])
+        weights, chosen = route(F.linear(flat, self.get_buffer("router_weight")), moe)
+        found = torch.zeros_like(flat)
+        for expert in range(moe.experts):
+            rows, places = (chosen == expert).nonzero(as_tuple=True)
+            if len(rows):
+                fed = self._mlp(flat[rows], moe.expert, f"experts.{expert}.")
+                found = found.index_add(0, rows, fed * weights[rows, places].unsqueeze(1).to(fed.dtype))
+        if moe.shared is not None:
+            shared = self._mlp(flat, moe.shared, "shared.")
+            if moe.shared_gate:
+                shared = torch.sigmoid(F.linear(flat, self.get_buffer("shared_router_weight"))) * shared
+            found = found + shared
+        return found.view(x.shape)
+
+
+def normalize(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
+    """A layer norm where there is a bias, an RMS norm otherwise."""
+    return rms_norm(x, weight, eps) if bias is None else F.layer_norm(x, weight.shape, weight, bias, eps)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -129,13 +163,18 @@ def attend(q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
     Shapes: q [batch, heads, new, head_dim], k and v [batch, kv_heads, all, head_dim]; returns the shape of q.
     """
     new, total = q.shape[2], k.shape[2]
-    if attention.softcap is None and new == total and (attention.window is None or total <= attention.window):
+    whole = attention.window is None or total <= attention.window
+    if attention.softcap is None and attention.alibi is None and new == total and whole:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=attention.scale, enable_gqa=True)
     rows = torch.arange(total - new, total).unsqueeze(1)
     columns = torch.arange(total).unsqueeze(0)
     mask = columns <= rows
     if attention.window is not None:
         mask &= columns > rows - attention.window
+    if attention.alibi is not None:  # a bias that only the key's position decides: softmax ignores the query's part
+        slopes = torch.tensor(attention.slopes, dtype=q.dtype).view(-1, 1, 1)
+        biases = (slopes * columns).masked_fill(~mask, float("-inf"))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=biases, scale=attention.scale, enable_gqa=True)
     if attention.softcap is None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=attention.scale, enable_gqa=True)
     groups = attention.heads // attention.kv_heads
@@ -150,7 +189,33 @@ def activate(x: Tensor, kind: Activation) -> Tensor:
         return F.silu(x)
     if kind == "relu":
         return F.relu(x)
+    if kind == "relu2":
+        return F.relu(x).square()
     return F.gelu(x, approximate="tanh" if kind == "gelu_tanh" else "none")
+
+
+def route(logits: Tensor, moe: Moe) -> tuple[Tensor, Tensor]:
+    """Weights and numbers of the experts that each token goes to, both [tokens, active], from router logits."""
+    logits = logits.float()
+    if moe.routing == "sparsemixer":
+        return _sparse_mixer(logits, moe.jitter)
+    if moe.routing == "softmax":
+        best = torch.softmax(logits, dim=-1).topk(moe.active, dim=-1)
+        return best.values, best.indices
+    best = logits.topk(moe.active, dim=-1)
+    return torch.softmax(best.values, dim=-1), best.indices
+
+
+def _sparse_mixer(logits: Tensor, jitter: float) -> tuple[Tensor, Tensor]:
+    """Two experts; the weight of each is its softmax among those that come close to it (arXiv 2409.12136)."""
+    weights, numbers, left = [], [], logits
+    for _ in range(2):
+        most, number = left.max(dim=-1, keepdim=True)
+        far = (most - logits) / logits.abs().clamp(min=most) > 2 * jitter
+        weights.append(torch.softmax(left.masked_fill(far, float("-inf")), dim=-1).gather(-1, number))
+        numbers.append(number)
+        left = left.scatter(-1, number, float("-inf"))
+    return torch.cat(weights, dim=-1), torch.cat(numbers, dim=-1)
 
 
 class ReferenceModel:
@@ -202,7 +267,8 @@ class ReferenceModel:
         """Logits [..., vocab] of final hidden states [..., hidden], in float32."""
         if self._head is None:
             self._head = self._matrix(self.spec.head_name)
-        found = F.linear(hidden, self._head).float()
+        bias = self._matrix("head.bias") if self.spec.head_bias else None
+        found = F.linear(hidden, self._head, bias).float()
         cap = self.spec.logit_softcap
         return found if cap is None else cap * torch.tanh(found / cap)
 
@@ -240,16 +306,18 @@ class ReferenceModel:
         return DecoderLayer(self.spec.layers[index], self.spec.norm, self.spec.norm_eps, tensors)
 
     def _final_norm(self, states: Sequence[Tensor]) -> list[Tensor]:
-        kinds = ("weight", "bias") if self.spec.norm == "layer" else ("weight",)
-        names = [f"final_norm.{kind}" for kind in kinds]
-        return self.normalized(states, {name: dense(self.model.weights.get(name), self.dtype) for name in names})
+        return self.normalized(states, {name: self._vector(name) for name in self._norm_names("final_norm")})
 
     def normalized(self, states: Sequence[Tensor], norm: Mapping[str, Tensor]) -> list[Tensor]:
         """States behind the final norm, whose tensors are given by canonical name."""
-        weight, eps = norm["final_norm.weight"], self.spec.norm_eps
-        if self.spec.norm == "layer":
-            return [F.layer_norm(x, weight.shape, weight, norm["final_norm.bias"], eps) for x in states]
-        return [rms_norm(x, weight, eps) for x in states]
+        weight, bias = norm["final_norm.weight"], norm.get("final_norm.bias")
+        return [normalize(x, weight, bias, self.spec.norm_eps) for x in states]
+
+    def _norm_names(self, norm: str) -> list[str]:
+        return [f"{norm}.{kind}" for kind in (("weight", "bias") if self.spec.norm == "layer" else ("weight",))]
+
+    def _vector(self, name: str) -> Tensor:
+        return dense(self.model.weights.get(name), self.dtype)
 
     def _matrix(self, name: str) -> Tensor:
         kept = self._kept.get(name)
@@ -267,6 +335,9 @@ class ReferenceModel:
         if self.spec.learned_positions:
             positions = self._matrix("positions.weight")
             found = [x + positions[start : start + x.shape[1]] for x in found]
+        if self.spec.embed_norm:
+            weight, *bias = (self._vector(name) for name in self._norm_names("embed_norm"))
+            found = [normalize(x, weight, bias[0] if bias else None, self.spec.norm_eps) for x in found]
         return found
 
     def _positions(self, attention: Attention, start: int, count: int) -> Tables | None:

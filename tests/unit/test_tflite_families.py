@@ -86,7 +86,7 @@ def test_static_integers_stay_close(case, tmp_path, monkeypatch) -> None:
 
 def test_gelu_with_erf_is_refused_for_microcontrollers_and_runs_in_litert(tmp_path) -> None:
     model = tiny_model()
-    layers = tuple(replace(layer, mlp=replace(layer.mlp, activation="gelu")) for layer in model.spec.layers)
+    layers = tuple(replace(layer, ffn=replace(layer.mlp, activation="gelu")) for layer in model.spec.layers)
     spec = replace(model.spec, layers=layers)
     model = Model(spec, RandomWeights(spec))
     with pytest.raises(TargetError, match=r"operator GELU \(erf\)"):

@@ -53,7 +53,8 @@ class StepLayer(DecoderLayer):
 
     def step(self, x: Tensor, tables: tuple[Tensor, Tensor], position: Tensor, age: Tensor) -> Tensor:
         """Hidden states [1, 1, hidden] through the layer; ``age`` is how far back each entry lies, [context]."""
-        return self._after_attention(x, self._attend_step(self._norm(x, "attn_norm"), tables, position, age))
+        normed = self._norm(x, "attn_norm")
+        return self._after_attention(x, normed, self._attend_step(normed, tables, position, age))
 
     def _attend_step(self, x: Tensor, tables: tuple[Tensor, Tensor], position: Tensor, age: Tensor) -> Tensor:
         attention = self.layer.attention
