@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from .compress.base import stored_width
 from .errors import RecipeError, TargetError
 from .model.features import lacking
-from .model.spec import Mlp
+from .model.spec import Attention, Moe
 
 if TYPE_CHECKING:
     from .compress.base import Limits
     from .compress.recipe import Recipe
     from .converter import MemoryPlan, ProgramOptions
     from .model import DecoderSpec
-    from .model.spec import FeedForward
+    from .model.spec import FeedForward, Mixer
     from .targets import Target
 
 FLOAT_BITS = {"float32": 32, "float16": 16}
@@ -89,17 +89,26 @@ def refuse_features(spec: DecoderSpec, built: frozenset[str], runtime: str) -> N
         )
 
 
-def inner_size(ffn: FeedForward) -> int:
+def inner_size(ffn: FeedForward | None) -> int:
     """Values between the matrices of a feed-forward block, for one token."""
-    if isinstance(ffn, Mlp):
-        return ffn.size
+    if not isinstance(ffn, Moe):
+        return ffn.size if ffn else 0
     return ffn.active * ffn.expert.size + (ffn.shared.size if ffn.shared else 0)
 
 
 def kv_cache_bytes(spec: DecoderSpec, options: ProgramOptions) -> int:
-    """Keys and values of every layer at full context."""
+    """Keys and values of every layer at full context, and the states of those that carry some."""
     width = FLOAT_BITS[options.float_type] // 8
-    return sum(2 * layer.attention.kv_size * options.context * width for layer in spec.layers)
+    attentions = [layer.mixer for layer in spec.layers if isinstance(layer.mixer, Attention)]
+    states = sum(math.prod(shape) for layer in spec.layers for shape in layer.states(spec.hidden).values())
+    return (sum(2 * attention.kv_size * options.context for attention in attentions) + states) * width
+
+
+def mixer_size(mixer: Mixer, hidden: int) -> int:
+    """Values that a mixer works with, for one token."""
+    if isinstance(mixer, Attention):
+        return mixer.q_size
+    return 3 * (hidden if mixer.kind == "short_conv" else mixer.size if mixer.kind == "rwkv" else mixer.inner)
 
 
 def host_peak(spec: DecoderSpec, plan: MemoryPlan) -> int:

@@ -23,6 +23,10 @@ FEATURES = {
     "relu2": "squared ReLU",
     "moe": "a mixture of experts",
     "sparsemixer": "experts chosen by the sparse mixer",
+    "short_conv": "short convolutions",
+    "mamba": "Mamba's state spaces",
+    "mamba2": "Mamba-2's state spaces",
+    "rwkv": "RWKV's time mixing",
 }
 
 #: What every converter built before features had names.
@@ -46,7 +50,10 @@ def lacking(spec: DecoderSpec, built: frozenset[str]) -> str | None:
 
 
 def _of_layer(layer: Layer, spec: DecoderSpec) -> Iterator[str]:
-    yield from _of_attention(layer.attention, spec)
+    if isinstance(layer.mixer, Attention):
+        yield from _of_attention(layer.mixer, spec)
+    else:
+        yield layer.mixer.kind
     yield from _of_feed_forward(layer.ffn)
     if not layer.pre_norms:
         yield "post_norm_only"
@@ -70,8 +77,10 @@ def _of_attention(attention: Attention, spec: DecoderSpec) -> Iterator[str]:
         yield "softcap"
 
 
-def _of_feed_forward(ffn: FeedForward) -> Iterator[str]:
-    mlps = [ffn] if isinstance(ffn, Mlp) else [ffn.expert, *([ffn.shared] if ffn.shared else [])]
+def _of_feed_forward(ffn: FeedForward | None) -> Iterator[str]:
+    mlps = [ffn] if isinstance(ffn, Mlp) else []
+    if isinstance(ffn, Moe):
+        mlps = [ffn.expert, *([ffn.shared] if ffn.shared else [])]
     if any(mlp.sub_norm for mlp in mlps):
         yield "sub_norm"
     if any(mlp.activation == "relu2" for mlp in mlps):

@@ -7,215 +7,24 @@ the largest tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import ModelError
-from ..session import refuse_rewind
+from ..session import Recall, refuse_rewind
+from .layers import DecoderLayer, LayerCache, Tables, normalize
 from .rope import rotary_tables
-from .spec import Activation, Attention, Layer, Mlp, Moe, Norm, Rope
+from .spec import Attention, Layer, Rope
 from .weights import dense
 
 if TYPE_CHECKING:
     from . import Model
-
-Tables = tuple[Tensor, Tensor]  # cosines and sines, each [positions, head_dim / 2]
-
-
-class LayerCache:
-    """Keys and values of one layer: float [batch, kv_heads, capacity, head_dim], filled from the front."""
-
-    def __init__(self, batch: int, attention: Attention, capacity: int, dtype: torch.dtype) -> None:
-        shape = (batch, attention.kv_heads, capacity, attention.head_dim)
-        self.keys, self.values = torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)
-
-    def update(self, start: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write new positions at ``start`` and return all positions up to their end."""
-        end = start + keys.shape[2]
-        self.keys[:, :, start:end], self.values[:, :, start:end] = keys, values
-        return self.keys[:, :, :end], self.values[:, :, :end]
-
-
-class DecoderLayer(nn.Module):
-    """One decoder layer over float weights, as described by its :class:`Layer`."""
-
-    def __init__(self, layer: Layer, norm: Norm, eps: float, tensors: dict[str, Tensor]) -> None:
-        """``tensors`` holds the layer's weights by canonical name without the layer prefix."""
-        super().__init__()
-        self.layer, self.norm, self.eps = layer, norm, eps
-        self.observe: Callable[[str, Tensor], None] | None = (
-            None  # told the input of every matrix, and the keys, by name
-        )
-        for name, tensor in tensors.items():
-            self.register_buffer(name.replace(".", "_"), tensor)
-
-    def forward(self, x: Tensor, tables: Tables | None, cache: LayerCache | None, start: int) -> Tensor:
-        """Hidden states [batch, positions, hidden] of positions ``start`` onwards, through the layer.
-
-        ``tables`` are cosines and sines of just these positions (None: no RoPE); without a cache, ``start`` must be 0.
-        """
-        normed = self._norm(x, "attn_norm") if self.layer.pre_norms else x
-        return self._after_attention(x, normed, self._attend(normed, tables, cache, start))
-
-    def _after_attention(self, x: Tensor, normed: Tensor, attended: Tensor) -> Tensor:
-        """The residual sums and the MLP, for the residual stream, what attention saw of it and what it gave."""
-        if self.layer.post_norms:
-            attended = self._norm(attended, "post_attn_norm")
-        added = x + attended
-        if self.layer.residual == "serial":
-            x = added
-        if self.layer.residual != "shared":
-            normed = self._norm(x, "mlp_norm") if self.layer.pre_norms else x
-        fed = self._feed(normed)
-        if self.layer.post_norms:
-            fed = self._norm(fed, "post_mlp_norm")
-        return added + fed
-
-    def _norm(self, x: Tensor, name: str) -> Tensor:
-        stem = name.replace(".", "_")
-        weight = self.get_buffer(f"{stem}_weight")
-        return normalize(x, weight, self.get_buffer(f"{stem}_bias") if self.norm == "layer" else None, self.eps)
-
-    def _linear(self, x: Tensor, name: str) -> Tensor:
-        if self.observe is not None:
-            self.observe(name, x)
-        stem = name.replace(".", "_")
-        bias = self.get_buffer(f"{stem}_bias") if hasattr(self, f"{stem}_bias") else None
-        return F.linear(x, self.get_buffer(f"{stem}_weight"), bias)
-
-    def _attend(self, x: Tensor, tables: Tables | None, cache: LayerCache | None, start: int) -> Tensor:
-        attention = self.layer.attention
-        q, k, v = (self._linear(x, name) for name in "qkv")
-        if attention.qk_norm == "all":
-            q, k = self._norm_rms(q, "q"), self._norm_rms(k, "k")
-        q, k, v = (part.view(*part.shape[:-1], -1, attention.head_dim).transpose(1, 2) for part in (q, k, v))
-        if attention.qk_norm == "head":
-            q, k = self._norm_rms(q, "q"), self._norm_rms(k, "k")
-        if tables is not None:
-            q, k = rotate(q, *tables), rotate(k, *tables)
-        if self.observe is not None:
-            self.observe("keys", k.transpose(1, 2).flatten(-2))
-        if cache is not None:
-            k, v = cache.update(start, k, v)
-        attended = attend(q, k, v, attention).transpose(1, 2).flatten(-2)
-        return self._linear(self._norm(attended, "o_norm") if attention.sub_norm else attended, "o")
-
-    def _norm_rms(self, x: Tensor, name: str) -> Tensor:
-        return rms_norm(x, self.get_buffer(f"{name}_norm_weight"), self.eps)
-
-    def _feed(self, x: Tensor) -> Tensor:
-        ffn = self.layer.ffn
-        return self._mlp(x, ffn, "") if isinstance(ffn, Mlp) else self._experts(x, ffn)
-
-    def _mlp(self, x: Tensor, mlp: Mlp, prefix: str) -> Tensor:
-        up = self._linear(x, f"{prefix}up")
-        if mlp.gated:
-            inner = activate(self._linear(x, f"{prefix}gate"), mlp.activation) * up
-        else:
-            inner = activate(up, mlp.activation)
-        return self._linear(self._norm(inner, f"{prefix}down_norm") if mlp.sub_norm else inner, f"{prefix}down")
-
-    def _experts(self, x: Tensor, moe: Moe) -> Tensor:
-        """Each expert sees the tokens that go to it, and no others."""
-        flat = x.reshape(-1, x.shape[-1])
-        weights, chosen = route(F.linear(flat, self.get_buffer("router_weight")), moe)
-        found = torch.zeros_like(flat)
-        for expert in range(moe.experts):
-            rows, places = (chosen == expert).nonzero(as_tuple=True)
-            if len(rows):
-                fed = self._mlp(flat[rows], moe.expert, f"experts.{expert}.")
-                found = found.index_add(0, rows, fed * weights[rows, places].unsqueeze(1).to(fed.dtype))
-        if moe.shared is not None:
-            shared = self._mlp(flat, moe.shared, "shared.")
-            if moe.shared_gate:
-                shared = torch.sigmoid(F.linear(flat, self.get_buffer("shared_router_weight"))) * shared
-            found = found + shared
-        return found.view(x.shape)
-
-
-def normalize(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> Tensor:
-    """A layer norm where there is a bias, an RMS norm otherwise."""
-    return rms_norm(x, weight, eps) if bias is None else F.layer_norm(x, weight.shape, weight, bias, eps)
-
-
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Root-mean-square norm over the last axis (arXiv 1910.07467), computed in float32."""
-    wide = x.float()
-    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
-    return (wide * weight.float()).to(x.dtype)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate [..., positions, head_dim] by half-split pairs; tables are [positions, head_dim / 2]."""
-    first, second = x.float().chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
-    """Causal attention of the last ``q.shape[2]`` of ``k.shape[2]`` positions, windowed and capped as described.
-
-    Shapes: q [batch, heads, new, head_dim], k and v [batch, kv_heads, all, head_dim]; returns the shape of q.
-    """
-    new, total = q.shape[2], k.shape[2]
-    whole = attention.window is None or total <= attention.window
-    if attention.softcap is None and attention.alibi is None and new == total and whole:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=attention.scale, enable_gqa=True)
-    rows = torch.arange(total - new, total).unsqueeze(1)
-    columns = torch.arange(total).unsqueeze(0)
-    mask = columns <= rows
-    if attention.window is not None:
-        mask &= columns > rows - attention.window
-    if attention.alibi is not None:  # a bias that only the key's position decides: softmax ignores the query's part
-        slopes = torch.tensor(attention.slopes, dtype=q.dtype).view(-1, 1, 1)
-        biases = (slopes * columns).masked_fill(~mask, float("-inf"))
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=biases, scale=attention.scale, enable_gqa=True)
-    if attention.softcap is None:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=attention.scale, enable_gqa=True)
-    groups = attention.heads // attention.kv_heads
-    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    scores = attention.softcap * torch.tanh((q @ k.transpose(-1, -2)) * attention.scale / attention.softcap)
-    return torch.softmax(scores.masked_fill(~mask, float("-inf")).float(), dim=-1).to(q.dtype) @ v
-
-
-def activate(x: Tensor, kind: Activation) -> Tensor:
-    """The activation of an MLP."""
-    if kind == "silu":
-        return F.silu(x)
-    if kind == "relu":
-        return F.relu(x)
-    if kind == "relu2":
-        return F.relu(x).square()
-    return F.gelu(x, approximate="tanh" if kind == "gelu_tanh" else "none")
-
-
-def route(logits: Tensor, moe: Moe) -> tuple[Tensor, Tensor]:
-    """Weights and numbers of the experts that each token goes to, both [tokens, active], from router logits."""
-    logits = logits.float()
-    if moe.routing == "sparsemixer":
-        return _sparse_mixer(logits, moe.jitter)
-    if moe.routing == "softmax":
-        best = torch.softmax(logits, dim=-1).topk(moe.active, dim=-1)
-        return best.values, best.indices
-    best = logits.topk(moe.active, dim=-1)
-    return torch.softmax(best.values, dim=-1), best.indices
-
-
-def _sparse_mixer(logits: Tensor, jitter: float) -> tuple[Tensor, Tensor]:
-    """Two experts; the weight of each is its softmax among those that come close to it (arXiv 2409.12136)."""
-    weights, numbers, left = [], [], logits
-    for _ in range(2):
-        most, number = left.max(dim=-1, keepdim=True)
-        far = (most - logits) / logits.abs().clamp(min=most) > 2 * jitter
-        weights.append(torch.softmax(left.masked_fill(far, float("-inf")), dim=-1).gather(-1, number))
-        numbers.append(number)
-        left = left.scatter(-1, number, float("-inf"))
-    return torch.cat(weights, dim=-1), torch.cat(numbers, dim=-1)
 
 
 class ReferenceModel:
@@ -235,7 +44,8 @@ class ReferenceModel:
 
     def caches(self, batch: int, capacity: int) -> list[LayerCache]:
         """Empty caches, one a layer."""
-        return [LayerCache(batch, layer.attention, capacity, self.dtype) for layer in self.spec.layers]
+        hidden = self.spec.hidden
+        return [LayerCache(batch, layer, hidden, capacity, self.dtype) for layer in self.spec.layers]
 
     @torch.inference_mode()
     def hidden(
@@ -250,7 +60,7 @@ class ReferenceModel:
         for index, layer in enumerate(self.layers()):
             cache = caches[index] if caches is not None else None
             for number, x in enumerate(states):
-                tables = self._positions(layer.layer.attention, start, x.shape[1])
+                tables = self._positions(layer.layer, start, x.shape[1])
                 states[number] = layer(x, tables, cache, start)
         return self._final_norm(states)
 
@@ -279,7 +89,7 @@ class ReferenceModel:
 
     def differentiable(self, layer: DecoderLayer, states: Sequence[Tensor]) -> list[Tensor]:
         """As :meth:`through`, with gradients where the caller asks for them."""
-        return [layer(x, self._positions(layer.layer.attention, 0, x.shape[1]), None, 0) for x in states]
+        return [layer(x, self._positions(layer.layer, 0, x.shape[1]), None, 0) for x in states]
 
     def release(self) -> None:
         """Drop every weight that is kept; they are read again when needed."""
@@ -340,8 +150,9 @@ class ReferenceModel:
             found = [normalize(x, weight, bias[0] if bias else None, self.spec.norm_eps) for x in found]
         return found
 
-    def _positions(self, attention: Attention, start: int, count: int) -> Tables | None:
-        if attention.rope is None:
+    def _positions(self, layer: Layer, start: int, count: int) -> Tables | None:
+        attention = layer.mixer
+        if not isinstance(attention, Attention) or attention.rope is None:
             return None
         needed = max(64, 1 << (start + count - 1).bit_length())
         cos, sin = self._tables(attention.rope, attention.head_dim, needed)
@@ -366,10 +177,22 @@ class ReferenceSession:
         self.position = 0
         self._caches = self._reference.caches(1, 0)
         self._capacity = 0
+        self._recall = Recall(self._save, self._restore, self._advance) if self._reference.spec.recurrent else None
 
     def rewind(self, count: int) -> None:
         refuse_rewind(self, count)
-        self.position -= count
+        if self._recall is None:
+            self.position -= count
+        else:
+            self._recall.rewind(self.position - count)
+
+    def _save(self) -> list[dict[str, Tensor]]:
+        return [cache.states.copy() for cache in self._caches]
+
+    def _restore(self, position: int, saved: list[dict[str, Tensor]] | None) -> None:
+        self.position = position
+        for index, cache in enumerate(self._caches):
+            cache.states.restore(saved[index] if saved else None)
 
     def prefill(self, ids: Sequence[int]) -> np.ndarray:
         hidden = self._advance(ids)
@@ -387,6 +210,8 @@ class ReferenceSession:
         if self.position + len(ids) > self.context:
             raise ModelError(f"{self.position + len(ids)} tokens exceed the context of {self.context}")
         self._reserve(self.position + len(ids))
+        if self._recall is not None:
+            self._recall.note(self.position, ids)
         (hidden,) = self._reference.hidden([torch.tensor([list(ids)])], self._caches, self.position)
         self.position += len(ids)
         return hidden[0]
@@ -398,5 +223,5 @@ class ReferenceSession:
         self._capacity = min(self.context, max(64, 2 * positions))
         grown = self._reference.caches(1, self._capacity)
         for old, new in zip(self._caches, grown, strict=True):
-            new.update(0, old.keys, old.values)
+            new.take(old)
         self._caches = grown

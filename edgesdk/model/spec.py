@@ -164,8 +164,83 @@ class Moe:
     kind: Literal["moe"] = "moe"
 
 
-Mixer = Attention
-FeedForward = Mlp | Moe
+@dataclass(frozen=True)
+class ChannelMix:
+    """RWKV-4's feed-forward block: squared ReLU behind a token shift, behind a gate of its own (arXiv 2305.13048)."""
+
+    size: int
+    kind: Literal["channel_mix"] = "channel_mix"
+
+
+@dataclass(frozen=True)
+class ShortConv:
+    """LFM2's gated short convolution: ``out(c * conv(b * x))`` with b, c, x from one matrix (arXiv 2511.23404).
+
+    ``kernel`` counts positions, the newest included.
+    """
+
+    kernel: int
+    bias: bool = False
+    kind: Literal["short_conv"] = "short_conv"
+
+
+@dataclass(frozen=True)
+class Mamba:
+    """A selective state space (arXiv 2312.00752).
+
+    Attributes:
+        inner: channels.
+        state: state of each.
+        kernel: positions that the convolution sees.
+        rank: of the step sizes.
+        bias: the outer matrices have biases.
+        conv_bias: the convolution has one.
+        normed: RMS norms on the step sizes, B and C (Jamba).
+    """
+
+    inner: int
+    state: int
+    kernel: int
+    rank: int
+    bias: bool = False
+    conv_bias: bool = True
+    normed: bool = False
+    kind: Literal["mamba"] = "mamba"
+
+
+@dataclass(frozen=True)
+class Mamba2:
+    """A state space with one decay a head (arXiv 2405.21060); ``groups`` share B and C. Otherwise as :class:`Mamba`."""
+
+    inner: int
+    state: int
+    kernel: int
+    heads: int
+    groups: int
+    bias: bool = False
+    conv_bias: bool = True
+    kind: Literal["mamba2"] = "mamba2"
+
+    @property
+    def head_dim(self) -> int:
+        return self.inner // self.heads
+
+    @property
+    def conv_size(self) -> int:
+        """Channels of the convolution: x, B and C."""
+        return self.inner + 2 * self.groups * self.state
+
+
+@dataclass(frozen=True)
+class Rwkv:
+    """RWKV-4's time mixing, over ``size`` channels (arXiv 2305.13048)."""
+
+    size: int
+    kind: Literal["rwkv"] = "rwkv"
+
+
+Mixer = Attention | ShortConv | Mamba | Mamba2 | Rwkv
+FeedForward = Mlp | Moe | ChannelMix
 
 
 @dataclass(frozen=True)
@@ -174,7 +249,7 @@ class Layer:
 
     Attributes:
         mixer: what mixes positions.
-        ffn: what follows at each position.
+        ffn: what follows at each position, or None.
         pre_norms: a norm before each of the two.
         post_norms: a norm behind each, before the residual sum.
         residual: ``serial``: the second reads what the first added; ``parallel``: both read the same stream, behind a
@@ -182,7 +257,7 @@ class Layer:
     """
 
     mixer: Mixer
-    ffn: FeedForward
+    ffn: FeedForward | None
     pre_norms: bool = True
     post_norms: bool = False
     residual: Literal["serial", "parallel", "shared"] = "serial"
@@ -198,8 +273,26 @@ class Layer:
     def mlp(self) -> Mlp:
         """The feed-forward block of a layer whose block is dense."""
         if not isinstance(self.ffn, Mlp):
-            raise ValueError("this layer has a mixture of experts")
+            raise ValueError("this layer has no dense feed-forward block")
         return self.ffn
+
+    def states(self, hidden: int) -> dict[str, tuple[int, ...]]:
+        """What the layer carries from one position to the next beside keys and values: names, shapes for one sequence.
+
+        All of it is zero before the first position. Attention's caches are not among it.
+        """
+        mixer, found = self.mixer, dict[str, tuple[int, ...]]()
+        if isinstance(mixer, ShortConv):
+            found["conv"] = (mixer.kernel - 1, hidden)
+        elif isinstance(mixer, Mamba):
+            found |= {"conv": (mixer.kernel - 1, mixer.inner), "ssm": (mixer.inner, mixer.state, 1)}
+        elif isinstance(mixer, Mamba2):
+            found |= {"conv": (mixer.kernel - 1, mixer.conv_size), "ssm": (mixer.heads, mixer.state, mixer.head_dim)}
+        elif isinstance(mixer, Rwkv):
+            found |= {"shift": (1, hidden), "wkv": (3, mixer.size)}
+        if isinstance(self.ffn, ChannelMix):
+            found["ffn_shift"] = (1, hidden)
+        return found
 
 
 @dataclass(frozen=True)
@@ -257,6 +350,11 @@ class DecoderSpec:
         return "embed.weight" if self.tied else "head.weight"
 
     @property
+    def recurrent(self) -> bool:
+        """Whether a layer carries states that cannot be cut back to an earlier position."""
+        return any(layer.states(self.hidden) for layer in self.layers)
+
+    @property
     def ropes(self) -> list[tuple[Rope, int]]:
         """Every kind of rotary embedding with its head size, each once, in order of use."""
         attentions = (layer.mixer for layer in self.layers if isinstance(layer.mixer, Attention))
@@ -285,12 +383,15 @@ class DecoderSpec:
 __all__ = [
     "Activation",
     "Attention",
+    "ChannelMix",
     "DecoderSpec",
     "FeedForward",
     "Folded",
     "Layer",
     "LinearRopeScaling",
     "Llama3RopeScaling",
+    "Mamba",
+    "Mamba2",
     "Mixer",
     "Mlp",
     "Moe",
@@ -299,5 +400,7 @@ __all__ = [
     "QkNorm",
     "Rope",
     "RopeScaling",
+    "Rwkv",
+    "ShortConv",
     "is_linear",
 ]

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .spec import Attention, DecoderSpec, FeedForward, Layer, Mlp, Moe, Norm
+    from .spec import Attention, DecoderSpec, FeedForward, Layer, Mamba, Mamba2, Mixer, Mlp, Moe, Norm
 
     Named = Iterator[tuple[str, tuple[int, ...]]]
 
-#: Matrices of a layer that stay in float: too small to gain, and what they choose is not to be rounded.
-_CHOOSING = ("router", "shared_router")
+#: Matrices of a layer that stay in float: routers, whose choice is not to be rounded, and convolutions.
+_FLOAT = ("router", "shared_router", "conv")
 
 
 def is_linear(name: str) -> bool:
@@ -19,7 +19,7 @@ def is_linear(name: str) -> bool:
     part, _, kind = name.rpartition(".")
     if not name.startswith("layers.") or kind != "weight":
         return False
-    return not part.endswith("norm") and part.rsplit(".", 1)[-1] not in _CHOOSING
+    return not part.endswith("norm") and part.rsplit(".", 1)[-1] not in _FLOAT
 
 
 def decoder_tensors(spec: DecoderSpec) -> dict[str, tuple[int, ...]]:
@@ -47,7 +47,9 @@ def layer_tensors(spec: DecoderSpec, index: int) -> dict[str, tuple[int, ...]]:
 def _layer(layer: Layer, hidden: int, prefix: str, norm: Norm) -> Named:
     if layer.pre_norms:
         yield from _norm(prefix + "attn_norm", hidden, norm)
-    yield from _attention(layer.attention, hidden, prefix, norm)
+    yield from _mixer(layer.mixer, hidden, prefix, norm)
+    if layer.ffn is None:
+        return
     if layer.post_norms:
         yield from _norm(prefix + "post_attn_norm", hidden, norm)
     if layer.pre_norms and layer.residual != "shared":
@@ -55,6 +57,49 @@ def _layer(layer: Layer, hidden: int, prefix: str, norm: Norm) -> Named:
     yield from _feed_forward(layer.ffn, hidden, prefix, norm)
     if layer.post_norms:
         yield from _norm(prefix + "post_mlp_norm", hidden, norm)
+
+
+def _mixer(mixer: Mixer, hidden: int, prefix: str, norm: Norm) -> Named:
+    if mixer.kind == "attention":
+        yield from _attention(mixer, hidden, prefix, norm)
+    elif mixer.kind == "short_conv":
+        yield from _linear(prefix + "in", 3 * hidden, hidden, mixer.bias)
+        yield from _linear(prefix + "conv", hidden, mixer.kernel, mixer.bias)
+        yield from _linear(prefix + "out", hidden, hidden, mixer.bias)
+    elif mixer.kind == "mamba":
+        yield from _mamba(mixer, hidden, prefix)
+    elif mixer.kind == "mamba2":
+        yield from _mamba2(mixer, hidden, prefix)
+    else:
+        for part in "kvr":
+            yield f"{prefix}shift.{part}", (hidden,)
+        yield prefix + "wkv.decay", (mixer.size,)
+        yield prefix + "wkv.first", (mixer.size,)
+        for part in "kvr":
+            yield f"{prefix}{part}.weight", (mixer.size, hidden)
+        yield prefix + "o.weight", (hidden, mixer.size)
+
+
+def _mamba(mixer: Mamba, hidden: int, prefix: str) -> Named:
+    yield from _linear(prefix + "in", 2 * mixer.inner, hidden, mixer.bias)
+    yield from _linear(prefix + "conv", mixer.inner, mixer.kernel, mixer.conv_bias)
+    yield f"{prefix}x.weight", (mixer.rank + 2 * mixer.state, mixer.inner)
+    if mixer.normed:
+        for name, size in (("dt", mixer.rank), ("b", mixer.state), ("c", mixer.state)):
+            yield f"{prefix}{name}_norm.weight", (size,)
+    yield from _linear(prefix + "dt", mixer.inner, mixer.rank, True)
+    yield f"{prefix}ssm.a_log", (mixer.inner, mixer.state)
+    yield f"{prefix}ssm.d", (mixer.inner,)
+    yield from _linear(prefix + "out", hidden, mixer.inner, mixer.bias)
+
+
+def _mamba2(mixer: Mamba2, hidden: int, prefix: str) -> Named:
+    yield from _linear(prefix + "in", mixer.inner + mixer.conv_size + mixer.heads, hidden, mixer.bias)
+    yield from _linear(prefix + "conv", mixer.conv_size, mixer.kernel, mixer.conv_bias)
+    for name in ("dt_bias", "a_log", "d"):
+        yield f"{prefix}ssm.{name}", (mixer.heads,)
+    yield f"{prefix}out_norm.weight", (mixer.inner,)
+    yield from _linear(prefix + "out", hidden, mixer.inner, mixer.bias)
 
 
 def _attention(attention: Attention, hidden: int, prefix: str, norm: Norm) -> Named:
@@ -72,8 +117,14 @@ def _attention(attention: Attention, hidden: int, prefix: str, norm: Norm) -> Na
 def _feed_forward(ffn: FeedForward, hidden: int, prefix: str, norm: Norm) -> Named:
     if ffn.kind == "mlp":
         yield from _mlp(ffn, hidden, prefix, norm)
-    else:
+    elif ffn.kind == "moe":
         yield from _moe(ffn, hidden, prefix, norm)
+    else:
+        for part in "kr":
+            yield f"{prefix}ffn_shift.{part}", (hidden,)
+        yield from _linear(prefix + "up", ffn.size, hidden, False)
+        yield from _linear(prefix + "gate", hidden, hidden, False)
+        yield from _linear(prefix + "down", hidden, ffn.size, False)
 
 
 def _mlp(mlp: Mlp, hidden: int, prefix: str, norm: Norm) -> Named:

@@ -130,7 +130,9 @@ class CheckpointWeights:
             tensor = _rows(tensor, place.heads.order(tensor.shape[0]))
         if place.offset:
             tensor = dense(tensor) + place.offset
-        return tensor if place.factor == 1 else _scaled(tensor, place.factor)
+        if place.factor != 1:
+            tensor = _scaled(tensor, place.factor)
+        return tensor if isinstance(tensor, QuantizedTensor) else tensor.reshape(self._shapes[name])
 
     def _check_finite(self, stowed: str, tensor: Stored) -> None:
         floats = tensor.scales if isinstance(tensor, QuantizedTensor) else tensor

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 import torch
 
-from edgesdk.model.spec import Layer, Mlp
+from edgesdk.model.spec import Attention, ChannelMix, Layer, Mlp, Moe
 
 from .attention import AttentionBlocks
 from .blocks import Blocks
@@ -21,6 +21,7 @@ from .experts import experts
 from .linear import Activations, embedding, linear, tied_head
 from .names import LOGITS_START
 from .positions import Positions
+from .recurrent import RecurrentBlocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +47,7 @@ class DecoderGraph:
         mask = b.input("attention_mask", ir.DataType.INT64, ["batch_size", "total_sequence_length"])
         positions = Positions(b, spec, self._context, ids, mask)
         self._attention = AttentionBlocks(self._blocks, positions)
+        self._recurrent = RecurrentBlocks(self._blocks)
         x = self._embedding(ids, positions)
         added: ir.Value | None = None  # what the last block computed, not yet summed into x
         for index, layer in enumerate(spec.layers):
@@ -87,29 +89,41 @@ class DecoderGraph:
             x, normed = blocks.norm_of_sum(x, added, f"{name}.attn_norm")
         else:
             x = normed = x if added is None else self._b.op("Add", [x, added], f"{name}.sum")
-        attended = self._attention.attend(index, layer.attention, normed)
-        if index == len(self._spec.layers) - 1:  # nothing after this reads a position without logits
+        last = index == len(self._spec.layers) - 1
+        if isinstance(layer.mixer, Attention):
+            attended = self._attention.attend(index, layer.mixer, normed)
+        else:
+            attended = self._recurrent.mix(index, layer, normed)
+        if last and not isinstance(layer.ffn, ChannelMix):  # nothing after this reads a position without logits
             x, attended = self._with_logits(x, "last.residual"), self._with_logits(attended, "last.attended")
             normed = self._with_logits(normed, "last.normed") if layer.residual == "shared" else normed
-        attended = self._attention.project(index, layer.attention, attended)
+        if isinstance(layer.mixer, Attention):
+            attended = self._attention.project(index, layer.mixer, attended)
+        if layer.ffn is None:
+            return x, attended
         if layer.post_norms:
             attended = blocks.norm(attended, f"{name}.post_attn_norm")
         if layer.residual != "serial":
             if layer.residual == "parallel":
                 normed = blocks.norm(x, f"{name}.mlp_norm")
-            return x, self._b.op("Add", [attended, self._feed(name, layer, normed)], f"{name}.both")
+            return x, self._b.op("Add", [attended, self._feed(index, layer, normed)], f"{name}.both")
         if layer.pre_norms:
             x, normed = blocks.norm_of_sum(x, attended, f"{name}.mlp_norm")
         else:
             x = normed = self._b.op("Add", [x, attended], f"{name}.attended_sum")
-        return x, self._feed(name, layer, normed)
+        fed = self._feed(index, layer, normed)
+        if last and isinstance(layer.ffn, ChannelMix):
+            x, fed = self._with_logits(x, "last.residual"), self._with_logits(fed, "last.fed")
+        return x, fed
 
-    def _feed(self, name: str, layer: Layer, x: ir.Value) -> ir.Value:
-        fed = (
-            self._blocks.mlp(name, layer.ffn, x)
-            if isinstance(layer.ffn, Mlp)
-            else experts(self._blocks, name, layer.ffn, x)
-        )
+    def _feed(self, index: int, layer: Layer, x: ir.Value) -> ir.Value:
+        name = f"layers.{index}"
+        if isinstance(layer.ffn, Mlp):
+            fed = self._blocks.mlp(name, layer.ffn, x)
+        elif isinstance(layer.ffn, Moe):
+            fed = experts(self._blocks, name, layer.ffn, x)
+        else:
+            fed = self._recurrent.channel_mix(index, x)
         return self._blocks.norm(fed, f"{name}.post_mlp_norm") if layer.post_norms else fed
 
     def _with_logits(self, x: ir.Value, name: str) -> ir.Value:

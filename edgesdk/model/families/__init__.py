@@ -11,8 +11,8 @@ from .base import Family
 
 _MODULES = (
     "bitnet bloom chatglm ernie4_5 falcon gemma gemma2 gemma3 glm gpt2 gpt_neo gpt_neox granite internlm2 "
-    "llama minicpm mistral mixtral mobilellm nemotron olmo olmo2 olmoe openelm opt phi phi3 phimoe qwen qwen2 "
-    "qwen3 qwen_moe smollm3 stablelm"
+    "jamba lfm2 llama mamba mamba2 minicpm mistral mixtral mobilellm nemotron olmo olmo2 olmoe openelm opt phi "
+    "phi3 phimoe qwen qwen2 qwen3 qwen_moe rwkv smollm3 stablelm"
 )
 FAMILIES: Registry[Family] = Registry(
     "family",

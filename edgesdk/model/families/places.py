@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ..spec import Attention, DecoderSpec
+from ..spec import Attention, DecoderSpec, Mixer
 from ..weights import Heads, Stowed
 
 #: Canonical name (without its layer prefix) to the name in a transformers checkpoint.
@@ -92,7 +92,15 @@ class Behind:
     rows: int
 
 
-Place = str | Fused | Fill | Behind
+@dataclass(frozen=True)
+class Unsqueezed:
+    """The checkpoint's tensor has further axes of length 1, before these axes of the canonical one."""
+
+    name: str
+    axes: tuple[int, ...]
+
+
+Place = str | Fused | Fill | Behind | Unsqueezed
 Places = Mapping[str, Place]
 
 QKV = ("q", "k", "v")
@@ -142,6 +150,11 @@ class Naming:
             return replace(stowed, shape=(last, *shape[1:]), rows=(1, place.rows, last))
         if index is None:
             return stowed
+        if isinstance(place, Unsqueezed):
+            lengths = list(shape)
+            for axis in place.axes:
+                lengths.insert(axis, 1)
+            return replace(stowed, name=stowed.name if kind == "weight" else prefix + own, shape=tuple(lengths))
         if isinstance(place, Fused):
             shape, rows = _rows(stem, place, spec, index)
             stowed = replace(stowed, shape=shape if kind == "weight" else shape[:1], rows=rows)
@@ -149,8 +162,10 @@ class Naming:
             stowed = replace(stowed, shape=shape[::-1], transposed=True)
         return replace(stowed, heads=self._heads(stem, spec.layers[index].mixer))
 
-    def _heads(self, stem: str, attention: Attention) -> Heads | None:
-        if stem not in ("q", "k", "q_norm", "k_norm") or attention.rope is None:
+    def _heads(self, stem: str, attention: Mixer) -> Heads | None:
+        if not isinstance(attention, Attention) or attention.rope is None:
+            return None
+        if stem not in ("q", "k", "q_norm", "k_norm"):
             return None
         rotated = attention.rope.rotated or attention.head_dim
         if rotated == attention.head_dim and not self.interleaved:
