@@ -15,7 +15,7 @@ Tables = tuple[Tensor, Tensor]  # cosines and sines, each [positions, head_dim /
 
 
 class LayerCache:
-    """Keys and values of a layer, float [batch, kv_heads, capacity, head_dim], filled from the front; and its states."""
+    """Keys and values of a layer, float [batch, kv_heads, capacity, head_dim], from the front; and its states."""
 
     def __init__(self, batch: int, layer: Layer, hidden: int, capacity: int, dtype: torch.dtype) -> None:
         self.states = StateCache(batch, layer.states(hidden), dtype)

@@ -84,37 +84,44 @@ class DecoderGraph:
 
     def _layer(self, index: int, layer: Layer, x: ir.Value, added: ir.Value | None) -> tuple[ir.Value, ir.Value]:
         """The residual stream behind a layer, in two parts: what it was, and what is to be added."""
-        name, blocks = f"layers.{index}", self._blocks
+        name, blocks, last = f"layers.{index}", self._blocks, index == len(self._spec.layers) - 1
         if layer.pre_norms:
             x, normed = blocks.norm_of_sum(x, added, f"{name}.attn_norm")
         else:
             x = normed = x if added is None else self._b.op("Add", [x, added], f"{name}.sum")
-        last = index == len(self._spec.layers) - 1
-        if isinstance(layer.mixer, Attention):
-            attended = self._attention.attend(index, layer.mixer, normed)
-        else:
-            attended = self._recurrent.mix(index, layer, normed)
-        if last and not isinstance(layer.ffn, ChannelMix):  # nothing after this reads a position without logits
-            x, attended = self._with_logits(x, "last.residual"), self._with_logits(attended, "last.attended")
+        early = last and not isinstance(layer.ffn, ChannelMix)  # nothing after this reads a position without logits
+        mixed = self._mixed(index, layer, normed, early)
+        if early:
+            x = self._with_logits(x, "last.residual")
             normed = self._with_logits(normed, "last.normed") if layer.residual == "shared" else normed
-        if isinstance(layer.mixer, Attention):
-            attended = self._attention.project(index, layer.mixer, attended)
         if layer.ffn is None:
-            return x, attended
-        if layer.post_norms:
-            attended = blocks.norm(attended, f"{name}.post_attn_norm")
+            return x, mixed
         if layer.residual != "serial":
             if layer.residual == "parallel":
                 normed = blocks.norm(x, f"{name}.mlp_norm")
-            return x, self._b.op("Add", [attended, self._feed(index, layer, normed)], f"{name}.both")
-        if layer.pre_norms:
-            x, normed = blocks.norm_of_sum(x, attended, f"{name}.mlp_norm")
+            return x, self._b.op("Add", [mixed, self._feed(index, layer, normed)], f"{name}.both")
+        return self._fed(index, layer, x, mixed, late=last and not early)
+
+    def _mixed(self, index: int, layer: Layer, x: ir.Value, early: bool) -> ir.Value:
+        """What the layer's mixer adds; ``early``: at the positions whose logits are wanted alone."""
+        if isinstance(layer.mixer, Attention):
+            attended = self._attention.attend(index, layer.mixer, x)
+            attended = self._with_logits(attended, "last.attended") if early else attended
+            mixed = self._attention.project(index, layer.mixer, attended)
         else:
-            x = normed = self._b.op("Add", [x, attended], f"{name}.attended_sum")
+            mixed = self._recurrent.mix(index, layer, x)
+            mixed = self._with_logits(mixed, "last.mixed") if early else mixed
+        return self._blocks.norm(mixed, f"layers.{index}.post_attn_norm") if layer.post_norms else mixed
+
+    def _fed(self, index: int, layer: Layer, x: ir.Value, mixed: ir.Value, late: bool) -> tuple[ir.Value, ir.Value]:
+        """The stream with what the mixer added, and what the feed-forward block adds to it."""
+        name = f"layers.{index}"
+        if layer.pre_norms:
+            x, normed = self._blocks.norm_of_sum(x, mixed, f"{name}.mlp_norm")
+        else:
+            x = normed = self._b.op("Add", [x, mixed], f"{name}.attended_sum")
         fed = self._feed(index, layer, normed)
-        if last and isinstance(layer.ffn, ChannelMix):
-            x, fed = self._with_logits(x, "last.residual"), self._with_logits(fed, "last.fed")
-        return x, fed
+        return (self._with_logits(x, "last.residual"), self._with_logits(fed, "last.fed")) if late else (x, fed)
 
     def _feed(self, index: int, layer: Layer, x: ir.Value) -> ir.Value:
         name = f"layers.{index}"

@@ -81,7 +81,7 @@ def _mixture(blocks: Blocks, name: str, moe: Moe, x: ir.Value, logits: ir.Value,
     lower = [down for _, _, down in each]
     attributes = {
         "k": moe.active,
-        "normalize_routing_weights": int(moe.routing != "softmax"),
+        "normalize_routing_weights": int(moe.routing == "chosen"),
         "activation_type": "swiglu",
         "activation_alpha": 1.0,
         "activation_beta": 0.0,
@@ -90,25 +90,24 @@ def _mixture(blocks: Blocks, name: str, moe: Moe, x: ir.Value, logits: ir.Value,
     integers = [tensor for tensor in (*upper, *lower) if isinstance(tensor, QuantizedTensor)]
     if not integers:
         return _float_mixture(blocks, name, moe, (x, logits, weights), {"fc1": upper, "fc2": lower}, attributes)
-    grids = {(tensor.bits, block_size(tensor)) for tensor in integers}
+    grids, block = {tensor.bits for tensor in integers}, min(block_size(tensor) for tensor in integers)
     if len(integers) < len(upper) + len(lower) or len(grids) > 1:
         raise RecipeError(
             f"{name}: ONNX Runtime computes experts of one grid, but the recipe gives these several",
             hint="leave out exceptions and measured bits for experts",
         )
-    ((bits, block),) = grids
-    if any(tensor.zero_points is not None or tensor.shape[1] % block for tensor in integers):
+    if any(tensor.zero_points is not None or tensor.group % block for tensor in integers):
         raise RecipeError(f"{name}: ONNX Runtime's experts take symmetric integers in whole blocks of {block}")
     inputs: list[ir.Value | None] = [x, logits]
     for part, tensors in (("fc1", upper), ("fc2", lower)):
-        inputs += [*_stacked(blocks, f"{name}.experts.{part}", tensors), None]
+        inputs += [*_stacked(blocks, f"{name}.experts.{part}", tensors, block), None]
     inputs += [None] * 6 + [weights]
     return blocks.builder.op(
         "QMoE",
         inputs,
         f"{name}.experts.out",
         domain=CONTRIB,
-        expert_weight_bits=bits,
+        expert_weight_bits=grids.pop(),
         block_size=block,
         accuracy_level=blocks.activations.accuracy_level,
         weights_prepacked=0,
@@ -116,11 +115,10 @@ def _mixture(blocks: Blocks, name: str, moe: Moe, x: ir.Value, logits: ir.Value,
     )
 
 
-def _stacked(blocks: Blocks, name: str, tensors: Sequence[Stored]) -> tuple[ir.Value, ir.Value]:
+def _stacked(blocks: Blocks, name: str, tensors: Sequence[Stored], block: int) -> tuple[ir.Value, ir.Value]:
     """Integers [experts, out, in * bits / 8] and scales [experts, out, blocks] of one matrix of all experts."""
     b = blocks.builder
     quantized = [tensor for tensor in tensors if isinstance(tensor, QuantizedTensor)]
-    block = block_size(quantized[0])
     values = b.weight(name + VALUES, torch.stack([pack(tensor, block).flatten(1) for tensor in quantized]))
     scales = torch.stack([block_scales(tensor, block) for tensor in quantized])
     return values, wide_scales(b, name, scales)
@@ -143,6 +141,7 @@ def _float_mixture(
     x, logits, weights = data
     mixer = moe.routing == "sparsemixer"
     if mixer:
+        attributes = attributes | {"normalize_routing_weights": 1}
         logits = b.op("Log", [weights], f"{name}.experts.log")
     inputs: list[ir.Value | None] = [x, logits]
     if narrow != single:
