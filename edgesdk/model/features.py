@@ -29,8 +29,18 @@ FEATURES = {
     "rwkv": "RWKV's time mixing",
 }
 
-#: What every converter built before features had names.
+ALL = frozenset(FEATURES)
+#: What every converter builds.
 PLAIN = frozenset({"softcap"})
+#: Mixers that carry a state from position to position.
+RECURRENT = frozenset({"short_conv", "mamba", "mamba2", "rwkv"})
+#: Layers in which a norm, or values, feed matrices channel by channel.
+FOLDED = PLAIN | {
+    *("layer_norm", "learned_positions", "embed_norm", "head_bias", "relu2"),
+    *("alibi", "no_rope", "rope_magnitude", "qk_norm_all"),
+}
+#: Layers whose residual stream, and whose values, can be turned.
+TURNED = PLAIN | {"layer_norm", "post_norm_only", "no_rope", "rope_magnitude", "qk_norm_all", "relu2", "alibi"}
 
 
 def features(spec: DecoderSpec) -> frozenset[str]:
