@@ -74,6 +74,7 @@ class OnnxSession:
         self._mask = np.ones((1, context), dtype=np.int64)
         self._last, self._first = np.array([-1], dtype=np.int64), np.array([0], dtype=np.int64)
         self._logits = np.zeros(self.vocab, dtype=self._float)
+        self._bound_ids, self._bound_last = 0, False  # what the last step bound, which costs time after every step
         self._caches = self._bind_caches()  # before logits, which are then the last of the outputs
         self._states = self._make_states()
         self._bind_states()  # likewise
@@ -100,8 +101,10 @@ class OnnxSession:
 
     def prefill(self, ids: Sequence[int]) -> np.ndarray:
         refuse_tokens(self, ids)
-        self._bind_input(LOGITS_START, self._last, (1,))
-        self._binding.bind_output("logits", "cpu", 0, self._float, (1, 1, self.vocab), self._logits.ctypes.data)
+        if not self._bound_last:
+            self._bind_input(LOGITS_START, self._last, (1,))
+            self._binding.bind_output("logits", "cpu", 0, self._float, (1, 1, self.vocab), self._logits.ctypes.data)
+            self._bound_last = True
         for chunk in _chunks(ids):
             self._run(chunk)
         last: np.ndarray = self._logits.astype(np.float32)
@@ -113,6 +116,7 @@ class OnnxSession:
     def score(self, ids: Sequence[int]) -> np.ndarray:
         refuse_tokens(self, ids)
         self._bind_input(LOGITS_START, self._first, (1,))
+        self._bound_last = False
         rows = []
         for chunk in _chunks(ids):
             self._binding.bind_output("logits", "cpu")  # more rows than declared: ONNX Runtime must allocate them
@@ -131,7 +135,9 @@ class OnnxSession:
         self._bind_states()
         count, total = len(ids), self.position + len(ids)
         self._ids[0, :count] = ids
-        self._bind_input("input_ids", self._ids, (1, count))
+        if count != self._bound_ids:
+            self._bind_input("input_ids", self._ids, (1, count))
+            self._bound_ids = count
         self._bind_input("attention_mask", self._mask, (1, total))
         try:
             self._session.run_with_iobinding(self._binding)
