@@ -132,6 +132,7 @@ def export(
             hint="edgesdk quality ORIGINAL BUNDLE --max-kl ... after the export",
         )
     options = program_options(opened, described, chosen, context, float_type, delegate)
+    opened = replace(opened, spec=opened.spec.for_context(options.context))
     spec = chosen.spec(opened.spec)
     if not chosen.reshapes:
         converter.check(spec, chosen, options, described)

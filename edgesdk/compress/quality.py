@@ -19,6 +19,7 @@ import torch.nn.functional as F
 
 from ..errors import ModelError
 from ..model.reference import ReferenceModel
+from ..model.spec import is_linear
 from ..progress import track
 from .recording import GREEDY, Recording, row_slices
 
@@ -142,7 +143,7 @@ def may_stay(model: Model) -> bool:
 
 def worthwhile_threads(spec: DecoderSpec) -> int:
     """How many of torch's threads to share products of few rows with a model's matrices: more would spin and wait."""
-    largest = max(spec.hidden * layer.mlp.size for layer in spec.layers)
+    largest = max(math.prod(shape) for name, shape in spec.tensors().items() if is_linear(name))
     return min(torch.get_num_threads(), max(1, largest // _THREAD_WEIGHTS))
 
 

@@ -8,7 +8,7 @@ depth and width pruning need no special case. Weight names are canonical and fol
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .tensor_names import decoder_tensors, is_linear, layer_tensors
@@ -367,6 +367,12 @@ class DecoderSpec:
             raise ValueError("this layer has no rotary embedding")
         return self.ropes.index((attention.rope, attention.head_dim))
 
+    def for_context(self, context: int) -> DecoderSpec:
+        """The same model where programs of this context have one rotary table: see :class:`PairRopeScaling`."""
+        return replace(
+            self, layers=tuple(replace(layer, mixer=_settled(layer.mixer, context)) for layer in self.layers)
+        )
+
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Canonical weight names and shapes, in order of use; linear weights are [out, in]."""
         return decoder_tensors(self)
@@ -378,6 +384,16 @@ class DecoderSpec:
     @property
     def parameters(self) -> int:
         return sum(math.prod(shape) for shape in self.tensors().values())
+
+
+def _settled(mixer: Mixer, context: int) -> Mixer:
+    if not isinstance(mixer, Attention) or mixer.rope is None or not isinstance(mixer.rope.scaling, PairRopeScaling):
+        return mixer
+    found = mixer.rope.scaling
+    longer = context > found.original_context
+    factors, magnitude = (found.long_factors, found.long_magnitude) if longer else (found.factors, found.magnitude)
+    scaling = replace(found, factors=factors, long_factors=factors, magnitude=magnitude, long_magnitude=magnitude)
+    return replace(mixer, rope=replace(mixer.rope, scaling=scaling))
 
 
 __all__ = [

@@ -148,3 +148,18 @@ def test_a_cut_program_is_refused(checkpoint, tmp_path) -> None:
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(EdgeError, match="cannot load"):
         CONVERTERS.get("onnx").open(path, CONTEXT)
+
+
+def test_blocks_that_layers_share_are_stored_once(tmp_path) -> None:
+    import edgesdk
+
+    from .family_rows import ROWS, save_checkpoint
+
+    sizes = {}
+    for name, folder in (("mobilellm-shared", tmp_path / "shared"), ("llama", tmp_path / "plain")):
+        (row,) = [row for row in ROWS if row.name == name]
+        folder.mkdir()
+        save_checkpoint(row, folder)
+        edgesdk.export(folder, "linux-x86_64", folder / "bundle", context=64, checks=edgesdk.Checks(skip=True))
+        sizes[name] = (folder / "bundle" / "model.onnx.data").stat().st_size
+    assert sizes["mobilellm-shared"] < sizes["llama"]  # four layers of two blocks against three of three

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -21,8 +22,10 @@ _INLINE_BYTES = 1024  # smaller tensors stay inside the graph
 class GraphBuilder:
     """Collects nodes and initializers; large tensors go straight to the data file and out of memory."""
 
-    def __init__(self, folder: Path, data: BinaryIO, dtype: torch.dtype) -> None:
+    def __init__(self, folder: Path, data: BinaryIO, dtype: torch.dtype, *, repeats: bool = False) -> None:
+        """``repeats``: equal tensors are stored once; to find them, every tensor is hashed."""
         self.folder, self.dtype = folder, dtype
+        self._offsets: dict[bytes, int] | None = {} if repeats else None
         self.inputs: list[ir.Value] = []
         self.outputs: list[ir.Value] = []
         self._shared: dict[str, ir.Value] = {}
@@ -105,14 +108,25 @@ class GraphBuilder:
         if raw.nbytes <= _INLINE_BYTES:
             stored = ir.Tensor(raw.view(data_type.numpy()).reshape(tuple(tensor.shape)), dtype=data_type, name=name)
         else:
-            padding = -self._data.tell() % _ALIGNMENT
-            self._data.write(b"\0" * padding)
-            offset = self._data.tell()
-            self._data.write(raw.data)
+            offset = self._written(raw.data)
             stored = ir.ExternalTensor(
                 DATA_FILE, offset, raw.nbytes, data_type, shape=shape, name=name, base_dir=self.folder
             )
         return ir.Value(name=name, type=ir.TensorType(data_type), shape=shape, const_value=stored)
+
+    def _written(self, raw: memoryview) -> int:
+        """Where the bytes are in the data file: written now, or before."""
+        known, digest = self._offsets, b""
+        if known is not None:
+            digest = hashlib.sha256(raw).digest()
+            if digest in known:
+                return known[digest]
+        self._data.write(b"\0" * (-self._data.tell() % _ALIGNMENT))
+        offset = self._data.tell()
+        self._data.write(raw)
+        if known is not None:
+            known[digest] = offset
+        return offset
 
 
 def onnx_type(dtype: torch.dtype) -> ir.DataType:

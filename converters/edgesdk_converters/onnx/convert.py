@@ -110,7 +110,7 @@ class OnnxConverter:
 
         accuracy = _ACCURACY[options.activations]
         with (folder / DATA_FILE).open("wb") as data:
-            builder = GraphBuilder(folder, data, getattr(torch, options.float_type))
+            builder = GraphBuilder(folder, data, getattr(torch, options.float_type), repeats=model.spec.repeats > 1)
             graph = DecoderGraph(builder, model, options.context, Activations(accuracy))
             with progress.stage("Writing the ONNX program", len(model.spec.layers)) as stage:
                 for _ in graph.emit():
