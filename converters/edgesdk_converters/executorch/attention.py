@@ -48,7 +48,7 @@ class Step:
         method.call("aten::_local_scalar_dense", [start], self.start)
         method.call("aten::sym_size.int", [self.tokens, 1], count)
         method.call("executorch_prim::add.Scalar", [self.start, count], self._end)
-        self.tables: list[tuple[Slot, Slot]] = []
+        self.tables: list[tuple[Slot, ...]] = []
         self._rings: dict[tuple[int, int, torch.dtype], _Ring] = {}
 
     def tensor(self, shape: tuple[int, ...], dtype: torch.dtype | None = None, *, dynamic: bool = True) -> Slot:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edgesdk.compress.base import Limits
 from edgesdk.converter import MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import MissingExtraError, RecipeError, TargetError
-from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, refuse_features, refuse_schemes, tensor_bits
+from edgesdk.estimate import FLOAT_BITS, inner_size, kv_cache_bytes, refuse_features, refuse_schemes, tensor_bits
 from edgesdk.model.features import PLAIN
 
 from .sizes import capacity, rewind_limit, step_sizes
@@ -24,8 +24,32 @@ if TYPE_CHECKING:
     from edgesdk.session import Session, TextRunner
     from edgesdk.targets import Target
 
-BUILDS = PLAIN
-_AHEAD_BUILDS = PLAIN
+BUILDS = PLAIN | {
+    "layer_norm",
+    "learned_positions",
+    "embed_norm",
+    "head_bias",
+    "no_rope",
+    "rope_magnitude",
+    "qk_norm_all",
+    "sub_norm",
+    "post_norm_only",
+    "parallel",
+    "relu2",
+}
+_AHEAD_BUILDS = PLAIN | {
+    "layer_norm",
+    "learned_positions",
+    "embed_norm",
+    "head_bias",
+    "no_rope",
+    "rope_magnitude",
+    "qk_norm_all",
+    "sub_norm",
+    "post_norm_only",
+    "parallel",
+    "relu2",
+}
 MODEL_FILE = "model.pte"
 _AHEAD = ("vulkan", "coreml")
 _VENDORS = {
@@ -87,7 +111,7 @@ class ExecuTorchConverter:
         if packed and options.activations != 8:
             raise RecipeError(f"XNNPACK holds {_HOLDS}; recipe {recipe.name} asks for float activations")
         for layer in spec.layers:
-            if layer.attention.head_dim % 2:
+            if layer.attention.rope is not None and layer.attention.head_dim % 2:
                 raise TargetError(f"rotary embedding needs an even head size, found {layer.attention.head_dim}")
 
     def _check_ahead(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> None:
@@ -109,7 +133,7 @@ class ExecuTorchConverter:
                 weights += stored  # as the embedding kernel reads it, and packed for the head
         width, (chunk, _) = FLOAT_BITS[options.float_type] // 8, step_sizes(options.context)
         program += sum(head_dim * options.context * width for _, head_dim in spec.ropes)
-        widest = max(3 * layer.mlp.size + 2 * layer.attention.q_size + 4 * spec.hidden for layer in spec.layers)
+        widest = max(3 * inner_size(layer.ffn) + 2 * layer.attention.q_size + 4 * spec.hidden for layer in spec.layers)
         activations = chunk * widest * width + 2 * spec.vocab * width
         return MemoryPlan(program, weights, _cache_bytes(spec, options), activations, _RUNTIME_BYTES)
 

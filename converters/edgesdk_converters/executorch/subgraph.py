@@ -105,6 +105,9 @@ class Subgraph:
     def add(self, first: Value, second: Value) -> Value:
         return self.binary("XNNAdd", first, second)
 
+    def subtract(self, first: Value, second: Value) -> Value:
+        return self.binary("XNNSubtract", first, second)
+
     def multiply(self, first: Value, second: Value) -> Value:
         return self.binary("XNNMultiply", first, second)
 
