@@ -14,7 +14,7 @@ import torch
 from edgesdk.model.spec import Attention
 
 from .program import Method, Slot
-from .sizes import capacity
+from .sizes import capacity, head_width
 from .subgraph import Subgraph
 
 _INT8 = 1  # ScalarType::Char
@@ -121,12 +121,12 @@ class Step:
 
 
 class Cache:
-    """Keys and values of one layer, [1, capacity, kv_heads, head_dim] each."""
+    """Keys and values of one layer, [1, capacity, kv_heads, :func:`~.sizes.head_width`] each."""
 
     def __init__(self, step: Step, attention: Attention) -> None:
         self._step, self._attention = step, attention
         entries = capacity(attention.window, step.context)
-        shape = (1, entries, attention.kv_heads, attention.head_dim)
+        shape = (1, entries, attention.kv_heads, head_width(attention))
         self._keys, self._values = (step.method.state(step.type, shape) for _ in range(2))
         window, capped = attention.window or step.context, attention.softcap is not None
         mask_type = step.type if capped else torch.float32  # as a subgraph reads it, or as the kernel does

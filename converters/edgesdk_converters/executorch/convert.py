@@ -13,7 +13,7 @@ from edgesdk.errors import MissingExtraError, RecipeError, TargetError
 from edgesdk.estimate import FLOAT_BITS, inner_size, kv_cache_bytes, refuse_features, refuse_schemes, tensor_bits
 from edgesdk.model.features import PLAIN
 
-from .sizes import capacity, rewind_limit, step_sizes
+from .sizes import capacity, head_width, rewind_limit, step_sizes
 from .wheel import folder as wheel_folder
 from .wheel import version
 
@@ -29,6 +29,7 @@ BUILDS = PLAIN | {
     "learned_positions",
     "embed_norm",
     "head_bias",
+    "alibi",
     "no_rope",
     "rope_magnitude",
     "qk_norm_all",
@@ -42,6 +43,7 @@ _AHEAD_BUILDS = PLAIN | {
     "learned_positions",
     "embed_norm",
     "head_bias",
+    "alibi",
     "no_rope",
     "rope_magnitude",
     "qk_norm_all",
@@ -103,9 +105,12 @@ class ExecuTorchConverter:
                     f"XNNPACK holds {_HOLDS}; recipe {recipe.name} makes {name} w{bits}{f'g{group}' if group else ''}"
                 )
         capped = any(layer.attention.softcap is not None for layer in spec.layers)
-        if options.kv_bits is not None and (capped or options.float_type != "float32"):
+        biased = any(layer.attention.alibi is not None for layer in spec.layers)
+        if capped and biased:
+            raise TargetError("the ExecuTorch converter builds no attention with both ALiBi and a soft cap")
+        if options.kv_bits is not None and (capped or biased or options.float_type != "float32"):
             raise RecipeError(
-                "an int8 key-value cache needs float32 and attention without a soft cap",
+                "an int8 key-value cache needs float32 and attention without a soft cap or ALiBi",
                 hint="leave out -kv8, or export with --float float32",
             )
         if packed and options.activations != 8:
@@ -241,7 +246,7 @@ def _cache_bytes(spec: DecoderSpec, options: ProgramOptions) -> int:
     for layer in spec.layers:
         attention = layer.attention
         if options.kv_bits is None:
-            token = attention.kv_size * FLOAT_BITS[options.float_type] // 8
+            token = attention.kv_heads * head_width(attention) * FLOAT_BITS[options.float_type] // 8
         else:
             token = attention.kv_size + attention.kv_heads * 5  # a scale and a zero point for each head
         total += 2 * token * capacity(attention.window, options.context)

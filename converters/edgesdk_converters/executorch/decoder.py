@@ -105,7 +105,7 @@ class DecoderProgram:
         for step in steps:
             arguments = [embed(step, table, spec.tied)]
             for index, parts in enumerate(stored):
-                arguments += [self._rows(step, f"rope.{index}.{name}", each) for name, each in parts.items()]
+                arguments += [self._rows(step, f"tables.{index}.{name}", each) for name, each in parts.items()]
             if learned is not None:
                 arguments.append(self._rows(step, "positions.weight", learned))
             flow = self._flow(step, taken)

@@ -11,7 +11,7 @@ import torch
 
 from edgesdk.model.weights import stack_rows, stackable
 
-from .positions import way_of
+from .positions import Rotation, way_of
 
 if TYPE_CHECKING:
     from edgesdk.model.spec import Attention
@@ -39,10 +39,8 @@ def projections(
         split = _heads(graph, flat, attention.head_dim)
         if normed == "head":
             split = blocks.rms_norm(graph, split, f"{name}.{part}_norm")
-        if part != "v" and way is not None:
-            split = way.rotated(graph, split, tables)
         parts.append(split)
-    return parts
+    return parts if way is None else way.placed(graph, parts, tables)
 
 
 def _stacked(
@@ -53,13 +51,16 @@ def _stacked(
     flat = blocks.product(graph, x, f"{name}.qkv", weight, torch.cat(biases) if biases else None)
     q, k, way = attention.heads, attention.kv_heads, way_of(attention)
     split = _heads(graph, flat, attention.head_dim)
-    turned = split if way is None else way.rotated(graph, graph.part(split, 2, 0, q + k), tables)
-    return [graph.part(turned, 2, 0, q), graph.part(turned, 2, q, k), graph.part(split, 2, q + k, k)]
+    turned = way.rotated(graph, graph.part(split, 2, 0, q + k), tables) if isinstance(way, Rotation) else split
+    parts = [graph.part(turned, 2, 0, q), graph.part(turned, 2, q, k), graph.part(split, 2, q + k, k)]
+    return parts if way is None or isinstance(way, Rotation) else way.placed(graph, parts, tables)
 
 
 def attended(blocks: Blocks, graph: Subgraph, mixed: Value, name: str, attention: Attention) -> Value:
     """What attention adds to the stream: its output matrix over ``mixed`` [1, tokens, heads, head_dim]."""
     size = attention.q_size
+    if mixed.shape[3] > attention.head_dim:  # ALiBi's columns
+        mixed = graph.part(mixed, 3, 0, attention.head_dim)
     flat = graph.reshape(mixed, (1, 0, size), (1, mixed.shape[1], size))
     if attention.sub_norm:
         flat = blocks.norm(graph, flat, f"{name}.o_norm")

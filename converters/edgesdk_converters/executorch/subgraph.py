@@ -159,6 +159,14 @@ class Subgraph:
         )
         return result
 
+    def pad(self, value: Value, around: Sequence[tuple[int, int]]) -> Value:
+        """Zeros before and after the entries of each axis."""
+        before, after = ([pair[side] for pair in around] for side in (0, 1))
+        result = self._float([sum(sizes) for sizes in zip(value.shape, before, after, strict=True)])
+        paddings = {"pre_paddings": before, "post_paddings": after, "padding_value": 0.0}
+        self._node("XNNStaticConstantPad", {**paddings, "input_id": value.id, "output_id": result.id})
+        return result
+
     def quantize(self, value: Value) -> Value:
         """Round to int8 with a scale and zero point for each token, as packed weights take."""
         if value.id not in self._rounded:
