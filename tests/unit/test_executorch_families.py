@@ -19,13 +19,14 @@ from edgesdk.model.reference import ReferenceSession
 from edgesdk.model.tensors import QuantizedTensor
 from edgesdk.progress import SILENT
 from edgesdk.targets import open_target
+from edgesdk_converters.executorch.operators import operator_times
 from edgesdk_converters.executorch.readback import read_packed
 
 from .family_rows import CONTEXT, ROWS, save_checkpoint
 
 CONVERTER = CONVERTERS.get("executorch")
 IDS = np.random.default_rng(11).integers(0, 96, 24).tolist()
-PACKED = ["bitnet", "bloom", "falcon", "gpt2", "olmo2", "phi", "smollm3"]
+PACKED = ["bitnet", "bloom", "falcon", "gpt2", "olmo2", "olmoe", "phi", "phimoe", "qwen2_moe", "smollm3"]
 ROW = {row.name: row for row in ROWS}
 
 
@@ -88,3 +89,18 @@ def test_what_the_kernels_cannot_do_is_refused_by_name(tmp_path) -> None:
     capped = replace(spec, layers=(replace(spec.layers[0], mixer=attention),))
     with pytest.raises(EdgeError, match="both ALiBi and a soft cap"):
         CONVERTER.check(capped, open_recipe("w8"), replace(options, kv_bits=None), target)
+
+
+def test_only_experts_that_tokens_go_to_are_run(tmp_path) -> None:
+    """One token goes to two of six experts in two layers; each has three matrices, and so has the shared one."""
+    save_checkpoint(ROW["qwen2_moe"], tmp_path)
+    model = open_model(tmp_path)
+    rows = operator_times(program(model, tmp_path), CONTEXT, 2, IDS[:8], 4)
+    products = [row for row in rows if "Fully Connected" in row["operator"] and row["phase"] == "decode"]
+    layers, means = 3, 7
+    routed, shared, dense = 2 * 2 * 3, 2 * (3 + 2), 3  # matrices of experts; of shared ones, and routers; of the others
+    assert sum(row["calls"] for row in products) == layers * 2 + routed + shared + dense + means + 1
+    remarks = CONVERTER.remarks(model.spec, ProgramOptions(CONTEXT, "float32", 8))
+    assert any("12 experts are XNNPACK subgraphs of their own" in remark for remark in remarks)
+    plan = CONVERTER.plan(model.spec, open_recipe("none"), ProgramOptions(CONTEXT, "float32", 8))
+    assert plan.weights > 4 * 12 * 3 * 64 * 48

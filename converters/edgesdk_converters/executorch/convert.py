@@ -11,7 +11,8 @@ from edgesdk.compress.base import Limits
 from edgesdk.converter import MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import MissingExtraError, RecipeError, TargetError
 from edgesdk.estimate import FLOAT_BITS, inner_size, kv_cache_bytes, refuse_features, refuse_schemes, tensor_bits
-from edgesdk.model.features import PLAIN
+from edgesdk.model.features import FEATURES, PLAIN
+from edgesdk.model.spec import Moe
 
 from .sizes import capacity, head_width, rewind_limit, step_sizes
 from .wheel import folder as wheel_folder
@@ -24,34 +25,9 @@ if TYPE_CHECKING:
     from edgesdk.session import Session, TextRunner
     from edgesdk.targets import Target
 
-BUILDS = PLAIN | {
-    "layer_norm",
-    "learned_positions",
-    "embed_norm",
-    "head_bias",
-    "alibi",
-    "no_rope",
-    "rope_magnitude",
-    "qk_norm_all",
-    "sub_norm",
-    "post_norm_only",
-    "parallel",
-    "relu2",
-}
-_AHEAD_BUILDS = PLAIN | {
-    "layer_norm",
-    "learned_positions",
-    "embed_norm",
-    "head_bias",
-    "alibi",
-    "no_rope",
-    "rope_magnitude",
-    "qk_norm_all",
-    "sub_norm",
-    "post_norm_only",
-    "parallel",
-    "relu2",
-}
+#: Everything that has a name.
+BUILDS = frozenset(FEATURES)
+_AHEAD_BUILDS = PLAIN
 MODEL_FILE = "model.pte"
 _AHEAD = ("vulkan", "coreml")
 _VENDORS = {
@@ -61,6 +37,7 @@ _VENDORS = {
 }
 _GROUPS = (0, 32, 64, 128)
 _GRAPH_BYTES = 700_000
+_EXPERT_BYTES = 6_000  # the subgraph of an expert, and its calls in two methods
 _RUNTIME_BYTES = 16_000_000  # a process with ExecuTorch's libraries loaded, measured under device_tests
 _HOLDS = "w8, w4, w4g32, w4g64 and w4g128 with 8-bit activations, or float"
 
@@ -137,6 +114,7 @@ class ExecuTorchConverter:
             if name == "embed.weight" and spec.tied:
                 weights += stored  # as the embedding kernel reads it, and packed for the head
         width, (chunk, _) = FLOAT_BITS[options.float_type] // 8, step_sizes(options.context)
+        program += _experts(spec) * _EXPERT_BYTES
         program += sum(head_dim * options.context * width for _, head_dim in spec.ropes)
         widest = max(3 * inner_size(layer.ffn) + 2 * layer.attention.q_size + 4 * spec.hidden for layer in spec.layers)
         activations = chunk * widest * width + 2 * spec.vocab * width
@@ -150,12 +128,18 @@ class ExecuTorchConverter:
             )
         capped = sum(layer.attention.softcap is not None for layer in spec.layers)
         rings = sum(capacity(layer.attention.window, options.context) < options.context for layer in spec.layers)
+        experts = _experts(spec)
         found = [
             f"XNNPACK runs {len(spec.layers) + 1} subgraphs; CPU kernels outside it: embedding, cache updates and "
             f"attention of {len(spec.layers) - capped} layers (llama::update_cache, llama::custom_sdpa)"
         ]
         if capped:
             found.append(f"attention of {capped} layers has a soft cap and reads its whole cache every step")
+        if experts:
+            found.append(
+                f"{experts} experts are XNNPACK subgraphs of their own, each run for the tokens that go to it; portable "
+                "kernels choose them (aten::topk, aten::index_select)"
+            )
         if rings:
             found.append(f"{rings} layers keep a ring of their sliding window instead of the whole context")
         return found
@@ -237,6 +221,11 @@ def _facts(model: Model, context: int) -> dict[str, bool | int | Sequence[int]]:
         if special.stop:
             facts["get_eos_ids"] = list(special.stop)
     return facts
+
+
+def _experts(spec: DecoderSpec) -> int:
+    """Experts of all layers that tokens are routed to."""
+    return sum(layer.ffn.experts for layer in spec.layers if isinstance(layer.ffn, Moe))
 
 
 def _cache_bytes(spec: DecoderSpec, options: ProgramOptions) -> int:

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from edgesdk.model.spec import Moe
+
 from .attention import Cache, QuantizedCache, Step, capped_attention
 from .blocks import Blocks
 from .embedding import embed, swaps_pairs
+from .experts import before_experts, expert_delegates, run_experts
 from .positions import way_of, ways
 from .program import Method, ProgramFile, Slot
 from .projections import attended, projections
@@ -44,7 +47,7 @@ class _Flow:
 
 @dataclass(frozen=True)
 class _Mixed:
-    """A method behind a layer's mixer: what it gave, and the residual stream before it."""
+    """A method behind a layer's mixer, or behind its experts: what they gave, and the residual stream before them."""
 
     step: Step
     result: Slot
@@ -58,7 +61,8 @@ class DecoderProgram:
         self._file, self._model, self._spec = file, model, model.spec
         self._context, self._type = options.context, getattr(torch, options.float_type)
         self._quantized_caches = options.kv_bits is not None
-        self._chunk, self._score_chunk = step_sizes(options.context)
+        self._chunks = step_sizes(options.context)
+        self._longest = max(self._chunks)
         self._blocks, self._ways = Blocks(model, self._type), ways(model.spec)
         self._capped_attention: dict[Attention, int] = {}
 
@@ -66,12 +70,14 @@ class DecoderProgram:
         """Build the methods, yielding after every layer (for progress)."""
         steps = [
             Step(Method(name, self._file.data), self._context, chunk, self._type)
-            for name, chunk in (("forward", self._chunk), ("score", self._score_chunk))
+            for name, chunk in zip(("forward", "score"), self._chunks, strict=True)
         ]
         flows = self._start(steps)
         for index, layer in enumerate(self._spec.layers):
             last = index + 1 == len(self._spec.layers)
             mixed = [self._mix(flow, layer, last) for flow in flows]
+            if isinstance(layer.ffn, Moe):
+                mixed = self._experts(mixed, index, layer.ffn)
             if last:
                 self._finish(mixed, index)
             else:
@@ -84,15 +90,15 @@ class DecoderProgram:
         """Embedding, tables of positions, and the projections of the first layer."""
         spec, graph, blocks = self._spec, self._graph(), self._blocks
         table = blocks.stored("embed.weight")
-        embedded = graph.input((1, self._chunk, spec.hidden))
+        embedded = graph.input((1, self._longest, spec.hidden))
         stored = [way.rows(self._context) for way in self._ways]
-        rows = [[graph.input((self._chunk, *each.shape[1:])) for each in parts.values()] for parts in stored]
+        rows = [[graph.input((self._longest, *each.shape[1:])) for each in parts.values()] for parts in stored]
         x = _swapped(graph, embedded) if swaps_pairs(table) else embedded
         if spec.embedding_scale != 1.0:
             x = graph.multiply(x, graph.scalar(spec.embedding_scale))
         learned = blocks.vector("positions.weight")[: self._context] if spec.learned_positions else None
         if learned is not None:
-            x = graph.add(x, graph.input((self._chunk, spec.hidden)))
+            x = graph.add(x, graph.input((self._longest, spec.hidden)))
         if spec.embed_norm:
             x = blocks.norm(graph, x, "embed_norm")
         tables = [way.tables(graph, *parts) for way, parts in zip(self._ways, rows, strict=True)]
@@ -145,9 +151,29 @@ class DecoderProgram:
         """The delegate for one kind of capped attention; layers and methods share it."""
         if attention not in self._capped_attention:
             graph = self._graph()
-            capped_attention(graph, attention, self._chunk, capacity(attention.window, self._context))
+            capped_attention(graph, attention, self._longest, capacity(attention.window, self._context))
             self._capped_attention[attention] = self._file.delegate(graph.document())
         return self._capped_attention[attention]
+
+    def _experts(self, mixed: Sequence[_Mixed], index: int, moe: Moe) -> list[_Mixed]:
+        """The rest of a layer up to its experts, and the experts."""
+        graph, blocks, name = self._graph(), self._blocks, f"layers.{index}"
+        added, x = self._after_mixer(graph, *self._inputs(graph, mixed), index)
+        taken = before_experts(blocks, graph, x, name, moe)
+        for value in (added, *taken):
+            graph.output(value)
+        delegate = self._file.delegate(graph.document())
+        experts = expert_delegates(blocks, self._file, name, moe, self._longest)
+        found = []
+        for each in mixed:
+            step, count = each.step, each.hidden.shape[1]
+            hidden, shape = step.tensor(each.hidden.shape), (1, count, 1, self._spec.hidden)
+            tokens, logits = step.tensor(shape), step.tensor((count, moe.experts))
+            shared = None if moe.shared is None else step.tensor(shape)
+            results = [hidden, tokens, logits, *([] if shared is None else [shared])]
+            step.method.delegate(delegate, [each.result, each.hidden, *results])
+            found.append(_Mixed(step, run_experts(step, moe, experts, tokens, logits, shared), hidden))
+        return found
 
     def _middle(self, mixed: Sequence[_Mixed], index: int) -> list[_Flow]:
         """The rest of a layer after its mixer, and what the next one's takes."""
@@ -155,8 +181,8 @@ class DecoderProgram:
         result, hidden = self._inputs(graph, mixed)
         number = self._way(index + 1)
         shapes = [] if number is None else self._ways[number].shapes
-        tables = tuple(graph.input((self._chunk, *shape)) for shape in shapes)
-        x = self._after_mixer(graph, result, hidden, index)
+        tables = tuple(graph.input((self._longest, *shape)) for shape in shapes)
+        x = self._end(graph, result, hidden, index)
         taken = self._before_mixer(graph, x, index + 1, tables)
         for value in (x, *taken):
             graph.output(value)
@@ -172,7 +198,7 @@ class DecoderProgram:
     def _finish(self, mixed: Sequence[_Mixed], index: int) -> None:
         """The rest of the last layer, the final norm and the head."""
         spec, graph, blocks = self._spec, self._graph(), self._blocks
-        x = self._after_mixer(graph, *self._inputs(graph, mixed), index)
+        x = self._end(graph, *self._inputs(graph, mixed), index)
         x = blocks.norm(graph, x, "final_norm")
         name = "embed" if spec.tied else "head"
         logits = blocks.product(graph, x, name, blocks.stored(spec.head_name), blocks.optional("head.bias"))
@@ -211,8 +237,8 @@ class DecoderProgram:
         normed = self._blocks.norm(graph, x, f"{name}.attn_norm") if layer.pre_norms else x
         return projections(self._blocks, graph, normed, name, layer.attention, tables)
 
-    def _after_mixer(self, graph: Subgraph, mixed: Value, residual: Value, index: int) -> Value:
-        """The residual sums and the feed-forward block of a layer, for what its mixer gave."""
+    def _after_mixer(self, graph: Subgraph, mixed: Value, residual: Value, index: int) -> tuple[Value, Value]:
+        """The residual sum behind a layer's mixer, and what its feed-forward block takes."""
         layer, name, blocks = self._spec.layers[index], f"layers.{index}", self._blocks
         x = attended(blocks, graph, mixed, name, layer.attention)
         if layer.post_norms:
@@ -221,9 +247,19 @@ class DecoderProgram:
         x = added if layer.residual == "serial" else residual
         if layer.pre_norms:
             x = blocks.norm(graph, x, f"{name}.{'attn' if layer.residual == 'shared' else 'mlp'}_norm")
-        fed = blocks.mlp(graph, x, name, layer.mlp)
+        return added, x
+
+    def _end(self, graph: Subgraph, result: Value, hidden: Value, index: int) -> Value:
+        """The residual stream behind a layer."""
+        layer, name = self._spec.layers[index], f"layers.{index}"
+        if isinstance(layer.ffn, Moe):
+            added, size = hidden, self._spec.hidden
+            fed = graph.reshape(result, (1, 0, size), (1, result.shape[1], size))
+        else:
+            added, x = self._after_mixer(graph, result, hidden, index)
+            fed = self._blocks.mlp(graph, x, name, layer.ffn)
         if layer.post_norms:
-            fed = blocks.norm(graph, fed, f"{name}.post_mlp_norm")
+            fed = self._blocks.norm(graph, fed, f"{name}.post_mlp_norm")
         return graph.add(added, fed)
 
 
