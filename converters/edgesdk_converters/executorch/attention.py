@@ -158,6 +158,8 @@ class QuantizedCache:
     """The same in int8: a scale and a zero point for each token and head, and attention over the integers."""
 
     def __init__(self, step: Step, attention: Attention) -> None:
+        assert attention.softcap is None  # see the converter's check
+        assert attention.alibi is None
         self._step, self._attention = step, attention
         entries = capacity(attention.window, step.context)
         window = attention.window or step.context

@@ -50,18 +50,22 @@ class Blocks:
             return graph.linear(graph.quantize(x), name, pack_filter(name, weight), bias)
         return graph.linear(x, name, dense(weight, self.float_type), bias)
 
+    def wide_linear(self, graph: Subgraph, x: Value, name: str) -> Value:
+        """The product with a small matrix that stays in float, in float32."""
+        return graph.linear(graph.cast(x, torch.float32), name, self.vector(f"{name}.weight"), None)
+
     def norm(self, graph: Subgraph, x: Value, name: str) -> Value:
-        """The model's kind of norm, over the last axis."""
+        """The model's kind of norm, over the last axis; in float32, as squares of half floats overflow beyond 256."""
         bias = self.optional(f"{name}.bias")
         if bias is None:
             return self.rms_norm(graph, x, name)
-        centered = graph.subtract(x, _mean(graph, x, 0.0))
-        normed = graph.multiply(self._scaled(graph, centered), self._constant(graph, f"{name}.weight"))
-        return graph.add(normed, graph.constant(f"{name}.bias", bias))
+        wide = graph.cast(x, torch.float32)
+        normed = self._scaled(graph, graph.subtract(wide, _mean(graph, wide, 0.0)), name)
+        return graph.cast(graph.add(normed, graph.constant(f"{name}.bias", bias, torch.float32)), self.float_type)
 
     def rms_norm(self, graph: Subgraph, x: Value, name: str) -> Value:
         """An RMS norm, over the last axis."""
-        return graph.multiply(self._scaled(graph, x), self._constant(graph, f"{name}.weight"))
+        return graph.cast(self._scaled(graph, graph.cast(x, torch.float32), name), self.float_type)
 
     def mlp(self, graph: Subgraph, x: Value, name: str, mlp: Mlp) -> Value:
         """A dense feed-forward block."""
@@ -74,13 +78,11 @@ class Blocks:
             inner = self.norm(graph, inner, f"{name}.down_norm")
         return self.linear(graph, inner, f"{name}.down")
 
-    def _scaled(self, graph: Subgraph, x: Value) -> Value:
-        """``x`` by the root of the mean of its squares."""
+    def _scaled(self, graph: Subgraph, x: Value, name: str) -> Value:
+        """``x`` by the root of the mean of its squares, and by the norm's weight."""
         mean = _mean(graph, graph.unary("XNNSquare", x), self.model.spec.norm_eps)
-        return graph.multiply(x, graph.unary("XNNReciprocalSquareRoot", mean))
-
-    def _constant(self, graph: Subgraph, name: str) -> Value:
-        return graph.constant(name, self.vector(name))
+        scaled = graph.multiply(x, graph.unary("XNNReciprocalSquareRoot", mean))
+        return graph.multiply(scaled, graph.constant(f"{name}.weight", self.vector(f"{name}.weight"), torch.float32))
 
 
 def _mean(graph: Subgraph, x: Value, offset: float) -> Value:

@@ -11,7 +11,7 @@ from edgesdk.compress.base import Limits
 from edgesdk.converter import MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import MissingExtraError, RecipeError, TargetError
 from edgesdk.estimate import FLOAT_BITS, inner_size, kv_cache_bytes, refuse_features, refuse_schemes, tensor_bits
-from edgesdk.model.features import FEATURES, PLAIN
+from edgesdk.model.features import FEATURES
 from edgesdk.model.spec import Moe
 
 from .sizes import capacity, head_width, rewind_limit, step_sizes
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 #: Everything that has a name.
 BUILDS = frozenset(FEATURES)
-_AHEAD_BUILDS = PLAIN
+#: Routing picks weights at run time, and torch.export keeps every shape fixed here.
+_AHEAD_BUILDS = BUILDS - {"moe", "sparsemixer"}
 MODEL_FILE = "model.pte"
 _AHEAD = ("vulkan", "coreml")
 _VENDORS = {
@@ -137,8 +138,8 @@ class ExecuTorchConverter:
             found.append(f"attention of {capped} layers has a soft cap and reads its whole cache every step")
         if experts:
             found.append(
-                f"{experts} experts are XNNPACK subgraphs of their own, each run for the tokens that go to it; portable "
-                "kernels choose them (aten::topk, aten::index_select)"
+                f"{experts} experts are XNNPACK subgraphs of their own, each run for the tokens that go to it; "
+                "portable kernels choose them (aten::topk, aten::index_select)"
             )
         if rings:
             found.append(f"{rings} layers keep a ring of their sliding window instead of the whole context")

@@ -168,7 +168,7 @@ class DecoderProgram:
         for each in mixed:
             step, count = each.step, each.hidden.shape[1]
             hidden, shape = step.tensor(each.hidden.shape), (1, count, 1, self._spec.hidden)
-            tokens, logits = step.tensor(shape), step.tensor((count, moe.experts))
+            tokens, logits = step.tensor(shape), step.tensor((count, moe.experts), torch.float32)
             shared = None if moe.shared is None else step.tensor(shape)
             results = [hidden, tokens, logits, *([] if shared is None else [shared])]
             step.method.delegate(delegate, [each.result, each.hidden, *results])

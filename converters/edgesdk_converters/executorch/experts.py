@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 
 def before_experts(blocks: Blocks, graph: Subgraph, x: Value, name: str, moe: Moe) -> list[Value]:
-    """What :func:`run_experts` takes: tokens [1, tokens, 1, hidden], router logits [tokens, experts], a shared expert.
+    """What :func:`run_experts` takes: tokens [1, tokens, 1, hidden], float32 logits [tokens, experts], a shared expert.
 
     ``x`` is the normed stream [1, tokens, hidden]; the shared expert's result is like the tokens, where there is one.
     """
-    logits = blocks.linear(graph, x, f"{name}.router")
+    logits = blocks.wide_linear(graph, x, f"{name}.router")
     logits = graph.reshape(logits, (0, moe.experts), (x.shape[1], moe.experts))
     found = [apart(graph, x), logits]
     if moe.shared is not None:
         shared = blocks.mlp(graph, x, f"{name}.shared", moe.shared)
         if moe.shared_gate:
-            part = graph.unary("XNNSigmoid", blocks.linear(graph, x, f"{name}.shared_router"))
-            shared = graph.multiply(part, shared)
+            part = graph.unary("XNNSigmoid", blocks.wide_linear(graph, x, f"{name}.shared_router"))
+            shared = graph.multiply(graph.cast(part, shared.dtype), shared)
         found.append(apart(graph, shared))
     return found
 

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 
 def expert_weights(step: Step, logits: Slot, moe: Moe) -> Slot:
     """What each expert counts for a token, float32 [tokens, experts], 0 for those not chosen; logits are alike."""
-    if logits.dtype != torch.float32:
-        wide = step.tensor(logits.shape, torch.float32)
-        step.method.call("aten::_to_copy.out", [logits, False, None], wide)
-        logits = wide
     if moe.routing == "sparsemixer":
         return _sparse_mixer(step, logits, moe)
     scores = _softmax(step, logits) if moe.routing == "softmax" else logits
