@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
 from edgesdk.bundle import open_bundle
-from edgesdk.converter import CONVERTERS
+from edgesdk.compress.recipe import open_recipe
+from edgesdk.converter import CONVERTERS, ProgramOptions
 from edgesdk.errors import EdgeError, RecipeError, TargetError
 from edgesdk.exporting import export
+from edgesdk.model.features import ALL, RECURRENT, lacking
 from edgesdk.model.opening import open_model
 from edgesdk.model.reference import ReferenceSession
+from edgesdk.targets import open_target
 from edgesdk_converters.executorch.ahead import StepDecoder
 
-from .family_rows import CONTEXT, CORE, save_checkpoint
+from .family_rows import CONTEXT, ROWS, save_checkpoint
 
 
-@pytest.mark.parametrize("row", CORE, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_the_graph_that_is_compiled_equals_the_reference(row, tmp_path) -> None:
     save_checkpoint(row, tmp_path)
     model = open_model(tmp_path)
+    if (what := lacking(model.spec, ALL - RECURRENT - {"moe", "sparsemixer"})) is not None:
+        options = ProgramOptions(CONTEXT, "float16", 8, delegate="vulkan")
+        with pytest.raises(TargetError, match=re.escape(f"{what}, which")):
+            CONVERTERS.get("executorch").check(model.spec, open_recipe("none"), options, open_target("android-arm64"))
+        return
     decoder, reference = StepDecoder(model, CONTEXT), ReferenceSession(model, CONTEXT)
     for position, token in enumerate(np.random.default_rng(3).integers(0, 96, 24).tolist()):
         with torch.no_grad():

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgesdk.errors import EdgeError, MissingExtraError
-from edgesdk.model.layers import DecoderLayer, rms_norm, rotate
+from edgesdk.model.layers import DecoderLayer, Tables, normalize, rotate
 from edgesdk.model.rope import rotary_tables
 from edgesdk.model.weights import dense
 
@@ -50,21 +50,27 @@ class StepLayer(DecoderLayer):
         shape = (1, context, layer.attention.kv_heads, layer.attention.head_dim)
         self.register_buffer("keys", torch.zeros(shape))
         self.register_buffer("values", torch.zeros(shape))
+        if layer.attention.alibi is not None:
+            self.register_buffer("slopes", torch.tensor(layer.attention.slopes).view(1, -1, 1, 1))
 
-    def step(self, x: Tensor, tables: tuple[Tensor, Tensor], position: Tensor, age: Tensor) -> Tensor:
+    def step(self, x: Tensor, tables: Tables | None, position: Tensor, age: Tensor) -> Tensor:
         """Hidden states [1, 1, hidden] through the layer; ``age`` is how far back each entry lies, [context]."""
-        normed = self._norm(x, "attn_norm")
+        normed = self._norm(x, "attn_norm") if self.layer.pre_norms else x
         return self._after_attention(x, normed, self._attend_step(normed, tables, position, age))
 
-    def _attend_step(self, x: Tensor, tables: tuple[Tensor, Tensor], position: Tensor, age: Tensor) -> Tensor:
+    def _attend_step(self, x: Tensor, tables: Tables | None, position: Tensor, age: Tensor) -> Tensor:
         attention = self.layer.attention
         groups = attention.heads // attention.kv_heads
-        q = self.linear(x, "q").view(1, 1, attention.heads, attention.head_dim).transpose(1, 2)
-        k = self.linear(x, "k").view(1, 1, attention.kv_heads, attention.head_dim).transpose(1, 2)
+        q, k = self.linear(x, "q"), self.linear(x, "k")
+        if attention.qk_norm == "all":
+            q, k = self.norm_rms(q, "q"), self.norm_rms(k, "k")
+        q = q.view(1, 1, attention.heads, attention.head_dim).transpose(1, 2)
+        k = k.view(1, 1, attention.kv_heads, attention.head_dim).transpose(1, 2)
         v = self.linear(x, "v").view(1, 1, attention.kv_heads, attention.head_dim)
-        if attention.qk_norm:
-            q, k = self._norm(q, "q_norm"), self._norm(k, "k_norm")
-        q, k = rotate(q, *tables), rotate(k, *tables)
+        if attention.qk_norm == "head":
+            q, k = self.norm_rms(q, "q"), self.norm_rms(k, "k")
+        if tables is not None:
+            q, k = rotate(q, *tables), rotate(k, *tables)
         keys, values = self.get_buffer("keys"), self.get_buffer("values")
         keys.index_copy_(1, position, k.transpose(1, 2))
         values.index_copy_(1, position, v)
@@ -73,11 +79,13 @@ class StepLayer(DecoderLayer):
         scores = (q @ every_key.transpose(-1, -2)) * attention.scale
         if attention.softcap is not None:
             scores = attention.softcap * torch.tanh(scores / attention.softcap)
+        if attention.alibi is not None:
+            scores = scores - self.get_buffer("slopes") * age
         window = attention.window or keys.shape[1]
         seen = torch.logical_and(age >= 0, age < window)
         scores = scores + torch.where(seen, 0.0, _MASKED)
-        mixed = torch.softmax(scores, dim=-1) @ every_value
-        return self.linear(mixed.transpose(1, 2).reshape(1, 1, attention.q_size), "o")
+        mixed = (torch.softmax(scores, dim=-1) @ every_value).transpose(1, 2).reshape(1, 1, attention.q_size)
+        return self.linear(self._norm(mixed, "o_norm") if attention.sub_norm else mixed, "o")
 
 
 class StepDecoder(nn.Module):
@@ -87,10 +95,9 @@ class StepDecoder(nn.Module):
         super().__init__()
         spec = self.spec = model.spec
         self.layers = nn.ModuleList(StepLayer(model, index, context) for index in range(len(spec.layers)))
-        self.register_buffer("embed", dense(model.weights.get("embed.weight")))
-        self.register_buffer("norm", dense(model.weights.get("final_norm.weight")))
-        if not spec.tied:
-            self.register_buffer("head", dense(model.weights.get("head.weight")))
+        for name in spec.tensors():
+            if not name.startswith("layers."):
+                self.register_buffer(name.replace(".", "_"), dense(model.weights.get(name)))
         self.register_buffer("entries", torch.arange(context))
         for index, (rope, head_dim) in enumerate(spec.ropes):
             for name, table in zip(("cos", "sin"), rotary_tables(rope, head_dim, context), strict=True):
@@ -100,18 +107,32 @@ class StepDecoder(nn.Module):
         """Logits after the token, which goes to ``position`` of the caches."""
         age = position - self.get_buffer("entries")
         tables = [
-            tuple(self.get_buffer(f"{name}{index}").index_select(0, position) for name in ("cos", "sin"))
+            (
+                self.get_buffer(f"cos{index}").index_select(0, position),
+                self.get_buffer(f"sin{index}").index_select(0, position),
+            )
             for index in range(len(self.spec.ropes))
         ]
-        x = F.embedding(tokens, self.get_buffer("embed")) * self.spec.embedding_scale
+        x = F.embedding(tokens, self.get_buffer("embed_weight")) * self.spec.embedding_scale
+        if self.spec.learned_positions:
+            x = x + self.get_buffer("positions_weight").index_select(0, position)
+        if self.spec.embed_norm:
+            x = self._norm(x, "embed_norm")
         for layer in self.layers:
             assert isinstance(layer, StepLayer)
-            cos, sin = tables[self.spec.rope_index(layer.layer.attention)]
-            x = layer.step(x, (cos, sin), position, age)
-        x = rms_norm(x, self.get_buffer("norm"), self.spec.norm_eps)
-        logits = F.linear(x, self.get_buffer("embed" if self.spec.tied else "head"))
+            rope = layer.layer.attention.rope
+            x = layer.step(
+                x, None if rope is None else tables[self.spec.rope_index(layer.layer.attention)], position, age
+            )
+        head = self.get_buffer(self.spec.head_name.replace(".", "_"))
+        bias = self.get_buffer("head_bias") if self.spec.head_bias else None
+        logits = F.linear(self._norm(x, "final_norm"), head, bias)
         cap = self.spec.logit_softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def _norm(self, x: Tensor, name: str) -> Tensor:
+        bias = self.get_buffer(f"{name}_bias") if self.spec.norm == "layer" else None
+        return normalize(x, self.get_buffer(f"{name}_weight"), bias, self.spec.norm_eps)
 
 
 @dataclass(frozen=True)

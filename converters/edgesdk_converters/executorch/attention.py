@@ -14,7 +14,7 @@ import torch
 from edgesdk.model.spec import Attention
 
 from .program import Method, Slot
-from .sizes import capacity
+from .sizes import capacity, head_width
 from .subgraph import Subgraph
 
 _INT8 = 1  # ScalarType::Char
@@ -48,7 +48,7 @@ class Step:
         method.call("aten::_local_scalar_dense", [start], self.start)
         method.call("aten::sym_size.int", [self.tokens, 1], count)
         method.call("executorch_prim::add.Scalar", [self.start, count], self._end)
-        self.tables: list[tuple[Slot, Slot]] = []
+        self.tables: list[tuple[Slot, ...]] = []
         self._rings: dict[tuple[int, int, torch.dtype], _Ring] = {}
 
     def tensor(self, shape: tuple[int, ...], dtype: torch.dtype | None = None, *, dynamic: bool = True) -> Slot:
@@ -121,12 +121,12 @@ class Step:
 
 
 class Cache:
-    """Keys and values of one layer, [1, capacity, kv_heads, head_dim] each."""
+    """Keys and values of one layer, [1, capacity, kv_heads, :func:`~.sizes.head_width`] each."""
 
     def __init__(self, step: Step, attention: Attention) -> None:
         self._step, self._attention = step, attention
         entries = capacity(attention.window, step.context)
-        shape = (1, entries, attention.kv_heads, attention.head_dim)
+        shape = (1, entries, attention.kv_heads, head_width(attention))
         self._keys, self._values = (step.method.state(step.type, shape) for _ in range(2))
         window, capped = attention.window or step.context, attention.softcap is not None
         mask_type = step.type if capped else torch.float32  # as a subgraph reads it, or as the kernel does
@@ -158,6 +158,8 @@ class QuantizedCache:
     """The same in int8: a scale and a zero point for each token and head, and attention over the integers."""
 
     def __init__(self, step: Step, attention: Attention) -> None:
+        assert attention.softcap is None  # see the converter's check
+        assert attention.alibi is None
         self._step, self._attention = step, attention
         entries = capacity(attention.window, step.context)
         window = attention.window or step.context

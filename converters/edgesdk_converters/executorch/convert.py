@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from edgesdk.compress.base import Limits
 from edgesdk.converter import MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import MissingExtraError, RecipeError, TargetError
-from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, refuse_features, refuse_schemes, tensor_bits
-from edgesdk.model.features import PLAIN
+from edgesdk.estimate import FLOAT_BITS, inner_size, kv_cache_bytes, refuse_features, refuse_schemes, tensor_bits
+from edgesdk.model.features import ALL, RECURRENT
+from edgesdk.model.spec import Moe
 
-from .sizes import capacity, rewind_limit, step_sizes
+from .sizes import capacity, head_width, rewind_limit, step_sizes
 from .wheel import folder as wheel_folder
 from .wheel import version
 
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from edgesdk.session import Session, TextRunner
     from edgesdk.targets import Target
 
-BUILDS = PLAIN
-_AHEAD_BUILDS = PLAIN
+#: Everything but states that go from position to position: no kernel of the wheel scans them.
+BUILDS = ALL - RECURRENT
+#: Routing picks weights at run time, and torch.export keeps every shape fixed here.
+_AHEAD_BUILDS = BUILDS - {"moe", "sparsemixer"}
 MODEL_FILE = "model.pte"
 _AHEAD = ("vulkan", "coreml")
 _VENDORS = {
@@ -35,6 +38,7 @@ _VENDORS = {
 }
 _GROUPS = (0, 32, 64, 128)
 _GRAPH_BYTES = 700_000
+_EXPERT_BYTES = 6_000  # the subgraph of an expert, and its calls in two methods
 _RUNTIME_BYTES = 16_000_000  # a process with ExecuTorch's libraries loaded, measured under device_tests
 _HOLDS = "w8, w4, w4g32, w4g64 and w4g128 with 8-bit activations, or float"
 
@@ -79,15 +83,18 @@ class ExecuTorchConverter:
                     f"XNNPACK holds {_HOLDS}; recipe {recipe.name} makes {name} w{bits}{f'g{group}' if group else ''}"
                 )
         capped = any(layer.attention.softcap is not None for layer in spec.layers)
-        if options.kv_bits is not None and (capped or options.float_type != "float32"):
+        biased = any(layer.attention.alibi is not None for layer in spec.layers)
+        if capped and biased:
+            raise TargetError("the ExecuTorch converter builds no attention with both ALiBi and a soft cap")
+        if options.kv_bits is not None and (capped or biased or options.float_type != "float32"):
             raise RecipeError(
-                "an int8 key-value cache needs float32 and attention without a soft cap",
+                "an int8 key-value cache needs float32 and attention without a soft cap or ALiBi",
                 hint="leave out -kv8, or export with --float float32",
             )
         if packed and options.activations != 8:
             raise RecipeError(f"XNNPACK holds {_HOLDS}; recipe {recipe.name} asks for float activations")
         for layer in spec.layers:
-            if layer.attention.head_dim % 2:
+            if layer.attention.rope is not None and layer.attention.head_dim % 2:
                 raise TargetError(f"rotary embedding needs an even head size, found {layer.attention.head_dim}")
 
     def _check_ahead(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> None:
@@ -108,8 +115,9 @@ class ExecuTorchConverter:
             if name == "embed.weight" and spec.tied:
                 weights += stored  # as the embedding kernel reads it, and packed for the head
         width, (chunk, _) = FLOAT_BITS[options.float_type] // 8, step_sizes(options.context)
+        program += _experts(spec) * _EXPERT_BYTES
         program += sum(head_dim * options.context * width for _, head_dim in spec.ropes)
-        widest = max(3 * layer.mlp.size + 2 * layer.attention.q_size + 4 * spec.hidden for layer in spec.layers)
+        widest = max(3 * inner_size(layer.ffn) + 2 * layer.attention.q_size + 4 * spec.hidden for layer in spec.layers)
         activations = chunk * widest * width + 2 * spec.vocab * width
         return MemoryPlan(program, weights, _cache_bytes(spec, options), activations, _RUNTIME_BYTES)
 
@@ -121,12 +129,18 @@ class ExecuTorchConverter:
             )
         capped = sum(layer.attention.softcap is not None for layer in spec.layers)
         rings = sum(capacity(layer.attention.window, options.context) < options.context for layer in spec.layers)
+        experts = _experts(spec)
         found = [
             f"XNNPACK runs {len(spec.layers) + 1} subgraphs; CPU kernels outside it: embedding, cache updates and "
             f"attention of {len(spec.layers) - capped} layers (llama::update_cache, llama::custom_sdpa)"
         ]
         if capped:
             found.append(f"attention of {capped} layers has a soft cap and reads its whole cache every step")
+        if experts:
+            found.append(
+                f"{experts} experts are XNNPACK subgraphs of their own, each run for the tokens that go to it; "
+                "portable kernels choose them (aten::topk, aten::index_select)"
+            )
         if rings:
             found.append(f"{rings} layers keep a ring of their sliding window instead of the whole context")
         return found
@@ -210,6 +224,11 @@ def _facts(model: Model, context: int) -> dict[str, bool | int | Sequence[int]]:
     return facts
 
 
+def _experts(spec: DecoderSpec) -> int:
+    """Experts of all layers that tokens are routed to."""
+    return sum(layer.ffn.experts for layer in spec.layers if isinstance(layer.ffn, Moe))
+
+
 def _cache_bytes(spec: DecoderSpec, options: ProgramOptions) -> int:
     if options.delegate in _AHEAD:  # no rings
         return kv_cache_bytes(spec, replace(options, float_type="float32"))
@@ -217,7 +236,7 @@ def _cache_bytes(spec: DecoderSpec, options: ProgramOptions) -> int:
     for layer in spec.layers:
         attention = layer.attention
         if options.kv_bits is None:
-            token = attention.kv_size * FLOAT_BITS[options.float_type] // 8
+            token = attention.kv_heads * head_width(attention) * FLOAT_BITS[options.float_type] // 8
         else:
             token = attention.kv_size + attention.kv_heads * 5  # a scale and a zero point for each head
         total += 2 * token * capacity(attention.window, options.context)

@@ -11,7 +11,8 @@ import json
 import math
 import shutil
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -64,7 +65,7 @@ class DataFile:
         self._path = path
         self._stream = path.open("wb")
         self._places: dict[str, tuple[int, int]] = {}
-        self._named: list[str] = []
+        self._named: dict[str, None] = {}
         self._constants: dict[str, int] = {}
 
     def __enter__(self) -> DataFile:
@@ -78,8 +79,7 @@ class DataFile:
 
     def add(self, name: str, tensor: torch.Tensor) -> int:
         """Store a tensor for delegates, which look it up by name; returns its bytes."""
-        if name not in self._named:
-            self._named.append(name)
+        self._named[name] = None
         return self._store(name, tensor)[1]
 
     def constant(self, name: str, tensor: torch.Tensor) -> int:
@@ -126,7 +126,8 @@ class Method:
         self._outputs: list[int] = []
         self._calls: list[_Document] = []
         self._operators: dict[str, int] = {}
-        self._delegates: list[int] = []
+        self._delegates: dict[int, int] = {}
+        self._parts: dict[int, tuple[int, int]] = {}  # of tensors in planned memory: whose part, from which byte
 
     def input(self, dtype: torch.dtype, shape: Sequence[int], *, dynamic: bool = False) -> Slot:
         """An input of the method."""
@@ -141,6 +142,12 @@ class Method:
     def tensor(self, dtype: torch.dtype, shape: Sequence[int], *, dynamic: bool = False) -> Slot:
         """A tensor in planned memory; a dynamic one is at most this large."""
         return self._tensor(dtype, shape, memory=_ACTIVATIONS, dynamism="DYNAMIC_BOUND" if dynamic else "STATIC")
+
+    def part(self, whole: Slot, index: int) -> Slot:
+        """One element of a tensor in planned memory that is not dynamic, in the same memory: [1]."""
+        slot = self._tensor(whole.dtype, (1,))
+        self._parts[slot.index] = (whole.index, index * whole.dtype.itemsize)
+        return slot
 
     def state(self, dtype: torch.dtype, shape: Sequence[int]) -> Slot:
         """A tensor that keeps its content from call to call."""
@@ -172,10 +179,16 @@ class Method:
 
     def delegate(self, number: int, arguments: Sequence[Slot]) -> None:
         """Call the delegate whose bytes have this number in the program."""
-        if number not in self._delegates:
-            self._delegates.append(number)
-        numbers = [slot.index for slot in arguments]
-        self._calls.append({"delegate_index": self._delegates.index(number), "args": numbers})
+        place = self._delegates.setdefault(number, len(self._delegates))
+        self._calls.append({"delegate_index": place, "args": [slot.index for slot in arguments]})
+
+    @contextmanager
+    def only_if(self, flag: Slot) -> Iterator[None]:
+        """Run the calls that are added inside only where the flag, a bool tensor, is true."""
+        jump = {"cond_value_index": flag.index, "destination_instruction": 0}
+        self._calls.append(jump)
+        yield
+        jump["destination_instruction"] = len(self._calls)
 
     def plan(self, delegate_segment: int) -> tuple[_Document, int]:
         """The finished method and the bytes of planned memory that it needs.
@@ -239,6 +252,10 @@ class Method:
                     offset = max(offset, stop)
             placed.append((offset, offset + size, first, last))
             planned[index]["allocation_info"] = _place(_ACTIVATIONS, offset)
+        for index, (whole, start) in self._parts.items():
+            place = planned[whole]["allocation_info"]
+            offset = place["memory_offset_low"] + (place["memory_offset_high"] << 32)
+            self._values[index][1]["allocation_info"] = _place(_ACTIVATIONS, offset + start)
         return max((stop for _, stop, _, _ in placed), default=0) + _SLACK
 
     def _planned(self, memory: int) -> dict[int, _Document]:
@@ -252,7 +269,8 @@ class Method:
         """First and last call that touches each value; inputs live from the start, outputs to the end."""
         spans: dict[int, tuple[int, int]] = dict.fromkeys(self._inputs, (-1, -1))
         for position, call in enumerate(self._calls):
-            for index in call["args"]:
+            for index in call.get("args") or [call["cond_value_index"]]:
+                index, _ = self._parts.get(index, (index, 0))
                 first, _ = spans.get(index, (position, position))
                 spans[index] = (first, position)
         for index in self._outputs:
@@ -347,7 +365,8 @@ def _planned_bytes(tensor: _Document) -> int:
 
 
 def _instruction(call: _Document) -> _Document:
-    return {"instr_args_type": "KernelCall" if "op_index" in call else "DelegateCall", "instr_args": call}
+    kinds = {"op_index": "KernelCall", "delegate_index": "DelegateCall", "cond_value_index": "JumpFalseCall"}
+    return {"instr_args_type": next(kind for field, kind in kinds.items() if field in call), "instr_args": call}
 
 
 def _operator(name: str) -> _Document:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgesdk.model.spec import Attention
+
 CHUNK = 256  # most tokens of one step
 SCORE_CHUNK = 32  # the same when every token's logits are kept
+ALIBI_COLUMNS = 2  # that queries, keys and values have for its biases; see positions.py
 
 
 def step_sizes(context: int) -> tuple[int, int]:
@@ -21,3 +27,8 @@ def rewind_limit(windows: list[int | None], context: int) -> int:
     """Tokens that may be taken back before a ring has lost what an older query would see."""
     chunk, _ = step_sizes(context)
     return chunk if any(capacity(window, context) < context for window in windows) else context
+
+
+def head_width(attention: Attention) -> int:
+    """Entries of a cached key or value of one head."""
+    return attention.head_dim + (0 if attention.alibi is None else ALIBI_COLUMNS)

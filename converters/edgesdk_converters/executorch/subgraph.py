@@ -32,10 +32,11 @@ class Constants(Protocol):
 
 @dataclass(frozen=True)
 class Value:
-    """A value of a subgraph; ``shape`` is its upper bound."""
+    """A value of a subgraph; ``shape`` is its upper bound, ``dtype`` the type that it computes in."""
 
     id: int
     shape: tuple[int, ...]
+    dtype: torch.dtype
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class PackedFilter:
 
 
 class Subgraph:
-    """One subgraph over values of one float type."""
+    """One subgraph over values of one float type, or of a wider one where :meth:`cast` says so."""
 
     def __init__(self, constants: Constants, float_type: torch.dtype) -> None:
         self._constants, self.float_type = constants, float_type
@@ -72,7 +73,7 @@ class Subgraph:
 
     def input(self, shape: Sequence[int]) -> Value:
         """An argument of the delegate; arguments come first, in this order."""
-        value = self._float(shape, external=len(self._inputs), flags=_INPUT)
+        value = self._float(shape, self.float_type, external=len(self._inputs), flags=_INPUT)
         self._inputs.append(value.id)
         return value
 
@@ -85,11 +86,11 @@ class Subgraph:
         described["flags"] = _OUTPUT
         self._outputs.append(value.id)
 
-    def constant(self, name: str, tensor: torch.Tensor) -> Value:
-        """A float tensor, stored under ``name``."""
+    def constant(self, name: str, tensor: torch.Tensor, dtype: torch.dtype | None = None) -> Value:
+        """A float tensor, stored under ``name``; a name has one type in all subgraphs."""
         if name not in self._stored:
-            stored = tensor.to(self.float_type).contiguous()
-            self._stored[name] = self._float(tuple(stored.shape), buffer=self._buffer(name, stored))
+            stored = tensor.to(dtype or self.float_type).contiguous()
+            self._stored[name] = self._float(tuple(stored.shape), stored.dtype, buffer=self._buffer(name, stored))
         return self._stored[name]
 
     def scalar(self, number: float) -> Value:
@@ -98,20 +99,31 @@ class Subgraph:
 
     def binary(self, kind: str, first: Value, second: Value) -> Value:
         """An elementwise node of two values, which broadcast."""
-        result = self._float(np.broadcast_shapes(first.shape, second.shape))
+        result = self._float(np.broadcast_shapes(first.shape, second.shape), first.dtype)
         self._node(kind, {"input1_id": first.id, "input2_id": second.id, "output_id": result.id})
         return result
 
     def add(self, first: Value, second: Value) -> Value:
         return self.binary("XNNAdd", first, second)
 
+    def subtract(self, first: Value, second: Value) -> Value:
+        return self.binary("XNNSubtract", first, second)
+
     def multiply(self, first: Value, second: Value) -> Value:
         return self.binary("XNNMultiply", first, second)
 
     def unary(self, kind: str, value: Value, limits: tuple[float, float] | None = None) -> Value:
         """An elementwise node of one value; ``limits`` clamp what it gives."""
-        result = self._float(value.shape)
+        result = self._float(value.shape, value.dtype)
         self._node(kind, {"input_id": value.id, "output_id": result.id}, limits)
+        return result
+
+    def cast(self, value: Value, dtype: torch.dtype) -> Value:
+        """The value in another float type."""
+        if value.dtype == dtype:
+            return value
+        result = self._float(value.shape, dtype)
+        self._node("XNNConvert", {"input_id": value.id, "output_id": result.id})
         return result
 
     def relu(self, value: Value) -> Value:
@@ -119,7 +131,7 @@ class Subgraph:
 
     def reshape(self, value: Value, shape: Sequence[int], bound: Sequence[int]) -> Value:
         """``shape`` with 0 for the one length that follows from the input; ``bound`` is its upper bound."""
-        result = self._float(bound)
+        result = self._float(bound, value.dtype)
         self._node(
             "XNNStaticReshape",
             {"num_dims": len(shape), "new_shape": list(shape), "input_id": value.id, "output_id": result.id},
@@ -127,14 +139,14 @@ class Subgraph:
         return result
 
     def transpose(self, value: Value, order: Sequence[int]) -> Value:
-        result = self._float([value.shape[axis] for axis in order])
+        result = self._float([value.shape[axis] for axis in order], value.dtype)
         ids = {"input_id": value.id, "output_id": result.id}
         self._node("XNNStaticTranspose", {"num_dims": len(order), "perm": list(order), **ids})
         return result
 
     def matmul(self, first: Value, second: Value) -> Value:
         """[batch, n, k] times [batch, k, m]."""
-        result = self._float((*first.shape[:-1], second.shape[-1]))
+        result = self._float((*first.shape[:-1], second.shape[-1]), first.dtype)
         self._node("XNNBatchMatrixMultiply", {"input1_id": first.id, "input2_id": second.id, "output_id": result.id})
         return result
 
@@ -142,7 +154,7 @@ class Subgraph:
         """``length`` entries of an axis, from ``start``; the other axes whole."""
         offsets, sizes, shape = [0] * len(value.shape), [0] * len(value.shape), list(value.shape)
         offsets[axis], sizes[axis], shape[axis] = start, length, length
-        result = self._float(shape)
+        result = self._float(shape, value.dtype)
         ids = {"input_id": value.id, "output_id": result.id}
         self._node("XNNStaticSlice", {"num_dims": len(shape), "offsets": offsets, "sizes": sizes, **ids})
         return result
@@ -150,17 +162,25 @@ class Subgraph:
     def concatenate(self, first: Value, second: Value, axis: int) -> Value:
         shape = list(first.shape)
         shape[axis] += second.shape[axis]
-        result = self._float(shape)
+        result = self._float(shape, first.dtype)
         self._node(
             "XNNConcatenate2", {"axis": axis, "input1_id": first.id, "input2_id": second.id, "output_id": result.id}
         )
+        return result
+
+    def pad(self, value: Value, around: Sequence[tuple[int, int]]) -> Value:
+        """Zeros before and after the entries of each axis."""
+        before, after = ([pair[side] for pair in around] for side in (0, 1))
+        result = self._float([sum(sizes) for sizes in zip(value.shape, before, after, strict=True)], value.dtype)
+        paddings = {"pre_paddings": before, "post_paddings": after, "padding_value": 0.0}
+        self._node("XNNStaticConstantPad", {**paddings, "input_id": value.id, "output_id": result.id})
         return result
 
     def quantize(self, value: Value) -> Value:
         """Round to int8 with a scale and zero point for each token, as packed weights take."""
         if value.id not in self._rounded:
             params = ("PerTokenDynamicQuant", {"num_nonbatch_dims": 1})
-            dynamic = self._define("xnn_datatype_qdint8", value.shape, params=params)
+            dynamic = self._define("xnn_datatype_qdint8", value.shape, value.dtype, params=params)
             self._node("XNNConvert", {"input_id": value.id, "output_id": dynamic.id})
             self._rounded[value.id] = dynamic
         return self._rounded[value.id]
@@ -168,11 +188,11 @@ class Subgraph:
     def linear(self, value: Value, name: str, weight: torch.Tensor | PackedFilter, bias: torch.Tensor | None) -> Value:
         """A fully connected node; packed weights take a :meth:`quantize`-d value."""
         if isinstance(weight, PackedFilter):
-            rows, matrix = weight.values.shape[0], self._packed(name, weight)
+            rows, matrix, added = weight.values.shape[0], self._packed(name, weight), torch.float32
         else:
-            rows, matrix = weight.shape[0], self.constant(name + WEIGHT, weight)
-        offset = _INTERNAL if bias is None else self._bias(f"{name}.bias", bias, isinstance(weight, PackedFilter)).id
-        result = self._float((*value.shape[:-1], rows))
+            rows, matrix, added = weight.shape[0], self.constant(name + WEIGHT, weight, value.dtype), value.dtype
+        offset = _INTERNAL if bias is None else self._bias(f"{name}.bias", bias, added).id
+        result = self._float((*value.shape[:-1], rows), value.dtype)
         ids = {"input1_id": value.id, "filter_id": matrix.id, "bias_id": offset, "output_id": result.id}
         self._node("XNNFullyConnected", ids)
         return result
@@ -198,32 +218,34 @@ class Subgraph:
             kind, params = f"xnn_datatype_qcint{weight.bits}", ("PerChannelQuant", shared)
         else:
             kind, params = "xnn_datatype_qbint4", ("PerChannelGroupQuant", {**shared, "group_size": weight.group})
-        return self._define(kind, (rows, weight.inputs), buffer=values, params=params)
+        return self._define(kind, (rows, weight.inputs), self.float_type, buffer=values, params=params)
 
-    def _bias(self, name: str, bias: torch.Tensor, wide: bool) -> Value:
+    def _bias(self, name: str, bias: torch.Tensor, dtype: torch.dtype) -> Value:
         """Nodes with packed weights add a float32 bias whatever the float type."""
-        kind = torch.float32 if wide else self.float_type
-        stored = bias.to(kind).contiguous()
-        return self._define(_FLOATS[kind], tuple(stored.shape), buffer=self._buffer(name, stored))
+        stored = bias.to(dtype).contiguous()
+        return self._float(tuple(stored.shape), dtype, buffer=self._buffer(name, stored))
 
     def _buffer(self, name: str, tensor: torch.Tensor) -> int:
         size = self._constants.add(name, tensor)
         self._data.append({"offset": _NAMED, "size": size, "named_key": name})
         return len(self._data) - 1
 
-    def _float(self, shape: Sequence[int], external: int = _INTERNAL, flags: int = 0, buffer: int = 0) -> Value:
-        return self._define(_FLOATS[self.float_type], shape, external, flags, buffer)
+    def _float(
+        self, shape: Sequence[int], dtype: torch.dtype, external: int = _INTERNAL, flags: int = 0, buffer: int = 0
+    ) -> Value:
+        return self._define(_FLOATS[dtype], shape, dtype, external, flags, buffer)
 
     def _define(
         self,
         kind: str,
         shape: Sequence[int],
+        dtype: torch.dtype,
         external: int = _INTERNAL,
         flags: int = 0,
         buffer: int = 0,
         params: tuple[str, dict[str, Any]] | None = None,
     ) -> Value:
-        value = Value(len(self._values), tuple(shape))
+        value = Value(len(self._values), tuple(shape), dtype)
         described: dict[str, Any] = {
             "datatype": kind,
             "num_dims": len(shape),

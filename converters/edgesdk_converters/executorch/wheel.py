@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from edgesdk.errors import EdgeError, MissingExtraError
 
 PROGRAM_SCHEMA = "exir/_serialize/program.fbs"
 DELEGATE_SCHEMA = "backends/xnnpack/serialization/schema.fbs"
+_BARE_INFINITY = re.compile(r'(?<=": )inf\b|(?<=": -)inf\b')  # flatc's spelling, which JSON does not know
 
 
 def folder() -> Path:
@@ -72,7 +74,8 @@ def decompile_flatbuffer(schema: str, content: bytes) -> dict[str, Any]:
         done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
         if done.returncode:
             raise EdgeError(f"not a flatbuffer of {Path(schema).name}: {(done.stderr or done.stdout).strip()[:200]}")
-        found: dict[str, Any] = json.loads((Path(scratch) / "0.json").read_text(encoding="utf-8"))
+        text = (Path(scratch) / "0.json").read_text(encoding="utf-8")
+        found: dict[str, Any] = json.loads(_BARE_INFINITY.sub("Infinity", text))
         return found
 
 

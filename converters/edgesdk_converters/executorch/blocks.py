@@ -1,0 +1,108 @@
+"""Blocks of a layer as nodes of a subgraph: norms, matrices of the model, dense feed-forward blocks."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from edgesdk.model.tensors import QuantizedTensor
+from edgesdk.model.weights import dense
+
+from .packing import pack_filter
+from .subgraph import Subgraph, Value
+
+if TYPE_CHECKING:
+    from edgesdk.model import Model
+    from edgesdk.model.spec import Activation, Mlp
+    from edgesdk.model.weights import Stored
+
+_GELU = 2 * math.sqrt(2 / math.pi)
+
+
+class Blocks:
+    """Adds blocks of one model to subgraphs; constants are named after the model's tensors."""
+
+    def __init__(self, model: Model, float_type: torch.dtype) -> None:
+        self.model, self.float_type = model, float_type
+        self._tensors = model.spec.tensors()
+
+    def stored(self, name: str) -> Stored:
+        """A tensor of the model as it is stored."""
+        return self.model.weights.get(name)
+
+    def vector(self, name: str) -> torch.Tensor:
+        """A tensor of the model in float."""
+        return dense(self.stored(name))
+
+    def optional(self, name: str) -> torch.Tensor | None:
+        """As :meth:`vector`, or None where the model has no such tensor."""
+        return self.vector(name) if name in self._tensors else None
+
+    def linear(self, graph: Subgraph, x: Value, name: str) -> Value:
+        """The product of ``x`` with one matrix of the model, its bias added."""
+        return self.product(graph, x, name, self.stored(f"{name}.weight"), self.optional(f"{name}.bias"))
+
+    def product(self, graph: Subgraph, x: Value, name: str, weight: Stored, bias: torch.Tensor | None) -> Value:
+        """The same for a matrix that is given."""
+        if isinstance(weight, QuantizedTensor):
+            return graph.linear(graph.quantize(x), name, pack_filter(name, weight), bias)
+        return graph.linear(x, name, dense(weight, self.float_type), bias)
+
+    def wide_linear(self, graph: Subgraph, x: Value, name: str) -> Value:
+        """The product with a small matrix that stays in float, in float32."""
+        return graph.linear(graph.cast(x, torch.float32), name, self.vector(f"{name}.weight"), None)
+
+    def norm(self, graph: Subgraph, x: Value, name: str) -> Value:
+        """The model's kind of norm, over the last axis; in float32, as squares of half floats overflow beyond 256."""
+        bias = self.optional(f"{name}.bias")
+        if bias is None:
+            return self.rms_norm(graph, x, name)
+        wide = graph.cast(x, torch.float32)
+        normed = self._scaled(graph, graph.subtract(wide, _mean(graph, wide, 0.0)), name)
+        return graph.cast(graph.add(normed, graph.constant(f"{name}.bias", bias, torch.float32)), self.float_type)
+
+    def rms_norm(self, graph: Subgraph, x: Value, name: str) -> Value:
+        """An RMS norm, over the last axis."""
+        return graph.cast(self._scaled(graph, graph.cast(x, torch.float32), name), self.float_type)
+
+    def mlp(self, graph: Subgraph, x: Value, name: str, mlp: Mlp) -> Value:
+        """A dense feed-forward block."""
+        up = self.linear(graph, x, f"{name}.up")
+        if mlp.gated:
+            inner = graph.multiply(activated(graph, self.linear(graph, x, f"{name}.gate"), mlp.activation), up)
+        else:
+            inner = activated(graph, up, mlp.activation)
+        if mlp.sub_norm:
+            inner = self.norm(graph, inner, f"{name}.down_norm")
+        return self.linear(graph, inner, f"{name}.down")
+
+    def _scaled(self, graph: Subgraph, x: Value, name: str) -> Value:
+        """``x`` by the root of the mean of its squares, and by the norm's weight."""
+        mean = _mean(graph, graph.unary("XNNSquare", x), self.model.spec.norm_eps)
+        scaled = graph.multiply(x, graph.unary("XNNReciprocalSquareRoot", mean))
+        return graph.multiply(scaled, graph.constant(f"{name}.weight", self.vector(f"{name}.weight"), torch.float32))
+
+
+def _mean(graph: Subgraph, x: Value, offset: float) -> Value:
+    """The mean over the last axis and an offset; XNNPACK has no mean here, so it is a product with one row."""
+    size = x.shape[-1]
+    average = torch.full((1, size), 1.0 / size)
+    return graph.linear(x, f"mean.{size}.{offset!r}", average, torch.tensor([offset]) if offset else None)
+
+
+def activated(graph: Subgraph, x: Value, kind: Activation) -> Value:
+    """The activation of a feed-forward block."""
+    if kind == "silu":
+        return graph.multiply(x, graph.unary("XNNSigmoid", x))
+    if kind == "relu":
+        return graph.relu(x)
+    if kind == "relu2":
+        return graph.unary("XNNSquare", graph.relu(x))
+    if kind == "gelu":
+        return graph.unary("XNNGelu", x)
+    # The tanh form is x * sigmoid(2 * sqrt(2 / pi) * (x + 0.044715 * x**3)).
+    cubic = graph.multiply(graph.unary("XNNSquare", x), graph.scalar(0.044715 * _GELU))
+    inner = graph.multiply(x, graph.add(cubic, graph.scalar(_GELU)))
+    return graph.multiply(x, graph.unary("XNNSigmoid", inner))
