@@ -8,11 +8,9 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from edgesdk.cli import edgesdk
-from edgesdk.converter import CONVERTERS
 from edgesdk.model.families import FAMILIES
+from edgesdk.model.families.support import support
 from edgesdk.targets import open_target, target_names
-
-from .test_families import REFUSED
 
 GGUF_AS = {"mistral": "as llama"}
 README = Path(__file__).parents[2] / "README.md"
@@ -24,14 +22,14 @@ def help_block() -> str:
 
 
 def support_table() -> str:
-    converters = CONVERTERS.names()
-    targets = [open_target(name) for name in target_names()]
-    rows = [["family", "GGUF", *converters], ["---"] * (2 + len(converters))]
+    found = {family.name: family for family in support()}
+    runtimes = ["onnx", "executorch", "tflite", "tflm", "cortex_m"]
+    rows = [["family", "GGUF", *runtimes], ["---"] * (2 + len(runtimes))]
     for name in FAMILIES.names():
-        family = FAMILIES.get(name)
-        runs = ["" if name in REFUSED.get(runtime, ()) else "yes" for runtime in converters]
-        rows.append([name, "yes" if family.gguf_architectures else GGUF_AS.get(name, ""), *runs])
+        gguf = "yes" if FAMILIES.get(name).gguf_architectures else GGUF_AS.get(name, "")
+        rows.append([name, gguf, *(found[name].verdict(runtime) for runtime in runtimes)])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    targets = [open_target(name) for name in target_names()]
     lines = [f"- `{target.name}`: {target.description} ({target.converter})" for target in targets]
     return table + "\n\n" + "\n".join(lines)
 

@@ -58,13 +58,12 @@ class FamilySupport:
             return "not tried"
         if len(proven) == len(schemes):
             return "yes"
-        partly = [
-            scheme for scheme in schemes if any(cells[scheme].refused is None for cells in tried if scheme in cells)
-        ]
         why = "; ".join(dict.fromkeys(_short(cells[s].refused) for cells in tried for s in cells if cells[s].refused))
-        if not partly:
-            return f"no: {why}"
-        return f"{', '.join(proven or partly)}; not all: {why}"
+        if proven:
+            return f"{', '.join(proven)}; other floats not: {why}"
+        if any(cell.refused is None for cells in tried for cell in cells.values()):
+            return f"yes, but not with {why}"
+        return f"no: {why}"
 
 
 def support() -> tuple[FamilySupport, ...]:
