@@ -23,6 +23,7 @@ from .converter import CONVERTERS, MemoryPlan, Program, ProgramOptions
 from .errors import EdgeError, MissingExtraError, QualityError
 from .files import file_entry, folder_beside, replacing_folder
 from .linting import refuse_tokenizer, warnings_of
+from .model.adapter import merge_notes, with_adapter
 from .model.opening import open_model
 from .model.vocabulary import in_vocabulary_of
 from .options import program_options
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from .compress.base import PassReport
     from .compress.quality import Divergence, Perplexity, PromptParity
     from .model import DecoderSpec, Model
+    from .model.adapter import Adapter
     from .session import Session
 
 _SKIPPED = "skipped with --skip-checks"
@@ -92,6 +94,7 @@ def export(
     memory_mb: int | None = None,
     delegate: str | None = None,
     size: str | None = None,
+    adapter: str | Path | None = None,
     calibration: Calibration | None = None,
     checks: Checks | None = None,
     progress: Progress = SILENT,
@@ -109,6 +112,7 @@ def export(
         delegate: the hardware path, one of the target's; default: its first.
         size: most bytes of the program (``90MB``) or bits per weight (``4.5bpw``); bits are then chosen for every
             matrix. Default: the recipe's, if it names one.
+        adapter: a LoRA adapter, a folder that PEFT wrote, to merge into the weights before anything else.
         calibration: text for passes that look at activations; default: the model's own.
         checks: what to measure and which limits to enforce.
         progress: told of every stage.
@@ -124,6 +128,7 @@ def export(
     converter = CONVERTERS.get(described.converter)
     _require_torch(described.converter)
     opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
+    opened = opened if adapter is None else with_adapter(opened, adapter)
     chosen = choose_recipe(opened, wanted)
     most = chosen_size(chosen, size, opened.spec.parameters)
     if opened.compression is not None and checks.max_kl is not None:
@@ -158,6 +163,7 @@ def export(
         program = converter.convert(compressed, options, folder, progress)
         notes = [*warnings, *(note for report in reports for note in report.notes)]
         write_texts(compressed, folder)
+        notes += merge_notes(opened)
         if (larger := _not_smaller(opened, folder, program)) is not None:
             notes.append(larger)
             progress.note(larger)
@@ -351,6 +357,14 @@ def _manifest(
         parity_reason=None if measured.parity else (reason if measured.parity is None else _NO_ROOM),
         tools=_tools({"torch": torch.__version__, runtime.name: metadata.version(runtime.name)} | dict(program.tools)),
         notes=notes,
+        adapters=tuple(_adapter(each) for each in model.origin.adapters),
+    )
+
+
+def _adapter(adapter: Adapter, file: str | None = None) -> records.AdapterRecord:
+    source = tuple(file_entry(path) for path in adapter.files)
+    return records.AdapterRecord(
+        adapter.name, adapter.rank, len(adapter.matrices) + len(adapter.replaced), source, file
     )
 
 

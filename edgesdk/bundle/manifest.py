@@ -94,8 +94,31 @@ class QualityRecord:
 
 
 @dataclass(frozen=True)
+class AdapterRecord:
+    """A LoRA adapter.
+
+    Attributes:
+        name: of its folder, or what the user called it.
+        rank: the largest rank of its updates.
+        matrices: how many of the model's matrices it changes.
+        source: the files that PEFT wrote.
+        file: where it lies in the bundle, for the runtime to switch to; None: it is merged into the weights.
+    """
+
+    name: str
+    rank: int
+    matrices: int
+    source: tuple[FileEntry, ...]
+    file: str | None = None
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """Everything that a bundle says about itself; see each part."""
+    """Everything that a bundle says about itself; see each part.
+
+    What came later than schema 1 itself (:data:`_LATER`) is left out of the text where a bundle has none of it, so that
+    other readers of the schema take such bundles too.
+    """
 
     schema: int
     model: ModelIdentity
@@ -111,6 +134,7 @@ class Manifest:
     tools: dict[str, str]
     notes: tuple[str, ...] = ()
     files: tuple[FileEntry, ...] = field(default=())
+    adapters: tuple[AdapterRecord, ...] = ()
     digest: str = ""
 
     def text(self) -> str:
@@ -150,5 +174,12 @@ class Manifest:
 _DAMAGED = "the bundle is damaged: copy or export it again"
 
 
+_LATER = ("adapters",)
+
+
 def _json(manifest: Manifest) -> str:
-    return json.dumps(dump(manifest), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    data = dump(manifest)
+    for key in _LATER:
+        if not data[key]:
+            del data[key]
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

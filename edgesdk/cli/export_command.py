@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .compression_options import calibration_of, calibration_options, check_options
+from .compression_options import adapter_option, calibration_of, calibration_options, check_options
 from .terminal import TerminalProgress, json_option, print_json, print_table
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     "--memory", "memory_mb", type=click.IntRange(min=1), help="Memory of your device in MB.  [default: target's]"
 )
 @click.option("--delegate", help="Hardware path (edgesdk targets NAME).  [default: target's]")
+@adapter_option
 @calibration_options
 @check_options
 @json_option
@@ -50,6 +51,7 @@ def command(
     float_type: FloatType | None,
     memory_mb: int | None,
     delegate: str | None,
+    adapter: Path | None,
     size: str | None,
     calibration: str,
     sequences: int,
@@ -79,6 +81,7 @@ def command(
         memory_mb=memory_mb,
         delegate=delegate,
         size=size,
+        adapter=adapter,
         calibration=calibration_of(calibration, sequences, length, seed),
         checks=Checks(eval_text, eval_windows, max_kl, max_ppl_increase, skip_checks),
         progress=TerminalProgress(),

@@ -1,0 +1,312 @@
+"""LoRA adapters: merged, they give what transformers (and PEFT itself) gives; apart, ONNX Runtime switches to them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import edgesdk
+from edgesdk import cli
+from edgesdk.errors import ModelError
+from edgesdk.model.adapter import AdaptedWeights, with_adapter
+from edgesdk.model.opening import open_model
+from edgesdk.model.reference import ReferenceSession
+
+from .adapter_folders import merge_by_hand, save_adapter, write
+from .family_rows import CONTEXT, ROWS, Row, save_checkpoint
+
+IDS = np.random.default_rng(7).integers(0, 96, 40).tolist()
+_ADAPTED = ("llama", "llama-tied-multihead", "llama-biases", "gpt2", "gpt2-untied-relu", "qwen2", "qwen3", "gemma3")
+_ADAPTED += ("phi3", "gpt_neox", "bloom", "falcon")  # fused ones, where this tree has them
+VARIANTS = {
+    "plain": {},
+    "rank-stabilized": {"use_rslora": True},
+    "patterns": {"rank_pattern": {"layers.0.*": 2, "h.0.*": 2}, "alpha_pattern": {"o_proj": 3, "c_attn": 3}},
+}
+
+
+def row_named(name: str) -> Row:
+    (row,) = [row for row in ROWS if row.name == name]
+    return row
+
+
+def logits_of(network) -> np.ndarray:
+    with torch.no_grad():
+        return network(torch.tensor([IDS])).logits[0].float().numpy()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("row", [row for row in ROWS if row.name in _ADAPTED], ids=lambda row: row.name)
+def test_merged_equals_transformers(tmp_path, row, variant) -> None:
+    network = save_checkpoint(row, tmp_path / "base")
+    plain = logits_of(network)
+    folder = save_adapter(tmp_path / "adapter", network, **VARIANTS[variant])
+    merge_by_hand(network, folder)
+    wanted = logits_of(network)
+    found = ReferenceSession(open_model(tmp_path / "base", adapter=folder), CONTEXT).score(IDS)
+    assert np.abs(found - wanted).max() < 1e-4
+    assert np.abs(plain - wanted).max() > 0.1
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning:transformers", "ignore::UserWarning:peft")
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen2", "gemma3"])
+def test_merged_equals_peft(tmp_path, name) -> None:
+    peft = pytest.importorskip("peft", reason="the oracle needs PEFT: pip install peft")
+    network = save_checkpoint(row_named(name), tmp_path / "base")
+    config = peft.LoraConfig(
+        r=4,
+        lora_alpha=7,
+        target_modules="all-linear",
+        use_rslora=name == "qwen2",
+        init_lora_weights=False,
+        rank_pattern={"layers.1.self_attn.q_proj": 3},
+        alpha_pattern={"down_proj": 5},
+        fan_in_fan_out=name == "gpt2",
+        task_type="CAUSAL_LM",
+    )
+    tuned = peft.get_peft_model(network, config)
+    tuned.save_pretrained(tmp_path / "adapter")
+    wanted = logits_of(tuned.merge_and_unload())
+    model = open_model(tmp_path / "base", adapter=tmp_path / "adapter")
+    assert np.abs(ReferenceSession(model, CONTEXT).score(IDS) - wanted).max() < 1e-4
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning:transformers", "ignore::UserWarning:peft")
+@pytest.mark.parametrize("tied", [False, True])
+def test_embedding_and_head_equal_peft_or_are_refused(tmp_path, tied) -> None:
+    peft = pytest.importorskip("peft", reason="the oracle needs PEFT: pip install peft")
+    network = save_checkpoint(row_named("llama-tied-multihead" if tied else "llama"), tmp_path / "base")
+    config = peft.LoraConfig(
+        r=4,
+        target_modules=["embed_tokens", "q_proj"],
+        modules_to_save=[] if tied else ["lm_head", "norm"],
+        init_lora_weights=False,
+        task_type="CAUSAL_LM",
+    )
+    tuned = peft.get_peft_model(network, config)
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if "modules_to_save" in name:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    tuned.save_pretrained(tmp_path / "adapter")
+    wanted = logits_of(tuned.merge_and_unload())
+    if tied:
+        with pytest.raises(ModelError, match="which in this model is the head as well"):
+            open_model(tmp_path / "base", adapter=tmp_path / "adapter")
+        return
+    model = open_model(tmp_path / "base", adapter=tmp_path / "adapter")
+    assert np.abs(ReferenceSession(model, CONTEXT).score(IDS) - wanted).max() < 1e-4
+
+
+def test_embedding_and_whole_tensors_are_merged(tmp_path) -> None:
+    """The same without PEFT: an embedding's update is transposed, ``modules_to_save`` are whole tensors."""
+    network = save_checkpoint(row_named("llama"), tmp_path / "base")
+    vocab, hidden = network.model.embed_tokens.weight.shape
+    a, b = torch.randn(3, vocab), torch.randn(hidden, 3)
+    head, norm = torch.randn(vocab, hidden), torch.rand(hidden) + 0.5
+    write(
+        tmp_path / "adapter",
+        {
+            "base_model.model.model.embed_tokens.lora_embedding_A": a,
+            "base_model.model.model.embed_tokens.lora_embedding_B": b,
+            "base_model.model.model.embed_tokens.base_layer.weight": network.model.embed_tokens.weight.detach().clone(),
+            "base_model.model.lm_head.weight": head,
+            "base_model.model.model.norm.weight": norm,
+        },
+        r=3,
+        lora_alpha=6,
+        modules_to_save=["lm_head", "norm"],
+    )
+    with torch.no_grad():
+        network.model.embed_tokens.weight += 2 * (b @ a).T
+        network.lm_head.weight.copy_(head)
+        network.model.norm.weight.copy_(norm)
+    model = open_model(tmp_path / "base", adapter=tmp_path / "adapter")
+    assert np.abs(ReferenceSession(model, CONTEXT).score(IDS) - logits_of(network)).max() < 1e-4
+
+
+def test_a_tensor_is_merged_when_it_is_read(tmp_path) -> None:
+    network = save_checkpoint(row_named("llama"), tmp_path / "base")
+    model = open_model(tmp_path / "base", adapter=save_adapter(tmp_path / "adapter", network, "q_proj"))
+    read: list[str] = []
+
+    class Spy:
+        def get(self, name):
+            read.append(name)
+            return base.get(name)
+
+    base = open_model(tmp_path / "base").weights
+    (adapter,) = model.origin.adapters
+    AdaptedWeights(Spy(), adapter).get("layers.1.q.weight")
+    assert read == ["layers.1.q.weight"]
+
+
+def refused(tmp_path, network, match, tensors=None, **config) -> None:
+    folder = save_adapter(tmp_path / "adapter", network, "q_proj", **config)
+    if tensors is not None:
+        write(folder, tensors, **config)
+    with pytest.raises(ModelError, match=match) as failure:
+        open_model(tmp_path / "base", adapter=folder)
+    assert failure.value.hint
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("llama")
+    return folder, save_checkpoint(row_named("llama"), folder / "base")
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"peft_type": "IA3"}, "an adapter of type 'IA3'; supported: LORA"),
+        ({"peft_type": None}, "an adapter of type None"),
+        ({"use_dora": True}, "DoRA"),
+        ({"bias": "all"}, "trained biases"),
+        ({"lora_bias": True}, "a bias in lora_B"),
+        ({"layer_replication": [[0, 2]]}, "replicated layers"),
+        ({"trainable_token_indices": [1]}, "trained rows of the embedding"),
+        ({"alora_invocation_tokens": [1]}, "activated LoRA"),
+        ({"init_lora_weights": "mica"}, "MiCA"),
+        ({"rank_pattern": {"q_proj": 3}, "r": 4, "lora_alpha": 4}, None),
+    ],
+)
+def test_kinds_that_are_not_merged_are_refused(llama, config, words) -> None:
+    folder, network = llama
+    if words is None:  # not refused: what a pattern says is what the tensors are
+        open_model(folder / "base", adapter=save_adapter(folder / "patterned", network, "q_proj", **config))
+        return
+    refused(folder, network, words, **config)
+
+
+def test_adapters_of_another_base_are_refused(llama, tmp_path) -> None:
+    folder, _ = llama
+    other = save_checkpoint(Row("x", "LlamaConfig", {"hidden_size": 32, "num_hidden_layers": 4}), tmp_path / "other")
+    with pytest.raises(ModelError, match=r"changes 'model\.layers\.3\.self_attn\.q_proj', which") as failure:
+        open_model(folder / "base", adapter=save_adapter(tmp_path / "far", other, "q_proj"))
+    assert "base" in str(failure.value.hint)
+    with pytest.raises(ModelError, match=r"'model\.layers\.0\.self_attn\.q_proj' is 64 x 64 in this model with rank 4"):
+        other = save_checkpoint(Row("x", "LlamaConfig", {"hidden_size": 32}), tmp_path / "narrow")
+        open_model(folder / "base", adapter=save_adapter(tmp_path / "near", other, "q_proj"))
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    half = {f"{name}.lora_A.weight": torch.zeros(4, 64)}
+    write(tmp_path / "half", half)
+    with pytest.raises(ModelError, match="one half of its update only"):
+        open_model(folder / "base", adapter=tmp_path / "half")
+    write(tmp_path / "dora", half | {f"{name}.lora_magnitude_vector": torch.zeros(64)})
+    with pytest.raises(ModelError, match="belongs to no LoRA that is known here"):
+        open_model(folder / "base", adapter=tmp_path / "dora")
+    write(tmp_path / "nan", half | {f"{name}.lora_B.weight": torch.full((64, 4), torch.nan)})
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        open_model(folder / "base", adapter=tmp_path / "nan").weights.get("layers.0.q.weight")
+
+
+def test_folders_that_are_none_are_refused(llama, tmp_path) -> None:
+    folder, network = llama
+    with pytest.raises(ModelError, match=r"no adapter_config\.json"):
+        open_model(folder / "base", adapter=tmp_path)
+    pickled = save_adapter(tmp_path / "pickled", network, "q_proj")
+    (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
+    with pytest.raises(ModelError, match="a pickle; loading one runs code") as failure:
+        open_model(folder / "base", adapter=pickled)
+    assert "safetensors" in str(failure.value.hint)
+    (pickled / "adapter_model.bin").unlink()
+    with pytest.raises(ModelError, match=r"no adapter_model\.safetensors"):
+        open_model(folder / "base", adapter=pickled)
+
+
+def test_gguf_takes_the_same_adapter(llama, tmp_path) -> None:
+    """PEFT's names stand for the same matrices in a GGUF file, whose rows of q and k are in another order."""
+    import gguf
+
+    folder, network = llama
+    path = tmp_path / "model.gguf"
+    _write_gguf(gguf, path, network)
+    adapter = save_adapter(tmp_path / "adapter", network)
+    found = ReferenceSession(with_adapter(open_model(path), adapter), CONTEXT).score(IDS)
+    wanted = ReferenceSession(open_model(folder / "base", adapter=adapter), CONTEXT).score(IDS)
+    assert np.abs(found - wanted).max() < 1e-4
+    quantized = tmp_path / "q8.gguf"
+    _write_gguf(gguf, quantized, network, gguf.GGMLQuantizationType.Q8_0)
+    manifest = edgesdk.export(
+        quantized, "linux-x86_64", tmp_path / "bundle", recipe="none", context=64, adapter=adapter
+    )
+    assert any("21 matrices were quantized in the checkpoint" in note for note in manifest.notes)
+
+
+def _write_gguf(gguf, path, network, kind=None) -> None:
+    config = network.config
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(CONTEXT)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(config.head_dim)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([f"<{index}>" for index in range(config.vocab_size)])
+    writer.add_token_scores([0.0] * config.vocab_size)
+    writer.add_token_types([1] * config.vocab_size)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    for name, tensor in network.state_dict().items():
+        for part, heads in (("q_proj", config.num_attention_heads), ("k_proj", config.num_key_value_heads)):
+            if part in name:
+                tensor = tensor.view(heads, 2, -1, tensor.shape[1]).transpose(1, 2).reshape(tensor.shape)
+        array = np.ascontiguousarray(tensor.numpy())
+        stowed = names.get_name(name, try_suffixes=(".weight",))
+        if kind is not None and "proj" in name:
+            writer.add_tensor(stowed, gguf.quants.quantize(array, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(stowed, array)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_export_merges_and_the_manifest_names_the_adapter(llama, tmp_path, capsys) -> None:
+    folder, network = llama
+    adapter = save_adapter(tmp_path / "polite", network, r=3)
+    for name in ("once", "twice"):
+        arguments = ["export", str(folder / "base"), "-t", "linux-x86_64", "-r", "none", "--context", "64"]
+        assert cli.run([*arguments, "--adapter", str(adapter), "-o", str(tmp_path / name)]) == 0
+    assert "adapter polite (LoRA, rank 3) is merged into 21 matrices" in capsys.readouterr().out
+    text = (tmp_path / "once" / "manifest.json").read_text()
+    assert text == (tmp_path / "twice" / "manifest.json").read_text()
+    (record,) = json.loads(text)["adapters"]
+    assert (record["name"], record["rank"], record["matrices"], record["file"]) == ("polite", 3, 21, None)
+    assert [entry["path"] for entry in record["source"]] == ["adapter_config.json", "adapter_model.safetensors"]
+    assert all(len(entry["sha256"]) == 64 for entry in record["source"])
+    wanted = ReferenceSession(open_model(folder / "base", adapter=adapter), CONTEXT).score(IDS)
+    with edgesdk.open_bundle(tmp_path / "once") as bundle:
+        assert np.abs(edgesdk.open_session(bundle).score(IDS) - wanted).max() < 1e-3
+
+
+def test_compress_merges_first_and_refuses_afterwards(llama, tmp_path) -> None:
+    folder, network = llama
+    adapter = save_adapter(tmp_path / "polite", network)
+    arguments = ["compress", str(folder / "base"), "-r", "w8", "--adapter", str(adapter), "-o", str(tmp_path / "small")]
+    assert cli.run(arguments) == 0
+    made = ReferenceSession(open_model(tmp_path / "small"), CONTEXT).score(IDS)
+    wanted = ReferenceSession(open_model(folder / "base", adapter=adapter), CONTEXT).score(IDS)
+    assert np.abs(made - wanted).max() < 0.5 * np.abs(wanted).max()
+    described = json.loads((tmp_path / "small" / "checkpoint.json").read_text())
+    assert "adapter_model.safetensors" in [entry["path"] for entry in described["sources"]]
+    assert any("adapter polite" in note for note in described["notes"])
+    with pytest.raises(ModelError, match="this checkpoint's were changed") as failure:
+        open_model(tmp_path / "small", adapter=adapter)
+    assert "edgesdk compress MODEL --adapter" in str(failure.value.hint)
+
+
+def test_quality_measures_what_an_adapter_changes(llama, tmp_path, capsys) -> None:
+    folder, network = llama
+    adapter = save_adapter(tmp_path / "polite", network)
+    model = str(folder / "base")
+    assert cli.run(["quality", model, model, "--adapter", str(adapter), "--samples", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["own_text"]["summary"]["kl"] > 0.01
