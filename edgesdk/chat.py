@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .bundle import Bundle, check_runtime
-from .converter import CONVERTERS
+from .converter import CONVERTERS, open_program
 from .errors import BundleError, EdgeError
 from .generation import Sampling, Statistics, generate
 from .model.tokenizer import Message, SpecialTokens, Tokenizer
+from .registry import unknown
 
 if TYPE_CHECKING:
     from .session import RunnerStatistics, Session
 
 
-def open_session(bundle: Bundle, threads: int | None = None, providers: Sequence[str] = ()) -> Session:
+def open_session(
+    bundle: Bundle, threads: int | None = None, providers: Sequence[str] = (), adapter: str | None = None
+) -> Session:
     """A session over a bundle's program.
 
     Args:
@@ -24,6 +27,7 @@ def open_session(bundle: Bundle, threads: int | None = None, providers: Sequence
         threads: of its kernels; None leaves the choice to the runtime.
         providers: what to run it with, the first choice first, where the runtime has more than one way; () for the
             one that exports are verified with.
+        adapter: one of the bundle's own, by name, to run the program with; None: as the model is without.
 
     Raises:
         EdgeError: the runtime is missing, of the wrong version, without such providers, or refuses the program.
@@ -31,16 +35,32 @@ def open_session(bundle: Bundle, threads: int | None = None, providers: Sequence
     check_runtime(bundle.manifest)
     name = bundle.manifest.program.converter
     converter = CONVERTERS.get(name)
-    if not providers:
-        return converter.open(bundle.main, bundle.manifest.context, threads)
     on_device = converter.on_device
-    if on_device is None or not on_device.providers:
-        raise EdgeError(f"programs of '{name}' run in one way only: they know no providers")
-    module, _, opener = on_device.opener.partition(":")
-    session: Session = getattr(import_module(module), opener)(
-        bundle.main, bundle.manifest.context, threads, providers=providers
-    )
-    return session
+    choices: dict[str, Any] = {}
+    if adapter is not None:
+        choices["adapter"] = _adapter_file(bundle, adapter)
+    if providers:
+        if on_device is None or not on_device.providers:
+            raise EdgeError(f"programs of '{name}' run in one way only: they know no providers")
+        choices["providers"] = providers
+    return open_program(converter, bundle.main, bundle.manifest.context, threads, **choices)
+
+
+def _adapter_file(bundle: Bundle, name: str) -> Path:
+    """The file of one of a bundle's adapters.
+
+    Raises:
+        EdgeError: it has none of that name.
+    """
+    files = {record.name: record.file for record in bundle.manifest.adapters if record.file is not None}
+    if name not in files:
+        merged = [record.name for record in bundle.manifest.adapters if record.file is None]
+        what = unknown("adapter of this bundle", name, files) if files else "this bundle has no adapters to switch to"
+        raise EdgeError(
+            f"{what}; {name} is merged into its weights, for good" if name in merged else what,
+            hint=None if files else "export with --switchable NAME=FOLDER",
+        )
+    return bundle.folder / files[name]
 
 
 def bundle_tokenizer(bundle: Bundle) -> Tokenizer:
@@ -146,9 +166,16 @@ class Chat:
     A bundle without a chat template continues plain text instead: each prompt stands alone.
     """
 
-    def __init__(self, bundle: Bundle, *, sampling: Sampling | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        sampling: Sampling | None = None,
+        threads: int | None = None,
+        adapter: str | None = None,
+    ) -> None:
         self.tokenizer = bundle_tokenizer(bundle)
-        self.session = open_session(bundle, threads)
+        self.session = open_session(bundle, threads, adapter=adapter)
         self.sampling = sampling or Sampling()
         self.messages: list[Message] = []
         self.statistics = Statistics()

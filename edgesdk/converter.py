@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -99,6 +100,8 @@ class OnDevice:
         operators: ``module:function`` that times the operators of a prompt and of tokens after it, from path, context,
             threads, the prompt and how many tokens: mappings of ``operator phase calls seconds``; None: nothing can.
         providers: what the opener's keyword ``providers`` knows, where the runtime runs programs in more than one way.
+        adapters: the converter writes :attr:`~edgesdk.model.Model.switchable` adapters into files that it names in the
+            fact ``adapters``, and the opener's keyword ``adapter`` takes one of them.
     """
 
     opener: str
@@ -106,6 +109,7 @@ class OnDevice:
     runtimes: tuple[str, ...]
     operators: str | None = None
     providers: tuple[str, ...] = ()
+    adapters: bool = False
 
 
 class Converter(Protocol):
@@ -151,6 +155,19 @@ class Converter(Protocol):
         Raises:
             EdgeError: the runtime has none, or it refuses one of the files.
         """
+
+
+def open_program(converter: Converter, main: Path, context: int, threads: int | None = None, **choices: Any) -> Session:
+    """Open a session over a written program; ``choices`` are keywords of its opener (:class:`OnDevice`).
+
+    Raises:
+        EdgeError: the runtime refuses the program.
+    """
+    if not choices or converter.on_device is None:
+        return converter.open(main, context, threads)
+    module, _, opener = converter.on_device.opener.partition(":")
+    session: Session = getattr(import_module(module), opener)(main, context, threads, **choices)
+    return session
 
 
 #: Converters are found by entry point alone: the SDK never imports one by name.

@@ -19,16 +19,17 @@ from .compress.base import Limits, Setting, stored_width
 from .compress.calibration import Calibration
 from .compress.recipe import Recipe, choose_recipe, open_recipe
 from .compress.stored import AsStored
-from .converter import CONVERTERS, MemoryPlan, Program, ProgramOptions
+from .converter import CONVERTERS, MemoryPlan, Program, ProgramOptions, open_program
 from .errors import EdgeError, MissingExtraError, QualityError
 from .files import file_entry, folder_beside, replacing_folder
 from .linting import refuse_tokenizer, warnings_of
-from .model.adapter import merge_notes, with_adapter
+from .model.adapter import merge_notes, with_adapter, with_switchable
 from .model.opening import open_model
 from .model.vocabulary import in_vocabulary_of
 from .options import program_options
 from .progress import SILENT, Progress
 from .schema import dump
+from .switching import AdapterParity, check_adapters, refuse_recipe, refuse_target
 from .targets import FloatType, Target, open_target
 from .texts import write_texts
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from .compress.base import PassReport
     from .compress.quality import Divergence, Perplexity, PromptParity
     from .model import DecoderSpec, Model
-    from .model.adapter import Adapter
     from .session import Session
 
 _SKIPPED = "skipped with --skip-checks"
@@ -81,6 +81,7 @@ class _Measured:
     parity: tuple[PromptParity, ...] | None = None
     divergence: Divergence | None = None
     perplexity: Perplexity | None = None
+    adapters: tuple[AdapterParity, ...] = ()
 
 
 def export(
@@ -95,6 +96,7 @@ def export(
     delegate: str | None = None,
     size: str | None = None,
     adapter: str | Path | None = None,
+    switchable: Mapping[str, str | Path] | None = None,
     calibration: Calibration | None = None,
     checks: Checks | None = None,
     progress: Progress = SILENT,
@@ -113,6 +115,7 @@ def export(
         size: most bytes of the program (``90MB``) or bits per weight (``4.5bpw``); bits are then chosen for every
             matrix. Default: the recipe's, if it names one.
         adapter: a LoRA adapter, a folder that PEFT wrote, to merge into the weights before anything else.
+        switchable: LoRA adapters that stay apart from the weights, by the names that users switch to them with.
         calibration: text for passes that look at activations; default: the model's own.
         checks: what to measure and which limits to enforce.
         progress: told of every stage.
@@ -126,10 +129,11 @@ def export(
     described = open_target(target)
     wanted = open_recipe(recipe, described.recipes) if isinstance(recipe, str) else recipe
     converter = CONVERTERS.get(described.converter)
+    refuse_target(converter, described, switchable)
     _require_torch(described.converter)
-    opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
-    opened = opened if adapter is None else with_adapter(opened, adapter)
+    opened = _opened(model, adapter, switchable, progress)
     chosen = choose_recipe(opened, wanted)
+    refuse_recipe(chosen, opened.switchable)
     most = chosen_size(chosen, size, opened.spec.parameters)
     if opened.compression is not None and checks.max_kl is not None:
         raise EdgeError(
@@ -160,7 +164,7 @@ def export(
         warnings += [*sizing, *_widened(spec, chosen, limits)]
         compressed, late = chosen(shaped, setting, slice(chosen.shaping, None))
         reports = (*early, *late)
-        program = converter.convert(compressed, options, folder, progress)
+        program = converter.convert(replace(compressed, switchable=opened.switchable), options, folder, progress)
         notes = [*warnings, *(note for report in reports for note in report.notes)]
         write_texts(compressed, folder)
         notes += merge_notes(opened)
@@ -170,9 +174,12 @@ def export(
         measured = _Measured()
         reason = _SKIPPED if checks.skip else program.not_run
         if reason is None:
-            start = partial(converter.open, folder / program.main, options.context)
+            start = partial(open_program, converter, folder / program.main, options.context)
             measured = _measure(original, compressed, start, options, checks, scratch, progress)
             _enforce(checks, measured)
+            files = {name: folder / file for name, file in program.facts.get("adapters", {}).items()}
+            adapters = check_adapters(compressed, opened.switchable, lambda it: start(adapter=files[it.name]), progress)
+            measured = replace(measured, adapters=adapters)
         elif program.not_run is not None:
             progress.note(program.not_run)
         record = _manifest(
@@ -182,6 +189,18 @@ def export(
         if out.suffix == ".zip":
             bundles.pack(folder, out)
     return sealed
+
+
+def _opened(
+    model: str | Path | Model,
+    adapter: str | Path | None,
+    switchable: Mapping[str, str | Path] | None,
+    progress: Progress,
+) -> Model:
+    """The model to export, with its adapters: one merged into it, some apart."""
+    opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
+    opened = opened if adapter is None else with_adapter(opened, adapter)
+    return with_switchable(opened, switchable) if switchable else opened
 
 
 @contextmanager
@@ -357,14 +376,24 @@ def _manifest(
         parity_reason=None if measured.parity else (reason if measured.parity is None else _NO_ROOM),
         tools=_tools({"torch": torch.__version__, runtime.name: metadata.version(runtime.name)} | dict(program.tools)),
         notes=notes,
-        adapters=tuple(_adapter(each) for each in model.origin.adapters),
+        adapters=_adapters(model, program, measured),
     )
 
 
-def _adapter(adapter: Adapter, file: str | None = None) -> records.AdapterRecord:
-    source = tuple(file_entry(path) for path in adapter.files)
-    return records.AdapterRecord(
-        adapter.name, adapter.rank, len(adapter.matrices) + len(adapter.replaced), source, file
+def _adapters(model: Model, program: Program, measured: _Measured) -> tuple[records.AdapterRecord, ...]:
+    """Adapters that were merged, then those that stay apart."""
+    files = program.facts.get("adapters", {})
+    parities = dict(zip((each.name for each in model.switchable), measured.adapters, strict=False))
+    return tuple(
+        records.AdapterRecord(
+            adapter.name,
+            adapter.rank,
+            len(adapter.matrices) + len(adapter.replaced),
+            tuple(file_entry(path) for path in adapter.files),
+            files[adapter.name] if adapter in model.switchable else None,
+            dump(parities.get(adapter.name)) if adapter in model.switchable else None,
+        )
+        for adapter in (*model.origin.adapters, *model.switchable)
     )
 
 

@@ -108,7 +108,8 @@ def _check_files(bundle: Bundle, progress: Progress) -> None:
         if path.is_file() and name != FILE and name not in listed:
             raise BundleError(f"{path}: not listed in the manifest", hint="remove it, or export again")
     tokenizer = bundle.manifest.tokenizer
-    for needed in (bundle.manifest.program.main, tokenizer.file, tokenizer.chat_template):
+    adapters = (record.file for record in bundle.manifest.adapters)
+    for needed in (bundle.manifest.program.main, tokenizer.file, tokenizer.chat_template, *adapters):
         if needed and needed not in listed:
             raise BundleError(f"{folder}: the manifest does not list {needed}", hint=_DAMAGED)
     for entry in track(progress, "Verifying", entries):

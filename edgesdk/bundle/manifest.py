@@ -103,6 +103,7 @@ class AdapterRecord:
         matrices: how many of the model's matrices it changes.
         source: the files that PEFT wrote.
         file: where it lies in the bundle, for the runtime to switch to; None: it is merged into the weights.
+        parity: of the program with it, against the reference; None where nothing was measured, or it is merged.
     """
 
     name: str
@@ -110,6 +111,7 @@ class AdapterRecord:
     matrices: int
     source: tuple[FileEntry, ...]
     file: str | None = None
+    parity: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import EdgeError
 from .compression_options import adapter_option, calibration_of, calibration_options, check_options
 from .terminal import TerminalProgress, json_option, print_json, print_table
 
@@ -39,6 +40,13 @@ if TYPE_CHECKING:
 )
 @click.option("--delegate", help="Hardware path (edgesdk targets NAME).  [default: target's]")
 @adapter_option
+@click.option(
+    "--switchable",
+    "switchable",
+    multiple=True,
+    metavar="NAME=FOLDER",
+    help="LoRA adapter to keep apart, for `edgesdk run --adapter NAME`; may be repeated.",
+)
 @calibration_options
 @check_options
 @json_option
@@ -52,6 +60,7 @@ def command(
     memory_mb: int | None,
     delegate: str | None,
     adapter: Path | None,
+    switchable: tuple[str, ...],
     size: str | None,
     calibration: str,
     sequences: int,
@@ -82,6 +91,7 @@ def command(
         delegate=delegate,
         size=size,
         adapter=adapter,
+        switchable=_by_name(switchable),
         calibration=calibration_of(calibration, sequences, length, seed),
         checks=Checks(eval_text, eval_windows, max_kl, max_ppl_increase, skip_checks),
         progress=TerminalProgress(),
@@ -91,6 +101,16 @@ def command(
     else:
         print_summary(manifest)
         click.echo(f"\nWrote {out}. Try: edgesdk run {out}")
+
+
+def _by_name(given: tuple[str, ...]) -> dict[str, str]:
+    """Adapters to keep apart, by name."""
+    pairs = [each.partition("=") for each in given]
+    names = [name for name, _, _ in pairs]
+    for name, mark, folder in pairs:
+        if not (name and mark and folder) or names.count(name) > 1:
+            raise EdgeError(f"--switchable {name}{mark}{folder}: each is NAME=FOLDER, with a name of its own")
+    return {name: folder for name, _, folder in pairs}
 
 
 def print_summary(manifest: Manifest) -> None:
@@ -144,8 +164,20 @@ def print_summary(manifest: Manifest) -> None:
                 f"logits within {row['max_logit_difference']:g}, same best {row['top1']:.1%}, {agreed}",
             )
         )
+    rows += [
+        (f"adapter {record.name}", _adapter(record.parity)) for record in manifest.adapters if record.file is not None
+    ]
     rows += [("note", note) for note in manifest.notes]
     print_table(("", ""), rows)
+
+
+def _adapter(parity: dict[str, Any] | None) -> str:
+    if parity is None:
+        return "to switch to; not measured"
+    return (
+        f"to switch to; logits within {parity['max_logit_difference']:g} of the merged model's, same best "
+        f"{parity['top1']:.1%} ({parity['tokens']} tokens)"
+    )
 
 
 def _boards(boards: dict[str, dict[str, Any]], arena: int | None) -> list[tuple[str, str]]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--repetition-penalty", type=click.FloatRange(min=0, min_open=True), default=1.0)
 @click.option("--seed", type=int, help="Of the random numbers.")
 @click.option("--stop", multiple=True, help="String that ends the answer; may be repeated.")
+@click.option("--adapter", help="Adapter of the bundle to answer with (edgesdk export --switchable).")
 @click.option("--threads", type=click.IntRange(min=1, max=256), help="Threads.  [default: one for each core]")
 @click.option("--runner", is_flag=True, help="Use the runtime's own text runner, as an app does; greedy unless hot.")
 @click.option("--device", "-d", metavar="DEVICE", help="Run it there: an address, or a name of devices.toml.")
@@ -43,6 +44,7 @@ def command(
     repetition_penalty: float,
     seed: int | None,
     stop: tuple[str, ...],
+    adapter: str | None,
     threads: int | None,
     runner: bool,
     device: str | None,
@@ -61,6 +63,8 @@ def command(
 
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     with open_bundle(bundle) as opened:
+        if adapter is not None and (device is not None or runner):
+            raise EdgeError("--adapter is for programs that run here, in edgesdk's own session")
         if device is not None:
             if runner or top_k or min_p or repetition_penalty != 1.0:
                 raise EdgeError("runners on devices sample by --temperature, --top-p and --seed, and by nothing else")
@@ -83,7 +87,7 @@ def command(
                 raise EdgeError("--runner answers one PROMPT, with --max-tokens and --temperature and no other choice")
             _run_native(opened, prompt, max_tokens, temperature, as_json)
             return
-        chat = Chat(opened, sampling=sampling, threads=threads)
+        chat = Chat(opened, sampling=sampling, threads=threads, adapter=adapter)
         if prompt is None:
             for line in typed_lines():
                 _answer(chat, line, max_tokens, stop)

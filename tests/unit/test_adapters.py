@@ -310,3 +310,134 @@ def test_quality_measures_what_an_adapter_changes(llama, tmp_path, capsys) -> No
     model = str(folder / "base")
     assert cli.run(["quality", model, model, "--adapter", str(adapter), "--samples", "0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["own_text"]["summary"]["kl"] > 0.01
+
+
+@pytest.fixture(scope="module")
+def switching(llama, tmp_path_factory):
+    """A float bundle with two adapters apart: one for all matrices, one for some, of other ranks."""
+    folder, network = llama
+    out = tmp_path_factory.mktemp("switching")
+    whole = save_adapter(out / "whole", network, r=3, seed=1)
+    some = save_adapter(out / "some", network, "v_proj", "down_proj", r=5, seed=2, use_rslora=True)
+    arguments = ["export", str(folder / "base"), "-t", "linux-x86_64", "-r", "none", "--context", "64"]
+    arguments += ["--switchable", f"polite={whole}", "--switchable", f"terse={some}"]
+    for name in ("bundle", "again"):
+        assert cli.run([*arguments, "-o", str(out / name)]) == 0
+    return out
+
+
+def test_onnx_switches_and_stays_the_base_without(llama, switching) -> None:
+    folder, _ = llama
+    with edgesdk.open_bundle(switching / "bundle") as bundle:
+        for name, adapter in ((None, None), ("polite", switching / "whole"), ("terse", switching / "some")):
+            wanted = ReferenceSession(open_model(folder / "base", adapter=adapter), CONTEXT).score(IDS)
+            session = edgesdk.open_session(bundle, adapter=name)
+            found = np.concatenate([session.score(IDS[:25]), *(session.decode(token)[None] for token in IDS[25:])])
+            assert np.abs(found - wanted).max() < 1e-3
+        records = {record.name: record for record in bundle.manifest.adapters}
+        assert (records["polite"].rank, records["polite"].matrices) == (3, 21)
+        assert (records["terse"].rank, records["terse"].matrices) == (5, 6)
+        assert all(record.parity["top1"] == 1 for record in records.values())
+        listed = {entry.path for entry in bundle.manifest.files}
+        assert {"adapters/polite.onnx_adapter", "adapters/terse.onnx_adapter"} <= listed
+        with pytest.raises(edgesdk.EdgeError, match=r"no adapter of this bundle 'rude'.*polite, terse"):
+            edgesdk.open_session(bundle, adapter="rude")
+        chat = edgesdk.Chat(bundle, adapter="terse")
+        assert chat.ask("w3 w5", max_tokens=4) != edgesdk.Chat(bundle).ask("w3 w5", max_tokens=4)
+
+
+def test_switching_bundles_are_the_same_twice(switching) -> None:
+    assert (switching / "bundle/manifest.json").read_bytes() == (switching / "again/manifest.json").read_bytes()
+
+
+def test_run_answers_with_an_adapter(switching, capsys) -> None:
+    answers = []
+    for more in ([], ["--adapter", "polite"]):
+        assert cli.run(["run", str(switching / "bundle"), "w3 w5 w7", "--max-tokens", "6", *more]) == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] != answers[1]
+    assert cli.run(["run", str(switching / "bundle"), "w3", "--adapter", "polite", "--runner"]) == 1
+
+
+def test_genai_switches_too(llama, switching) -> None:
+    og = pytest.importorskip("onnxruntime_genai")
+    folder, _ = llama
+    model = og.Model(str(switching / "bundle"))
+    adapters = og.Adapters(model)
+    for name in ("polite", "terse"):
+        adapters.load(str(switching / f"bundle/adapters/{name}.onnx_adapter"), name)
+    for name, adapter in ((None, None), ("polite", switching / "whole"), ("terse", switching / "some")):
+        session = ReferenceSession(open_model(folder / "base", adapter=adapter), CONTEXT)
+        logits, wanted = session.prefill(IDS[:9]), []
+        for _ in range(12):
+            wanted.append(int(logits.argmax()))
+            logits = session.decode(wanted[-1])
+        parameters = og.GeneratorParams(model)
+        parameters.set_search_options(max_length=21, min_length=21, do_sample=False)
+        generator = og.Generator(model, parameters)
+        if name is not None:
+            generator.set_active_adapter(adapters, name)
+        generator.append_tokens(np.array(IDS[:9], dtype=np.int32))
+        found = []
+        while len(found) < 12 and not generator.is_done():
+            generator.generate_next_token()
+            found.append(int(generator.get_next_tokens()[0]))
+        stop = next((index for index, token in enumerate(wanted) if token == 2), 12)  # min_length bars the stop token
+        assert found[:stop] == wanted[:stop]
+        assert stop > 3
+
+
+@pytest.mark.parametrize(
+    ("recipe", "float_type"), [("w4g32", None), ("w8", None), ("w4g32-a32", None), ("none", "float16")]
+)
+def test_adapters_beside_rounded_weights(llama, switching, tmp_path, recipe, float_type) -> None:
+    folder, _ = llama
+    manifest = edgesdk.export(
+        folder / "base",
+        "linux-x86_64",
+        tmp_path / "bundle",
+        recipe=recipe,
+        context=64,
+        float_type=float_type,
+        switchable={"polite": switching / "whole"},
+    )
+    (record,) = manifest.adapters
+    assert record.parity["max_logit_difference"] < (1e-3 if recipe.endswith("a32") else 0.5)
+
+
+def test_fused_and_split_projections_are_switched(tmp_path) -> None:
+    """Heads with norms split what the program stacks; biases come before the update is added."""
+    for name in ("qwen3", "llama-biases"):
+        network = save_checkpoint(row_named(name), tmp_path / name)
+        adapter = save_adapter(tmp_path / f"{name}-adapter", network)
+        manifest = edgesdk.export(
+            tmp_path / name, "linux-x86_64", tmp_path / f"{name}-bundle", recipe="none", context=64,
+            switchable={"a": adapter},
+        )  # fmt: skip
+        assert manifest.adapters[0].parity["max_logit_difference"] < 1e-3
+
+
+def test_what_cannot_switch_is_refused_before_any_work(llama, switching, tmp_path, capsys) -> None:
+    folder, network = llama
+    given = {"polite": switching / "whole"}
+    for target in ("host", "litert-arm64", "cortex-m4f"):
+        with pytest.raises(edgesdk.EdgeError, match="cannot switch adapters") as failure:
+            edgesdk.export(tmp_path / "nothing", target, tmp_path / "out", switchable=given)
+        assert "--adapter" in str(failure.value.hint)
+    with pytest.raises(edgesdk.EdgeError, match="'awq' in recipe w4g32-awq changes what the matrices compute"):
+        edgesdk.export(folder / "base", "linux-x86_64", tmp_path / "out", recipe="w4g32-awq", switchable=given)
+    head = tmp_path / "head"
+    shape = network.lm_head.weight.shape
+    write(head, {
+        "base_model.model.lm_head.lora_A.weight": torch.zeros(4, shape[1]),
+        "base_model.model.lm_head.lora_B.weight": torch.zeros(shape[0], 4),
+    })  # fmt: skip
+    with pytest.raises(ModelError, match="only matrices of layers can be switched"):
+        edgesdk.export(folder / "base", "linux-x86_64", tmp_path / "out", switchable={"head": head})
+    with pytest.raises(ModelError, match="an adapter's name is of letters"):
+        edgesdk.export(folder / "base", "linux-x86_64", tmp_path / "out", switchable={"../x": switching / "whole"})
+    assert not (tmp_path / "out").exists()
+    assert cli.run(["export", "m", "-t", "linux-x86_64", "-o", str(tmp_path / "out"), "--switchable", "polite"]) == 1
+    assert "NAME=FOLDER" in capsys.readouterr().err
+    with edgesdk.open_bundle(switching / "bundle") as bundle:
+        assert bundle.manifest.adapters
