@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from .bundle import Bundle, check_runtime
 from .converter import CONVERTERS, open_program
+from .drafting import Drafting, with_drafting
 from .errors import BundleError, EdgeError
 from .generation import Sampling, Statistics, generate
 from .model.tokenizer import Message, SpecialTokens, Tokenizer
 from .registry import unknown
+from .speculative import DraftStatistics, SpeculativeSession
 
 if TYPE_CHECKING:
     from .session import RunnerStatistics, Session
@@ -173,9 +175,10 @@ class Chat:
         sampling: Sampling | None = None,
         threads: int | None = None,
         adapter: str | None = None,
+        drafting: Drafting = "auto",
     ) -> None:
         self.tokenizer = bundle_tokenizer(bundle)
-        self.session = open_session(bundle, threads, adapter=adapter)
+        self.session = with_drafting(bundle, open_session(bundle, threads, adapter=adapter), drafting, threads)
         self.sampling = sampling or Sampling()
         self.messages: list[Message] = []
         self.statistics = Statistics()
@@ -201,6 +204,8 @@ class Chat:
         else:
             asked, ids = [], self.tokenizer.encode(prompt, prefix=True)
         statistics = Statistics()
+        if isinstance(self.session, SpeculativeSession):
+            self.session.statistics = DraftStatistics()
         pieces = self._answering.stream(
             ids, sampling=self.sampling, max_tokens=max_tokens, stop=stop, statistics=statistics
         )
@@ -210,5 +215,7 @@ class Chat:
                 answer += piece
                 yield piece
         finally:
+            if isinstance(self.session, SpeculativeSession):
+                statistics.draft = self.session.summary()
             if self.templated:
                 self.messages = [*asked, {"role": "assistant", "content": answer}]

@@ -102,6 +102,7 @@ class OnDevice:
         providers: what the opener's keyword ``providers`` knows, where the runtime runs programs in more than one way.
         adapters: the converter writes :attr:`~edgesdk.model.Model.switchable` adapters into files that it names in the
             fact ``adapters``, and the opener's keyword ``adapter`` takes one of them.
+        drafts: a step over several tokens costs less than as many steps, so that drafted tokens are worth checking.
     """
 
     opener: str
@@ -110,6 +111,7 @@ class OnDevice:
     operators: str | None = None
     providers: tuple[str, ...] = ()
     adapters: bool = False
+    drafts: bool = False
 
 
 class Converter(Protocol):

@@ -20,6 +20,7 @@ from .compress.calibration import Calibration
 from .compress.recipe import Recipe, choose_recipe, open_recipe
 from .compress.stored import AsStored
 from .converter import CONVERTERS, MemoryPlan, Program, ProgramOptions, open_program
+from .drafting import measure, open_draft, take_in
 from .errors import EdgeError, MissingExtraError, QualityError
 from .files import file_entry, folder_beside, replacing_folder
 from .linting import refuse_tokenizer, warnings_of
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from .compress.base import PassReport
     from .compress.quality import Divergence, Perplexity, PromptParity
+    from .converter import Converter
     from .model import DecoderSpec, Model
     from .session import Session
 
@@ -97,6 +99,8 @@ def export(
     size: str | None = None,
     adapter: str | Path | None = None,
     switchable: Mapping[str, str | Path] | None = None,
+    draft: str | Path | Model | None = None,
+    draft_recipe: str | Recipe | None = None,
     calibration: Calibration | None = None,
     checks: Checks | None = None,
     progress: Progress = SILENT,
@@ -116,6 +120,8 @@ def export(
             matrix. Default: the recipe's, if it names one.
         adapter: a LoRA adapter, a folder that PEFT wrote, to merge into the weights before anything else.
         switchable: LoRA adapters that stay apart from the weights, by the names that users switch to them with.
+        draft: a smaller model with the same tokens, to draft what the program then checks: speculative decoding.
+        draft_recipe: as ``recipe``, for the draft.
         calibration: text for passes that look at activations; default: the model's own.
         checks: what to measure and which limits to enforce.
         progress: told of every stage.
@@ -132,6 +138,7 @@ def export(
     refuse_target(converter, described, switchable)
     _require_torch(described.converter)
     opened = _opened(model, adapter, switchable, progress)
+    drafter = open_draft(draft, opened, converter, described, progress)
     chosen = choose_recipe(opened, wanted)
     refuse_recipe(chosen, opened.switchable)
     most = chosen_size(chosen, size, opened.spec.parameters)
@@ -185,6 +192,10 @@ def export(
         record = _manifest(
             opened, compressed, described, chosen, options, plan, program, reports, measured, reason, tuple(notes)
         )
+        made = partial(_export_draft, drafter, described, scratch / "draft", draft_recipe, options, memory_mb)
+        record = (
+            record if drafter is None else _with_draft(record, made, folder, converter, compressed, checks, progress)
+        )
         sealed = bundles.seal(folder, record)
         if out.suffix == ".zip":
             bundles.pack(folder, out)
@@ -201,6 +212,54 @@ def _opened(
     opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
     opened = opened if adapter is None else with_adapter(opened, adapter)
     return with_switchable(opened, switchable) if switchable else opened
+
+
+def _export_draft(
+    drafter: Model | None,
+    target: Target,
+    out: Path,
+    recipe: str | Recipe | None,
+    options: ProgramOptions,
+    memory_mb: int | None,
+    progress: Progress,
+) -> tuple[Path, bundles.Manifest]:
+    """A bundle of the draft model alone, with the choices of the one that it goes into."""
+    assert drafter is not None
+    context = min(options.context, drafter.spec.context)
+    float_type, delegate, skip = options.float_type, options.delegate, Checks(skip=True)
+    return out, export(
+        drafter,
+        target.name,
+        out,
+        recipe=recipe,
+        context=context,
+        float_type=float_type,
+        memory_mb=memory_mb,
+        delegate=delegate if delegate in target.delegates else None,
+        checks=skip,
+        progress=progress,
+    )
+
+
+def _with_draft(
+    record: bundles.Manifest,
+    export_draft: Callable[[Progress], tuple[Path, bundles.Manifest]],
+    folder: Path,
+    converter: Converter,
+    model: Model,
+    checks: Checks,
+    progress: Progress,
+) -> bundles.Manifest:
+    """The manifest with a draft, whose program is in the folder then."""
+    if record.parity_reason is not None and not checks.skip and record.parity_reason != _NO_ROOM:
+        raise EdgeError(f"a draft is of use where its tokens are checked in one step: {record.parity_reason}")
+    found = take_in(*export_draft(progress), folder)
+    if not checks.skip:
+        assert model.tokenizer is not None
+        target = partial(open_program, converter, folder / record.program.main, record.context)
+        draft = partial(open_program, converter, folder / found.main, found.context)
+        found = replace(found, worth=dump(measure(target, draft, model.tokenizer, progress)))
+    return replace(record, draft=found)
 
 
 @contextmanager

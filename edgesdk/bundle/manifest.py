@@ -115,6 +115,34 @@ class AdapterRecord:
 
 
 @dataclass(frozen=True)
+class DraftRecord:
+    """A smaller model with the same tokens, whose program drafts for the bundle's own.
+
+    Attributes:
+        model: what went in.
+        recipe: what was done to it.
+        program: its converter, main file and facts; the runtime is the bundle's.
+        context: most tokens that it takes; beyond them nothing is drafted.
+        memory: what it needs beside the bundle's own program.
+        notes: what its export said.
+        worth: on the built-in prompts, on the machine that exported; None where nothing was measured.
+    """
+
+    model: ModelIdentity
+    recipe: RecipeRecord
+    program: dict[str, Any]
+    context: int
+    memory: MemoryRecord
+    notes: tuple[str, ...] = ()
+    worth: dict[str, Any] | None = None
+
+    @property
+    def main(self) -> str:
+        """The program file, relative to the bundle."""
+        return str(self.program.get("main"))
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything that a bundle says about itself; see each part.
 
@@ -137,6 +165,7 @@ class Manifest:
     notes: tuple[str, ...] = ()
     files: tuple[FileEntry, ...] = field(default=())
     adapters: tuple[AdapterRecord, ...] = ()
+    draft: DraftRecord | None = None
     digest: str = ""
 
     def text(self) -> str:
@@ -176,7 +205,7 @@ class Manifest:
 _DAMAGED = "the bundle is damaged: copy or export it again"
 
 
-_LATER = ("adapters",)
+_LATER = ("adapters", "draft")
 
 
 def _json(manifest: Manifest) -> str:

@@ -13,6 +13,7 @@ from .terminal import TerminalProgress, json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from ..bundle import Manifest
+    from ..bundle.manifest import DraftRecord
     from ..targets import FloatType
 
 
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     metavar="NAME=FOLDER",
     help="LoRA adapter to keep apart, for `edgesdk run --adapter NAME`; may be repeated.",
 )
+@click.option("--draft", metavar="MODEL", help="Smaller model with the same tokens, for speculative decoding.")
+@click.option("--draft-recipe", help="Compression of the draft.  [default: w4g32, or the checkpoint's own]")
 @calibration_options
 @check_options
 @json_option
@@ -61,6 +64,8 @@ def command(
     delegate: str | None,
     adapter: Path | None,
     switchable: tuple[str, ...],
+    draft: str | None,
+    draft_recipe: str | None,
     size: str | None,
     calibration: str,
     sequences: int,
@@ -92,6 +97,8 @@ def command(
         size=size,
         adapter=adapter,
         switchable=_by_name(switchable),
+        draft=draft,
+        draft_recipe=draft_recipe,
         calibration=calibration_of(calibration, sequences, length, seed),
         checks=Checks(eval_text, eval_windows, max_kl, max_ppl_increase, skip_checks),
         progress=TerminalProgress(),
@@ -167,6 +174,8 @@ def print_summary(manifest: Manifest) -> None:
     rows += [
         (f"adapter {record.name}", _adapter(record.parity)) for record in manifest.adapters if record.file is not None
     ]
+    if manifest.draft is not None:
+        rows.append(("draft", _draft(manifest.draft)))
     rows += [("note", note) for note in manifest.notes]
     print_table(("", ""), rows)
 
@@ -177,6 +186,18 @@ def _adapter(parity: dict[str, Any] | None) -> str:
     return (
         f"to switch to; logits within {parity['max_logit_difference']:g} of the merged model's, same best "
         f"{parity['top1']:.1%} ({parity['tokens']} tokens)"
+    )
+
+
+def _draft(draft: DraftRecord) -> str:
+    model, worth = draft.model, draft.worth
+    text = f"{model.name} ({model.parameters / 1e6:.1f} M parameters, {draft.recipe.name})"
+    if worth is None:
+        return f"{text}; not measured"
+    share = worth["accepted"] / worth["drafted"] if worth["drafted"] else 0
+    return (
+        f"{text}; {share:.1%} of drafted tokens taken, {worth['tokens'] / max(worth['steps'], 1):.2f} tokens a step, "
+        f"{worth['as_token_by_token']} of {worth['prompts']} answers as token by token"
     )
 
 

@@ -47,6 +47,7 @@ class ExecuTorchConverter:
         ),
         ("executorch",),
         "edgesdk_converters.executorch.operators:operator_times",
+        drafts=True,
     )
 
     def limits(self, delegate: str | None = None) -> Limits:

@@ -41,6 +41,7 @@ class OnnxConverter:
         "edgesdk_converters.onnx.operators:operator_times",
         ("tensorrt", "cuda", "cpu"),
         adapters=True,
+        drafts=True,
     )
 
     def limits(self, delegate: str | None = None) -> Limits:
