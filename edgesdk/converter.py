@@ -67,6 +67,18 @@ class MemoryPlan:
     def peak(self) -> int:
         return self.weights + self.kv_cache + self.activations + self.runtime
 
+    def beside(self, other: MemoryPlan | None) -> MemoryPlan:
+        """What this program and another need together, which take turns in one runtime."""
+        if other is None:
+            return self
+        return MemoryPlan(
+            self.program + other.program,
+            self.weights + other.weights,
+            self.kv_cache + other.kv_cache,
+            max(self.activations, other.activations),
+            max(self.runtime, other.runtime),
+        )
+
 
 @dataclass(frozen=True)
 class Program:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from .bundle.manifest import DraftRecord, Manifest
+from .compress.recipe import choose_recipe, open_recipe
 from .converter import open_program
 from .errors import EdgeError, ModelError, TargetError
 from .generation import Statistics, generate
@@ -17,7 +18,8 @@ from .speculative import DraftStatistics, ModelDrafter, PromptLookup, Speculativ
 
 if TYPE_CHECKING:
     from .bundle import Bundle
-    from .converter import Converter
+    from .compress.recipe import Recipe
+    from .converter import Converter, MemoryPlan, ProgramOptions
     from .model import Model, Tokenizer
     from .progress import Progress
     from .session import Session
@@ -101,6 +103,25 @@ def refuse_tokenizers(target: Tokenizer | None, draft: Tokenizer | None) -> None
             f"the draft model stops at other tokens: {sorted(draft.special.stop)}, not {sorted(target.special.stop)}",
             hint=_HINT,
         )
+
+
+def draft_plan(
+    draft: Model | None, recipe: str | Recipe | None, converter: Converter, target: Target, options: ProgramOptions
+) -> MemoryPlan | None:
+    """What a draft needs on the device, with the choices of the program that it goes with.
+
+    Raises:
+        EdgeError: the recipe is not one, or not for this target.
+    """
+    if draft is None:
+        return None
+    chosen = choose_recipe(draft, open_recipe(recipe, target.recipes) if isinstance(recipe, str) else recipe)
+    context = min(options.context, draft.spec.context)
+    own = replace(
+        options, context=context, activations=chosen.activations or target.activations, kv_bits=chosen.kv_bits
+    )
+    converter.check(chosen.spec(draft.spec), chosen, own, target)
+    return converter.plan(chosen.spec(draft.spec), chosen, own)
 
 
 def take_in(made: Path, manifest: Manifest, folder: Path) -> DraftRecord:

@@ -20,7 +20,7 @@ from .compress.calibration import Calibration
 from .compress.recipe import Recipe, choose_recipe, open_recipe
 from .compress.stored import AsStored
 from .converter import CONVERTERS, MemoryPlan, Program, ProgramOptions, open_program
-from .drafting import measure, open_draft, take_in
+from .drafting import draft_plan, measure, open_draft, take_in
 from .errors import EdgeError, MissingExtraError, QualityError
 from .files import file_entry, folder_beside, replacing_folder
 from .linting import refuse_tokenizer, warnings_of
@@ -148,13 +148,15 @@ def export(
             hint="edgesdk quality ORIGINAL BUNDLE --max-kl ... after the export",
         )
     options = program_options(opened, described, chosen, context, float_type, delegate)
+    beside = draft_plan(drafter, draft_recipe, converter, described, options)
     spec = chosen.spec(opened.spec)
     if not chosen.reshapes:
         converter.check(spec, chosen, options, described)
     if opened.tokenizer is not None:
         refuse_tokenizer(opened.tokenizer, described)
     if most is None and not chosen.reshapes:
-        estimate.refuse_unfit(spec, converter.plan(spec, chosen, options), options, described, memory_mb)
+        plan = converter.plan(spec, chosen, options).beside(beside)
+        estimate.refuse_unfit(spec, plan, options, described, memory_mb)
     with _staging(out) as (folder, scratch):
         limits = converter.limits(options.delegate)
         setting = Setting(scratch, progress, limits, calibration or Calibration())
@@ -164,7 +166,7 @@ def export(
         chosen, sizing = sized(chosen, shaped, size, lambda it: converter.plan(spec, it, options).program, setting)
         converter.check(spec, chosen, options, described)
         plan = converter.plan(spec, chosen, options)
-        estimate.refuse_unfit(spec, plan, options, described, memory_mb)
+        estimate.refuse_unfit(spec, plan.beside(beside), options, described, memory_mb)
         warnings = [*warnings_of(opened, plan, described), *_notes_of(opened)]
         for warning in warnings:
             progress.note(warning)
@@ -225,15 +227,14 @@ def _export_draft(
 ) -> tuple[Path, bundles.Manifest]:
     """A bundle of the draft model alone, with the choices of the one that it goes into."""
     assert drafter is not None
-    context = min(options.context, drafter.spec.context)
-    float_type, delegate, skip = options.float_type, options.delegate, Checks(skip=True)
+    delegate, skip = options.delegate, Checks(skip=True)
     return out, export(
         drafter,
         target.name,
         out,
         recipe=recipe,
-        context=context,
-        float_type=float_type,
+        context=min(options.context, drafter.spec.context),
+        float_type=options.float_type,
         memory_mb=memory_mb,
         delegate=delegate if delegate in target.delegates else None,
         checks=skip,

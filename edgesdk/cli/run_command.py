@@ -74,6 +74,8 @@ def command(
     with open_bundle(bundle) as opened:
         if adapter is not None and (device is not None or runner):
             raise EdgeError("--adapter is for programs that run here, in edgesdk's own session")
+        if device is not None or runner:
+            _say_undrafted(opened, draft)
         if device is not None:
             if runner or top_k or min_p or repetition_penalty != 1.0:
                 raise EdgeError("runners on devices sample by --temperature, --top-p and --seed, and by nothing else")
@@ -119,6 +121,14 @@ def _answer(chat: Chat, prompt: str, max_tokens: int, stop: tuple[str, ...]) -> 
     first = f"{found.prompt_tokens} prompt tokens in {found.prefill_seconds:.2f} s"
     drafted = f"; {_drafted(found.draft)}" if found.draft is not None else ""
     click.echo(f"[{first}; {len(found.tokens)} tokens{rate}{drafted}; {found.reason}; on this machine]", err=True)
+
+
+def _say_undrafted(bundle: Bundle, draft: Drafting) -> None:
+    """Runners decode token by token."""
+    if draft == "lookup":
+        raise EdgeError("--draft lookup is for programs that run here, in edgesdk's own session")
+    if bundle.manifest.draft is not None:
+        click.echo("Note: the bundle's draft stays unused: runners decode token by token", err=True)
 
 
 def _drafted(found: dict[str, Any]) -> str:

@@ -263,4 +263,8 @@ def test_what_cannot_draft_is_refused_before_any_work(checkpoint, small, tmp_pat
     for target in ("litert-arm64", "cortex-m4f"):
         with pytest.raises(TargetError, match="take one token a step"):
             edgesdk.export(checkpoint, target, tmp_path / "out", draft=small)
+    tight = {"memory_mb": 66, "recipe": "none", "checks": edgesdk.Checks(skip=True)}
+    with pytest.raises(TargetError, match=r"the program needs about 67 MB .* but it may use 66 MB"):
+        edgesdk.export(checkpoint, "linux-x86_64", tmp_path / "out", draft=checkpoint, draft_recipe="none", **tight)
+    edgesdk.export(checkpoint, "linux-x86_64", tmp_path / "alone", **tight)
     assert not (tmp_path / "out").exists()
