@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MOST = 8  # tokens of a step
 _WIDTHS = (1, 2, 4)
 _CONFIDENCE = 0.4  # a draft model goes on while all that it drafted is likelier than this to be taken
+_MOST_MISSES = 3
 _BEFORE = MOST  # tokens in the cache when kernels are compared
 _SLICE = 32  # tokens of a prompt that are scored together
 
@@ -109,6 +110,7 @@ class SpeculativeSession:
         self._ids: list[int] = []
         self._ahead: list[int] = []  # in the target's cache after the position, with the logits after each
         self._rows: list[np.ndarray] = []
+        self._misses = self._waiting = 0  # drafts in a row that gave nothing; steps before the next is asked for
 
     @property
     def position(self) -> int:
@@ -136,11 +138,13 @@ class SpeculativeSession:
         found.tokens += 1
         if self._ahead and self._ahead[0] == token:
             found.drafted, found.accepted = found.drafted + 1, found.accepted + 1
+            self._misses = 0
             self._ids.append(self._ahead.pop(0))
             ready: np.ndarray = self._rows.pop(0)
             return ready
         if self._ahead:  # the first of them is rejected; what was drafted behind it never had a chance
             found.drafted += 1
+            self._missed()
             self._undecided()
         drafted = self._propose(token)
         wanted = [token, *drafted]
@@ -189,11 +193,21 @@ class SpeculativeSession:
         else:
             room = min(MOST, (self._target.context - self.position) // width * width)
         most = room - 1
+        if self._waiting:
+            self._waiting -= 1
+            return []
         if self._drafter is None or most < 1:
             return []
         found = self._drafter.propose([*self._ids, token], most)[:most]
+        if not found:
+            self._missed()
         end = next((index for index, each in enumerate(found) if not 0 <= each < self.vocab), len(found))
         return found[:end]
+
+    def _missed(self) -> None:
+        """A draft gave nothing: ask again after 0, 1, 3, at most 7 steps, so that a poor drafter costs little."""
+        self._waiting = 2**self._misses - 1
+        self._misses = min(self._misses + 1, _MOST_MISSES)
 
     def _step(self, ids: list[int]) -> np.ndarray:
         """The logits after each token, of one step in the form that steps have."""

@@ -51,7 +51,9 @@ def test_merged_equals_transformers(tmp_path, row, variant) -> None:
     assert np.abs(plain - wanted).max() > 0.1
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning:transformers", "ignore::UserWarning:peft")
+@pytest.mark.filterwarnings(
+    "ignore::FutureWarning:transformers", "ignore:.*:UserWarning:peft", "ignore:.*:RuntimeWarning:peft"
+)
 @pytest.mark.parametrize("name", ["llama", "gpt2", "qwen2", "gemma3"])
 def test_merged_equals_peft(tmp_path, name) -> None:
     peft = pytest.importorskip("peft", reason="the oracle needs PEFT: pip install peft")
@@ -74,7 +76,9 @@ def test_merged_equals_peft(tmp_path, name) -> None:
     assert np.abs(ReferenceSession(model, CONTEXT).score(IDS) - wanted).max() < 1e-4
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning:transformers", "ignore::UserWarning:peft")
+@pytest.mark.filterwarnings(
+    "ignore::FutureWarning:transformers", "ignore:.*:UserWarning:peft", "ignore:.*:RuntimeWarning:peft"
+)
 @pytest.mark.parametrize("tied", [False, True])
 def test_embedding_and_head_equal_peft_or_are_refused(tmp_path, tied) -> None:
     peft = pytest.importorskip("peft", reason="the oracle needs PEFT: pip install peft")
