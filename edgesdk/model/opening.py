@@ -14,6 +14,7 @@ from .adapter import with_adapter
 from .checkpoint import is_checkpoint, open_checkpoint
 from .config import Config
 from .families import FAMILIES, Family
+from .families.places import without_prefix
 from .gguf_file import GgufFile
 from .gguf_tokenizer import tokenizer_from_gguf
 from .llama2c_file import Llama2cFile, llama2c_tokenizer
@@ -68,6 +69,8 @@ def _open_folder(folder: Path) -> Model:
     family = _family(str(kind), config.where, lambda family: family.model_types)
     spec = _spec(family, config)
     shards, places = SafetensorsFolder(folder), family.transformers_places(spec)
+    if shards.shape(places["embed.weight"].name) is None:
+        places = without_prefix(places, family.prefix)
     file: TensorFile = shards
     compression = None
     if config.get("quantization_config"):
@@ -115,8 +118,6 @@ def _family(kind: str, where: str, kinds: Callable[[Family], tuple[str, ...]]) -
 
 def _spec(family: Family, config: Config) -> DecoderSpec:
     """The family's spec; a value of a wrong shape anywhere in the configuration is one error."""
-    if config.get("partial_rotary_factor") not in (None, 1, 1.0):
-        raise ModelError(f"{config.where}: a partial rotary embedding is not supported")
     if config.get("num_hidden_layers") is not None and config.integer("num_hidden_layers") > _MOST_LAYERS:
         raise ModelError(f"{config.where}: 'num_hidden_layers' is more than {_MOST_LAYERS}")
     try:

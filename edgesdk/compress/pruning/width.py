@@ -276,8 +276,8 @@ def _narrowed(layer: Layer, kept: Kept) -> Layer:
     heads = attention.heads // attention.kv_heads * len(kept.groups)
     return replace(
         layer,
-        attention=replace(attention, heads=heads, kv_heads=len(kept.groups)),
-        mlp=replace(layer.mlp, size=kept.neurons),
+        mixer=replace(attention, heads=heads, kv_heads=len(kept.groups)),
+        ffn=replace(layer.mlp, size=kept.neurons),
     )
 
 
