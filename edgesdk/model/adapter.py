@@ -85,6 +85,7 @@ class Adapter:
         pairs, whole = self._sorted_names()
         self._places = {name: place for name, place in places.items() if place.name.removesuffix(".weight") in pairs}
         self.matrices = tuple(self._places)
+        self._shapes = shapes
         self.replaced = tuple(name for name, place in places.items() if place.name in whole)
         self._refuse_unknown(pairs, whole, places)
         self._refuse_tied(model)
@@ -108,7 +109,9 @@ class Adapter:
             a, b = self._read(found["A"]), self._read(found["B"])
         else:  # an embedding's are transposed: PEFT looks rows of A up
             a, b = self._read(found["eB"]).T, self._read(found["eA"]).T
-        rows = CheckpointWeights(_One(b.T if place.transposed else b), {name: replace(place, offset=0.0)}, {})
+        stowed = _One(b.T if place.transposed else b)
+        own = replace(place, offset=0.0, shape=stowed.shape(name))  # its rows lie as those of the matrix do
+        rows = CheckpointWeights(stowed, {name: own}, {name: (self._shapes[name][0], a.shape[0])})
         return LowRank(a.contiguous(), self._scale(module, a.shape[0]) * dense(rows.get(name)))
 
     def whole(self, name: str) -> Stored:
@@ -186,6 +189,8 @@ class Adapter:
         for name, place in self._places.items():
             module = self._module(name)
             found = {kind: self._file.headers[stored].shape for kind, stored in pairs[module].items()}
+            if len(place.shape or shapes[name]) != 2 or len(shapes[name]) != 2:
+                raise ModelError(f"{self.where}: '{module}' is no matrix, and only updates of those merge", hint=_MERGE)
             rows, columns = place.shape or shapes[name]
             if place.transposed:
                 rows, columns = columns, rows

@@ -16,7 +16,7 @@ def matrices(network: Any, *ends: str) -> dict[str, Any]:
     return {
         name: module
         for name, module in network.named_modules()
-        if type(module).__name__ in ("Linear", "Conv1D")
+        if type(module).__name__.endswith(("Linear", "Conv1D"))
         and name != "lm_head"
         and (not ends or name.rpartition(".")[2] in ends)
     }

@@ -20,7 +20,7 @@ from .family_rows import CONTEXT, ROWS, Row, save_checkpoint
 
 IDS = np.random.default_rng(7).integers(0, 96, 40).tolist()
 _ADAPTED = ("llama", "llama-tied-multihead", "llama-biases", "gpt2", "gpt2-untied-relu", "qwen2", "qwen3", "gemma3")
-_ADAPTED += ("phi3", "gpt_neox", "bloom", "falcon")  # fused ones, where this tree has them
+_ADAPTED += ("phi3", "gpt_neox", "bloom", "falcon", "phi", "opt")
 VARIANTS = {
     "plain": {},
     "rank-stabilized": {"use_rslora": True},
