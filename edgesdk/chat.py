@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .bundle import Bundle, check_runtime
-from .converter import CONVERTERS
+from .converter import CONVERTERS, open_program
+from .drafting import Drafting, with_drafting
 from .errors import BundleError, EdgeError
 from .generation import Sampling, Statistics, generate
 from .model.tokenizer import Message, SpecialTokens, Tokenizer
+from .registry import unknown
+from .speculative import DraftStatistics, SpeculativeSession
 
 if TYPE_CHECKING:
     from .session import RunnerStatistics, Session
 
 
-def open_session(bundle: Bundle, threads: int | None = None, providers: Sequence[str] = ()) -> Session:
+def open_session(
+    bundle: Bundle, threads: int | None = None, providers: Sequence[str] = (), adapter: str | None = None
+) -> Session:
     """A session over a bundle's program.
 
     Args:
@@ -24,6 +29,7 @@ def open_session(bundle: Bundle, threads: int | None = None, providers: Sequence
         threads: of its kernels; None leaves the choice to the runtime.
         providers: what to run it with, the first choice first, where the runtime has more than one way; () for the
             one that exports are verified with.
+        adapter: one of the bundle's own, by name, to run the program with; None: as the model is without.
 
     Raises:
         EdgeError: the runtime is missing, of the wrong version, without such providers, or refuses the program.
@@ -31,16 +37,32 @@ def open_session(bundle: Bundle, threads: int | None = None, providers: Sequence
     check_runtime(bundle.manifest)
     name = bundle.manifest.program.converter
     converter = CONVERTERS.get(name)
-    if not providers:
-        return converter.open(bundle.main, bundle.manifest.context, threads)
     on_device = converter.on_device
-    if on_device is None or not on_device.providers:
-        raise EdgeError(f"programs of '{name}' run in one way only: they know no providers")
-    module, _, opener = on_device.opener.partition(":")
-    session: Session = getattr(import_module(module), opener)(
-        bundle.main, bundle.manifest.context, threads, providers=providers
-    )
-    return session
+    choices: dict[str, Any] = {}
+    if adapter is not None:
+        choices["adapter"] = _adapter_file(bundle, adapter)
+    if providers:
+        if on_device is None or not on_device.providers:
+            raise EdgeError(f"programs of '{name}' run in one way only: they know no providers")
+        choices["providers"] = providers
+    return open_program(converter, bundle.main, bundle.manifest.context, threads, **choices)
+
+
+def _adapter_file(bundle: Bundle, name: str) -> Path:
+    """The file of one of a bundle's adapters.
+
+    Raises:
+        EdgeError: it has none of that name.
+    """
+    files = {record.name: record.file for record in bundle.manifest.adapters if record.file is not None}
+    if name not in files:
+        merged = [record.name for record in bundle.manifest.adapters if record.file is None]
+        what = unknown("adapter of this bundle", name, files) if files else "this bundle has no adapters to switch to"
+        raise EdgeError(
+            f"{what}; {name} is merged into its weights, for good" if name in merged else what,
+            hint=None if files else "export with --switchable NAME=FOLDER",
+        )
+    return bundle.folder / files[name]
 
 
 def bundle_tokenizer(bundle: Bundle) -> Tokenizer:
@@ -146,9 +168,17 @@ class Chat:
     A bundle without a chat template continues plain text instead: each prompt stands alone.
     """
 
-    def __init__(self, bundle: Bundle, *, sampling: Sampling | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        sampling: Sampling | None = None,
+        threads: int | None = None,
+        adapter: str | None = None,
+        drafting: Drafting = "auto",
+    ) -> None:
         self.tokenizer = bundle_tokenizer(bundle)
-        self.session = open_session(bundle, threads)
+        self.session = with_drafting(bundle, open_session(bundle, threads, adapter=adapter), drafting, threads)
         self.sampling = sampling or Sampling()
         self.messages: list[Message] = []
         self.statistics = Statistics()
@@ -174,6 +204,8 @@ class Chat:
         else:
             asked, ids = [], self.tokenizer.encode(prompt, prefix=True)
         statistics = Statistics()
+        if isinstance(self.session, SpeculativeSession):
+            self.session.statistics = DraftStatistics()
         pieces = self._answering.stream(
             ids, sampling=self.sampling, max_tokens=max_tokens, stop=stop, statistics=statistics
         )
@@ -183,5 +215,7 @@ class Chat:
                 answer += piece
                 yield piece
         finally:
+            if isinstance(self.session, SpeculativeSession):
+                statistics.draft = self.session.summary()
             if self.templated:
                 self.messages = [*asked, {"role": "assistant", "content": answer}]

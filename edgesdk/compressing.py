@@ -23,6 +23,7 @@ from .exporting import Checks
 from .files import file_entry, replacing, replacing_folder, writing_failed
 from .model import Compression, Model
 from .model import checkpoint as records
+from .model.adapter import merge_notes, with_adapter
 from .model.opening import open_model
 from .model.tensors import packed_columns
 from .model.vocabulary import in_vocabulary_of
@@ -48,6 +49,7 @@ def compress_model(
     target: str | None = None,
     size: str | None = None,
     teacher: str | None = None,
+    adapter: str | Path | None = None,
     calibration: Calibration | None = None,
     checks: Checks | None = None,
     resume: bool = False,
@@ -64,6 +66,7 @@ def compress_model(
         size: most bytes (``90MB``) or bits per weight (``4.5bpw``); bits are then chosen for every matrix. Default:
             the recipe's, if it names one.
         teacher: a model that the recipe's recovery learns from, with the same tokens; default: the original.
+        adapter: a LoRA adapter, a folder that PEFT wrote, to merge into the weights before anything else.
         calibration: text for passes that look at activations; default: the model's own.
         checks: what to measure against the original, and the limits that make it fail.
         resume: go on with a run of the same arguments that was interrupted; the result has the same bytes.
@@ -79,6 +82,7 @@ def compress_model(
     presets = described.recipes if described else None
     wanted = open_recipe(recipe, presets) if isinstance(recipe, str) else recipe
     opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
+    opened = opened if adapter is None else with_adapter(opened, adapter)
     chosen = choose_recipe(opened, wanted)
     if teacher is not None:
         chosen = _taught(chosen, teacher)
@@ -100,7 +104,8 @@ def compress_model(
             write_texts(made, folder)
             grids = records.write_weights(made, folder, progress)
             quality = None if checks.skip else _measure(original, made, chosen, out.name, checks, progress)
-            description = _describe(opened, made, chosen, reports, grids, calibration, sizing, quality)
+            notes = [*sizing, *merge_notes(opened)]
+            description = _describe(opened, made, chosen, reports, grids, calibration, notes, quality)
             records.write_description(description, folder)
     return records.read_description(out)
 

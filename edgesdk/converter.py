@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -66,6 +67,18 @@ class MemoryPlan:
     def peak(self) -> int:
         return self.weights + self.kv_cache + self.activations + self.runtime
 
+    def beside(self, other: MemoryPlan | None) -> MemoryPlan:
+        """What this program and another need together, which take turns in one runtime."""
+        if other is None:
+            return self
+        return MemoryPlan(
+            self.program + other.program,
+            self.weights + other.weights,
+            self.kv_cache + other.kv_cache,
+            max(self.activations, other.activations),
+            max(self.runtime, other.runtime),
+        )
+
 
 @dataclass(frozen=True)
 class Program:
@@ -99,6 +112,9 @@ class OnDevice:
         operators: ``module:function`` that times the operators of a prompt and of tokens after it, from path, context,
             threads, the prompt and how many tokens: mappings of ``operator phase calls seconds``; None: nothing can.
         providers: what the opener's keyword ``providers`` knows, where the runtime runs programs in more than one way.
+        adapters: the converter writes :attr:`~edgesdk.model.Model.switchable` adapters into files that it names in the
+            fact ``adapters``, and the opener's keyword ``adapter`` takes one of them.
+        drafts: a step over several tokens costs less than as many steps, so that drafted tokens are worth checking.
     """
 
     opener: str
@@ -106,6 +122,8 @@ class OnDevice:
     runtimes: tuple[str, ...]
     operators: str | None = None
     providers: tuple[str, ...] = ()
+    adapters: bool = False
+    drafts: bool = False
 
 
 class Converter(Protocol):
@@ -151,6 +169,19 @@ class Converter(Protocol):
         Raises:
             EdgeError: the runtime has none, or it refuses one of the files.
         """
+
+
+def open_program(converter: Converter, main: Path, context: int, threads: int | None = None, **choices: Any) -> Session:
+    """Open a session over a written program; ``choices`` are keywords of its opener (:class:`OnDevice`).
+
+    Raises:
+        EdgeError: the runtime refuses the program.
+    """
+    if not choices or converter.on_device is None:
+        return converter.open(main, context, threads)
+    module, _, opener = converter.on_device.opener.partition(":")
+    session: Session = getattr(import_module(module), opener)(main, context, threads, **choices)
+    return session
 
 
 #: Converters are found by entry point alone: the SDK never imports one by name.

@@ -19,15 +19,18 @@ from .compress.base import Limits, Setting, stored_width
 from .compress.calibration import Calibration
 from .compress.recipe import Recipe, choose_recipe, open_recipe
 from .compress.stored import AsStored
-from .converter import CONVERTERS, MemoryPlan, Program, ProgramOptions
+from .converter import CONVERTERS, MemoryPlan, Program, ProgramOptions, open_program
+from .drafting import draft_plan, measure, open_draft, take_in
 from .errors import EdgeError, MissingExtraError, QualityError
 from .files import file_entry, folder_beside, replacing_folder
 from .linting import refuse_tokenizer, warnings_of
+from .model.adapter import merge_notes, with_adapter, with_switchable
 from .model.opening import open_model
 from .model.vocabulary import in_vocabulary_of
 from .options import program_options
 from .progress import SILENT, Progress
 from .schema import dump
+from .switching import AdapterParity, check_adapters, refuse_recipe, refuse_target
 from .targets import FloatType, Target, open_target
 from .texts import write_texts
 
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
     from .compress.base import PassReport
     from .compress.quality import Divergence, Perplexity, PromptParity
+    from .converter import Converter
     from .model import DecoderSpec, Model
     from .session import Session
 
@@ -79,6 +83,7 @@ class _Measured:
     parity: tuple[PromptParity, ...] | None = None
     divergence: Divergence | None = None
     perplexity: Perplexity | None = None
+    adapters: tuple[AdapterParity, ...] = ()
 
 
 def export(
@@ -92,6 +97,10 @@ def export(
     memory_mb: int | None = None,
     delegate: str | None = None,
     size: str | None = None,
+    adapter: str | Path | None = None,
+    switchable: Mapping[str, str | Path] | None = None,
+    draft: str | Path | Model | None = None,
+    draft_recipe: str | Recipe | None = None,
     calibration: Calibration | None = None,
     checks: Checks | None = None,
     progress: Progress = SILENT,
@@ -109,6 +118,10 @@ def export(
         delegate: the hardware path, one of the target's; default: its first.
         size: most bytes of the program (``90MB``) or bits per weight (``4.5bpw``); bits are then chosen for every
             matrix. Default: the recipe's, if it names one.
+        adapter: a LoRA adapter, a folder that PEFT wrote, to merge into the weights before anything else.
+        switchable: LoRA adapters that stay apart from the weights, by the names that users switch to them with.
+        draft: a smaller model with the same tokens, to draft what the program then checks: speculative decoding.
+        draft_recipe: as ``recipe``, for the draft.
         calibration: text for passes that look at activations; default: the model's own.
         checks: what to measure and which limits to enforce.
         progress: told of every stage.
@@ -122,9 +135,12 @@ def export(
     described = open_target(target)
     wanted = open_recipe(recipe, described.recipes) if isinstance(recipe, str) else recipe
     converter = CONVERTERS.get(described.converter)
+    refuse_target(converter, described, switchable)
     _require_torch(described.converter)
-    opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
+    opened = _opened(model, adapter, switchable, progress)
+    drafter = open_draft(draft, opened, converter, described, progress)
     chosen = choose_recipe(opened, wanted)
+    refuse_recipe(chosen, opened.switchable)
     most = chosen_size(chosen, size, opened.spec.parameters)
     if opened.compression is not None and checks.max_kl is not None:
         raise EdgeError(
@@ -133,13 +149,15 @@ def export(
         )
     options = program_options(opened, described, chosen, context, float_type, delegate)
     opened = replace(opened, spec=opened.spec.for_context(options.context))
+    beside = draft_plan(drafter, draft_recipe, converter, described, options)
     spec = chosen.spec(opened.spec)
     if not chosen.reshapes:
         converter.check(spec, chosen, options, described)
     if opened.tokenizer is not None:
         refuse_tokenizer(opened.tokenizer, described)
     if most is None and not chosen.reshapes:
-        estimate.refuse_unfit(spec, converter.plan(spec, chosen, options), options, described, memory_mb)
+        plan = converter.plan(spec, chosen, options).beside(beside)
+        estimate.refuse_unfit(spec, plan, options, described, memory_mb)
     with _staging(out) as (folder, scratch):
         limits = converter.limits(options.delegate)
         setting = Setting(scratch, progress, limits, calibration or Calibration())
@@ -149,34 +167,101 @@ def export(
         chosen, sizing = sized(chosen, shaped, size, lambda it: converter.plan(spec, it, options).program, setting)
         converter.check(spec, chosen, options, described)
         plan = converter.plan(spec, chosen, options)
-        estimate.refuse_unfit(spec, plan, options, described, memory_mb)
+        estimate.refuse_unfit(spec, plan.beside(beside), options, described, memory_mb)
         warnings = [*warnings_of(opened, plan, described), *_notes_of(opened)]
         for warning in warnings:
             progress.note(warning)
         warnings += [*sizing, *_widened(spec, chosen, limits)]
         compressed, late = chosen(shaped, setting, slice(chosen.shaping, None))
         reports = (*early, *late)
-        program = converter.convert(compressed, options, folder, progress)
+        program = converter.convert(replace(compressed, switchable=opened.switchable), options, folder, progress)
         notes = [*warnings, *(note for report in reports for note in report.notes)]
         write_texts(compressed, folder)
+        notes += merge_notes(opened)
         if (larger := _not_smaller(opened, folder, program)) is not None:
             notes.append(larger)
             progress.note(larger)
         measured = _Measured()
         reason = _SKIPPED if checks.skip else program.not_run
         if reason is None:
-            start = partial(converter.open, folder / program.main, options.context)
+            start = partial(open_program, converter, folder / program.main, options.context)
             measured = _measure(original, compressed, start, options, checks, scratch, progress)
             _enforce(checks, measured)
+            files = {name: folder / file for name, file in program.facts.get("adapters", {}).items()}
+            adapters = check_adapters(compressed, opened.switchable, lambda it: start(adapter=files[it.name]), progress)
+            measured = replace(measured, adapters=adapters)
         elif program.not_run is not None:
             progress.note(program.not_run)
         record = _manifest(
             opened, compressed, described, chosen, options, plan, program, reports, measured, reason, tuple(notes)
         )
+        made = partial(_export_draft, drafter, described, scratch / "draft", draft_recipe, options, memory_mb)
+        record = (
+            record if drafter is None else _with_draft(record, made, folder, converter, compressed, checks, progress)
+        )
         sealed = bundles.seal(folder, record)
         if out.suffix == ".zip":
             bundles.pack(folder, out)
     return sealed
+
+
+def _opened(
+    model: str | Path | Model,
+    adapter: str | Path | None,
+    switchable: Mapping[str, str | Path] | None,
+    progress: Progress,
+) -> Model:
+    """The model to export, with its adapters: one merged into it, some apart."""
+    opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
+    opened = opened if adapter is None else with_adapter(opened, adapter)
+    return with_switchable(opened, switchable) if switchable else opened
+
+
+def _export_draft(
+    drafter: Model | None,
+    target: Target,
+    out: Path,
+    recipe: str | Recipe | None,
+    options: ProgramOptions,
+    memory_mb: int | None,
+    progress: Progress,
+) -> tuple[Path, bundles.Manifest]:
+    """A bundle of the draft model alone, with the choices of the one that it goes into."""
+    assert drafter is not None
+    delegate, skip = options.delegate, Checks(skip=True)
+    return out, export(
+        drafter,
+        target.name,
+        out,
+        recipe=recipe,
+        context=min(options.context, drafter.spec.context),
+        float_type=options.float_type,
+        memory_mb=memory_mb,
+        delegate=delegate if delegate in target.delegates else None,
+        checks=skip,
+        progress=progress,
+    )
+
+
+def _with_draft(
+    record: bundles.Manifest,
+    export_draft: Callable[[Progress], tuple[Path, bundles.Manifest]],
+    folder: Path,
+    converter: Converter,
+    model: Model,
+    checks: Checks,
+    progress: Progress,
+) -> bundles.Manifest:
+    """The manifest with a draft, whose program is in the folder then."""
+    if record.parity_reason is not None and not checks.skip and record.parity_reason != _NO_ROOM:
+        raise EdgeError(f"a draft is of use where its tokens are checked in one step: {record.parity_reason}")
+    found = take_in(*export_draft(progress), folder)
+    if not checks.skip:
+        assert model.tokenizer is not None
+        target = partial(open_program, converter, folder / record.program.main, record.context)
+        draft = partial(open_program, converter, folder / found.main, found.context)
+        found = replace(found, worth=dump(measure(target, draft, model.tokenizer, progress)))
+    return replace(record, draft=found)
 
 
 @contextmanager
@@ -353,6 +438,24 @@ def _manifest(
         parity_reason=None if measured.parity else (reason if measured.parity is None else _NO_ROOM),
         tools=_tools({"torch": torch.__version__, runtime.name: metadata.version(runtime.name)} | dict(program.tools)),
         notes=notes,
+        adapters=_adapters(model, program, measured),
+    )
+
+
+def _adapters(model: Model, program: Program, measured: _Measured) -> tuple[records.AdapterRecord, ...]:
+    """Adapters that were merged, then those that stay apart."""
+    files = program.facts.get("adapters", {})
+    parities = dict(zip((each.name for each in model.switchable), measured.adapters, strict=False))
+    return tuple(
+        records.AdapterRecord(
+            adapter.name,
+            adapter.rank,
+            len(adapter.matrices) + len(adapter.replaced),
+            tuple(file_entry(path) for path in adapter.files),
+            files[adapter.name] if adapter in model.switchable else None,
+            dump(parities.get(adapter.name)) if adapter in model.switchable else None,
+        )
+        for adapter in (*model.origin.adapters, *model.switchable)
     )
 
 

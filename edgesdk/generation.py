@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -91,7 +91,8 @@ def _penalized(logits: np.ndarray, seen: Sequence[int], penalty: float) -> np.nd
 class Statistics:
     """What one generation took, on the machine that ran it.
 
-    ``reason`` is ``stop`` (a stop token or string), ``length`` (the limit asked for) or ``context`` (a full cache).
+    ``reason`` is ``stop`` (a stop token or string), ``length`` (the limit asked for) or ``context`` (a full cache);
+    ``draft`` is what drafting did (:meth:`~edgesdk.speculative.SpeculativeSession.summary`), where anything drafts.
     """
 
     prompt_tokens: int = 0
@@ -99,6 +100,7 @@ class Statistics:
     tokens: list[int] = field(default_factory=list)
     decode_seconds: float = 0.0
     reason: str = "length"
+    draft: dict[str, Any] | None = None
 
 
 def generate(

@@ -52,6 +52,16 @@ class Session(Protocol):
         """Forget the last ``count`` tokens."""
 
 
+def scores_apart(session: Session) -> bool:
+    """Whether ``score`` has a cache of its own, so that it and ``prefill`` or ``decode`` in turns run tokens twice."""
+    return bool(getattr(session, "scores_apart", False))
+
+
+def sums_over_steps(session: Session) -> bool:
+    """Whether attention sums over a whole step, so that a token's last bits follow from where its step ends."""
+    return bool(getattr(session, "sums_over_steps", False))
+
+
 def refuse_rewind(session: Session, count: int) -> None:
     """Stop when more tokens shall be forgotten than there are.
 

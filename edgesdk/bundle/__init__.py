@@ -108,7 +108,9 @@ def _check_files(bundle: Bundle, progress: Progress) -> None:
         if path.is_file() and name != FILE and name not in listed:
             raise BundleError(f"{path}: not listed in the manifest", hint="remove it, or export again")
     tokenizer = bundle.manifest.tokenizer
-    for needed in (bundle.manifest.program.main, tokenizer.file, tokenizer.chat_template):
+    draft = bundle.manifest.draft
+    more = (*(record.file for record in bundle.manifest.adapters), draft.main if draft is not None else None)
+    for needed in (bundle.manifest.program.main, tokenizer.file, tokenizer.chat_template, *more):
         if needed and needed not in listed:
             raise BundleError(f"{folder}: the manifest does not list {needed}", hint=_DAMAGED)
     for entry in track(progress, "Verifying", entries):

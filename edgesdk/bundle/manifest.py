@@ -94,8 +94,61 @@ class QualityRecord:
 
 
 @dataclass(frozen=True)
+class AdapterRecord:
+    """A LoRA adapter.
+
+    Attributes:
+        name: of its folder, or what the user called it.
+        rank: the largest rank of its updates.
+        matrices: how many of the model's matrices it changes.
+        source: the files that PEFT wrote.
+        file: where it lies in the bundle, for the runtime to switch to; None: it is merged into the weights.
+        parity: of the program with it, against the reference; None where nothing was measured, or it is merged.
+    """
+
+    name: str
+    rank: int
+    matrices: int
+    source: tuple[FileEntry, ...]
+    file: str | None = None
+    parity: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class DraftRecord:
+    """A smaller model with the same tokens, whose program drafts for the bundle's own.
+
+    Attributes:
+        model: what went in.
+        recipe: what was done to it.
+        program: its converter, main file and facts; the runtime is the bundle's.
+        context: most tokens that it takes; beyond them nothing is drafted.
+        memory: what it needs beside the bundle's own program.
+        notes: what its export said.
+        worth: on the built-in prompts, on the machine that exported; None where nothing was measured.
+    """
+
+    model: ModelIdentity
+    recipe: RecipeRecord
+    program: dict[str, Any]
+    context: int
+    memory: MemoryRecord
+    notes: tuple[str, ...] = ()
+    worth: dict[str, Any] | None = None
+
+    @property
+    def main(self) -> str:
+        """The program file, relative to the bundle."""
+        return str(self.program.get("main"))
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """Everything that a bundle says about itself; see each part."""
+    """Everything that a bundle says about itself; see each part.
+
+    What came later than schema 1 itself (:data:`_LATER`) is left out of the text where a bundle has none of it, so that
+    other readers of the schema take such bundles too.
+    """
 
     schema: int
     model: ModelIdentity
@@ -111,6 +164,8 @@ class Manifest:
     tools: dict[str, str]
     notes: tuple[str, ...] = ()
     files: tuple[FileEntry, ...] = field(default=())
+    adapters: tuple[AdapterRecord, ...] = ()
+    draft: DraftRecord | None = None
     digest: str = ""
 
     def text(self) -> str:
@@ -150,5 +205,12 @@ class Manifest:
 _DAMAGED = "the bundle is damaged: copy or export it again"
 
 
+_LATER = ("adapters", "draft")
+
+
 def _json(manifest: Manifest) -> str:
-    return json.dumps(dump(manifest), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    data = dump(manifest)
+    for key in _LATER:
+        if not data[key]:
+            del data[key]
+    return json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from .compression_options import calibration_of, calibration_options, check_options
+from .compression_options import adapter_option, calibration_of, calibration_options, check_options
 from .terminal import TerminalProgress, json_option, print_json, print_table
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     "--target", "-t", help="Device class that the weights are for (edgesdk targets).  [default: what all of them hold]"
 )
 @click.option("--teacher", help="Model that -heal learns from instead of MODEL itself, with the same tokens.")
+@adapter_option
 @calibration_options
 @check_options
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
@@ -32,6 +33,7 @@ def command(
     recipe: str | None,
     target: str | None,
     teacher: str | None,
+    adapter: Path | None,
     size: str | None,
     calibration: str,
     sequences: int,
@@ -59,6 +61,7 @@ def command(
         recipe=recipe,
         target=target,
         size=size,
+        adapter=adapter,
         teacher=teacher,
         calibration=calibration_of(calibration, sequences, length, seed),
         checks=Checks(eval_text, eval_windows, max_kl, max_ppl_increase, skip_checks),

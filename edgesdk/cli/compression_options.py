@@ -67,6 +67,15 @@ _CHECKS = (
 )
 
 
+def adapter_option(function: F) -> F:
+    """Add ``--adapter``."""
+    return click.option(
+        "--adapter",
+        type=click.Path(path_type=Path),
+        help="LoRA adapter to merge into MODEL's weights first: a folder that PEFT wrote.",
+    )(function)
+
+
 def check_options(function: F) -> F:
     """Add what is measured, and the limits that make a command fail."""
     for option in reversed(_CHECKS):

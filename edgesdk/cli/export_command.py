@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .compression_options import calibration_of, calibration_options, check_options
+from ..errors import EdgeError
+from .compression_options import adapter_option, calibration_of, calibration_options, check_options
 from .terminal import TerminalProgress, json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from ..bundle import Manifest
+    from ..bundle.manifest import DraftRecord
     from ..targets import FloatType
 
 
@@ -38,6 +40,16 @@ if TYPE_CHECKING:
     "--memory", "memory_mb", type=click.IntRange(min=1), help="Memory of your device in MB.  [default: target's]"
 )
 @click.option("--delegate", help="Hardware path (edgesdk targets NAME).  [default: target's]")
+@adapter_option
+@click.option(
+    "--switchable",
+    "switchable",
+    multiple=True,
+    metavar="NAME=FOLDER",
+    help="LoRA adapter to keep apart, for `edgesdk run --adapter NAME`; may be repeated.",
+)
+@click.option("--draft", metavar="MODEL", help="Smaller model with the same tokens, for speculative decoding.")
+@click.option("--draft-recipe", help="Compression of the draft.  [default: w4g32, or the checkpoint's own]")
 @calibration_options
 @check_options
 @json_option
@@ -50,6 +62,10 @@ def command(
     float_type: FloatType | None,
     memory_mb: int | None,
     delegate: str | None,
+    adapter: Path | None,
+    switchable: tuple[str, ...],
+    draft: str | None,
+    draft_recipe: str | None,
     size: str | None,
     calibration: str,
     sequences: int,
@@ -79,6 +95,10 @@ def command(
         memory_mb=memory_mb,
         delegate=delegate,
         size=size,
+        adapter=adapter,
+        switchable=_by_name(switchable),
+        draft=draft,
+        draft_recipe=draft_recipe,
         calibration=calibration_of(calibration, sequences, length, seed),
         checks=Checks(eval_text, eval_windows, max_kl, max_ppl_increase, skip_checks),
         progress=TerminalProgress(),
@@ -88,6 +108,16 @@ def command(
     else:
         print_summary(manifest)
         click.echo(f"\nWrote {out}. Try: edgesdk run {out}")
+
+
+def _by_name(given: tuple[str, ...]) -> dict[str, str]:
+    """Adapters to keep apart, by name."""
+    pairs = [each.partition("=") for each in given]
+    names = [name for name, _, _ in pairs]
+    for name, mark, folder in pairs:
+        if not (name and mark and folder) or names.count(name) > 1:
+            raise EdgeError(f"--switchable {name}{mark}{folder}: each is NAME=FOLDER, with a name of its own")
+    return {name: folder for name, _, folder in pairs}
 
 
 def print_summary(manifest: Manifest) -> None:
@@ -141,8 +171,34 @@ def print_summary(manifest: Manifest) -> None:
                 f"logits within {row['max_logit_difference']:g}, same best {row['top1']:.1%}, {agreed}",
             )
         )
+    rows += [
+        (f"adapter {record.name}", _adapter(record.parity)) for record in manifest.adapters if record.file is not None
+    ]
+    if manifest.draft is not None:
+        rows.append(("draft", _draft(manifest.draft)))
     rows += [("note", note) for note in manifest.notes]
     print_table(("", ""), rows)
+
+
+def _adapter(parity: dict[str, Any] | None) -> str:
+    if parity is None:
+        return "to switch to; not measured"
+    return (
+        f"to switch to; logits within {parity['max_logit_difference']:g} of the merged model's, same best "
+        f"{parity['top1']:.1%} ({parity['tokens']} tokens)"
+    )
+
+
+def _draft(draft: DraftRecord) -> str:
+    model, worth = draft.model, draft.worth
+    text = f"{model.name} ({model.parameters / 1e6:.1f} M parameters, {draft.recipe.name})"
+    if worth is None:
+        return f"{text}; not measured"
+    share = worth["accepted"] / worth["drafted"] if worth["drafted"] else 0
+    return (
+        f"{text}; {share:.1%} of drafted tokens taken, {worth['tokens'] / max(worth['steps'], 1):.2f} tokens a step, "
+        f"{worth['as_token_by_token']} of {worth['prompts']} answers as token by token"
+    )
 
 
 def _boards(boards: dict[str, dict[str, Any]], arena: int | None) -> list[tuple[str, str]]:

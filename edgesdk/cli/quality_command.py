@@ -27,6 +27,11 @@ _BAR = 40  # characters
 @click.option(
     "--window", type=click.IntRange(min=2), help="Tokens of a window.  [default: 512, or the smaller context]"
 )
+@click.option(
+    "--adapter",
+    type=click.Path(path_type=Path),
+    help="LoRA adapter to merge into A, a model, first: a folder that PEFT wrote.",
+)
 @click.option("--plot", type=click.Path(path_type=Path), help="Figure to write: .png or .svg (extra 'quality').")
 @click.option(
     "--samples", type=click.IntRange(min=0), default=3, show_default=True, help="Built-in prompts to answer with both."
@@ -48,6 +53,7 @@ def command(
     eval_text: Path | None,
     eval_windows: int,
     window: int | None,
+    adapter: Path | None,
     plot: Path | None,
     samples: int,
     prompts: tuple[str, ...],
@@ -62,6 +68,7 @@ def command(
     Each is a model (a Hugging Face folder, a .gguf or llama2.c .bin file, a catalogue name), which runs in the float32
     reference, or a bundle (folder or zip), which runs in its own runtime. Exits with 1 when a limit is not met.
     """
+    from ..model.opening import open_model
     from ..quality import Gates, compare_quality, enforce
     from ..quality.plot import check_plot, draw
 
@@ -71,7 +78,7 @@ def command(
     if plot is not None:
         check_plot(plot)
     report = compare_quality(
-        a,
+        a if adapter is None else open_model(a, adapter=adapter),
         b,
         eval_text=eval_text,
         eval_windows=eval_windows,

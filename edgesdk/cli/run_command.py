@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,7 @@ from .terminal import json_option, print_json, typed_lines
 if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..chat import Chat
+    from ..drafting import Drafting
 
 
 @click.command("run")
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
 @click.option("--repetition-penalty", type=click.FloatRange(min=0, min_open=True), default=1.0)
 @click.option("--seed", type=int, help="Of the random numbers.")
 @click.option("--stop", multiple=True, help="String that ends the answer; may be repeated.")
+@click.option(
+    "--draft",
+    type=click.Choice(["auto", "lookup", "off"]),
+    default="auto",
+    show_default=True,
+    help="What drafts tokens: the bundle's draft model, the text so far, or nothing.",
+)
+@click.option("--adapter", help="Adapter of the bundle to answer with (edgesdk export --switchable).")
 @click.option("--threads", type=click.IntRange(min=1, max=256), help="Threads.  [default: one for each core]")
 @click.option("--runner", is_flag=True, help="Use the runtime's own text runner, as an app does; greedy unless hot.")
 @click.option("--device", "-d", metavar="DEVICE", help="Run it there: an address, or a name of devices.toml.")
@@ -43,6 +52,8 @@ def command(
     repetition_penalty: float,
     seed: int | None,
     stop: tuple[str, ...],
+    draft: Drafting,
+    adapter: str | None,
     threads: int | None,
     runner: bool,
     device: str | None,
@@ -61,6 +72,10 @@ def command(
 
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     with open_bundle(bundle) as opened:
+        if adapter is not None and (device is not None or runner):
+            raise EdgeError("--adapter is for programs that run here, in edgesdk's own session")
+        if device is not None or runner:
+            _say_undrafted(opened, draft)
         if device is not None:
             if runner or top_k or min_p or repetition_penalty != 1.0:
                 raise EdgeError("runners on devices sample by --temperature, --top-p and --seed, and by nothing else")
@@ -83,7 +98,7 @@ def command(
                 raise EdgeError("--runner answers one PROMPT, with --max-tokens and --temperature and no other choice")
             _run_native(opened, prompt, max_tokens, temperature, as_json)
             return
-        chat = Chat(opened, sampling=sampling, threads=threads)
+        chat = Chat(opened, sampling=sampling, threads=threads, adapter=adapter, drafting=draft)
         if prompt is None:
             for line in typed_lines():
                 _answer(chat, line, max_tokens, stop)
@@ -104,7 +119,28 @@ def _answer(chat: Chat, prompt: str, max_tokens: int, stop: tuple[str, ...]) -> 
     decoded = max(0, len(found.tokens) - 1)
     rate = f", {decoded / found.decode_seconds:.0f} tokens/s" if decoded and found.decode_seconds else ""
     first = f"{found.prompt_tokens} prompt tokens in {found.prefill_seconds:.2f} s"
-    click.echo(f"[{first}; {len(found.tokens)} tokens{rate}; {found.reason}; on this machine]", err=True)
+    drafted = f"; {_drafted(found.draft)}" if found.draft is not None else ""
+    click.echo(f"[{first}; {len(found.tokens)} tokens{rate}{drafted}; {found.reason}; on this machine]", err=True)
+
+
+def _say_undrafted(bundle: Bundle, draft: Drafting) -> None:
+    """Runners decode token by token."""
+    if draft == "lookup":
+        raise EdgeError("--draft lookup is for programs that run here, in edgesdk's own session")
+    if bundle.manifest.draft is not None:
+        click.echo("Note: the bundle's draft stays unused: runners decode token by token", err=True)
+
+
+def _drafted(found: dict[str, Any]) -> str:
+    """What drafting did for an answer."""
+    if found["acceptance"] is None:
+        return "nothing was drafted"
+    form = "" if found["width"] == 1 and found["exact"] else f" of {found['width']}"
+    return (
+        f"{found['acceptance']:.0%} of {found['drafted']} drafted tokens taken, "
+        f"{found['tokens_per_step']:.2f} tokens a step{form}"
+        + ("" if found["exact"] else ", and near ties may fall otherwise than without a draft")
+    )
 
 
 def _run_native(bundle: Bundle, prompt: str, max_tokens: int, temperature: float, as_json: bool) -> None:

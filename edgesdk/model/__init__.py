@@ -13,6 +13,8 @@ from .weights import Weights
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from .adapter import Adapter
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -23,6 +25,7 @@ class Origin:
         files: the checkpoint's files; their hashes go into the manifest.
         licence: SPDX name or the publisher's own words, or None when the checkpoint says nothing.
         licence_files: licence texts that lie beside the checkpoint.
+        adapters: those that were merged into its weights; their files are among ``files``.
         bytes: size of the weight files.
     """
 
@@ -30,6 +33,7 @@ class Origin:
     files: tuple[Path, ...] = ()
     licence: str | None = None
     licence_files: tuple[Path, ...] = ()
+    adapters: tuple[Adapter, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -64,7 +68,8 @@ class Model:
     """A trained small language model: its architecture as data, its weights, its tokenizer.
 
     ``tokenizer`` is None only for models made without one (random ones, in tests and ``edgesdk doctor``);
-    ``compression`` is what a checkpoint says that was compressed before.
+    ``compression`` is what a checkpoint says that was compressed before; ``switchable`` are adapters that stay apart
+    from the weights, for runtimes that can switch to one.
     """
 
     spec: DecoderSpec
@@ -72,6 +77,7 @@ class Model:
     tokenizer: Tokenizer | None = None
     origin: Origin = field(default_factory=lambda: Origin("unnamed"))
     compression: Compression | None = None
+    switchable: tuple[Adapter, ...] = ()
 
     def with_weights(self, weights: Weights) -> Model:
         """The same model with other weights."""

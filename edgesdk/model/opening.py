@@ -11,6 +11,7 @@ from ..errors import ModelError
 from ..progress import SILENT, Progress
 from ..registry import unknown
 from . import Model, Origin, catalogue
+from .adapter import with_adapter
 from .checkpoint import is_checkpoint, open_checkpoint
 from .config import Config
 from .families import FAMILIES, Family
@@ -43,7 +44,7 @@ _NOT_BUILT = {
 _LICENCE_NAMES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "NOTICE.md", "NOTICE.txt")
 
 
-def open_model(name: str | Path, progress: Progress = SILENT) -> Model:
+def open_model(name: str | Path, progress: Progress = SILENT, *, adapter: str | Path | None = None) -> Model:
     """Open a model without loading its weights.
 
     Args:
@@ -51,10 +52,16 @@ def open_model(name: str | Path, progress: Progress = SILENT) -> Model:
             file, a llama2.c ``.bin`` file, a name from the catalogue (fetched into the user's cache on first use), or a
             hub id like ``org/name``.
         progress: told about a download.
+        adapter: a LoRA adapter to merge into the weights: a folder that PEFT wrote.
 
     Raises:
         ModelError: what is wrong with the checkpoint, and what to do.
     """
+    model = _open(name, progress)
+    return model if adapter is None else with_adapter(model, adapter)
+
+
+def _open(name: str | Path, progress: Progress) -> Model:
     path = Path(name).expanduser()
     entries = catalogue.load()
     if not path.exists() and str(name) in entries:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,8 +36,12 @@ class SafetensorsFolder:
         metadata: the text that all shards carry beside their tensors.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, files: Sequence[Path] | None = None) -> None:
         """Read the headers of every shard.
+
+        Args:
+            folder: a model's.
+            files: other files than a model's own shards.
 
         Raises:
             ModelError: no safetensors, a missing or truncated shard, or a pickle checkpoint.
@@ -47,7 +52,7 @@ class SafetensorsFolder:
             raise MissingExtraError("safetensors", "model") from None
 
         self.where = str(folder)
-        self.files = _shards(folder)
+        self.files = _shards(folder) if files is None else list(files)
         self.headers: dict[str, Header] = {}
         self.metadata: dict[str, str] = {}
         for path in self.files:

@@ -54,6 +54,7 @@ class ExecuTorchConverter:
         ),
         ("executorch",),
         "edgesdk_converters.executorch.operators:operator_times",
+        drafts=True,
     )
 
     def limits(self, delegate: str | None = None) -> Limits:

@@ -20,6 +20,9 @@ from .wheel import load_runtime, version
 class ExecuTorchSession:
     """Runs a program of this converter; see :class:`edgesdk.session.Session` for the contract."""
 
+    scores_apart = True  # ``forward`` and ``score`` are methods with caches of their own
+    sums_over_steps = True  # custom_sdpa: the products with values run over all that the step has put into the cache
+
     def __init__(self, program: Path, context: int, threads: int | None = None) -> None:
         """Load the program.
 

@@ -51,6 +51,8 @@ class OnnxConverter:
         ("onnxruntime", "onnxruntime-gpu"),
         "edgesdk_converters.onnx.operators:operator_times",
         ("tensorrt", "cuda", "cpu"),
+        adapters=True,
+        drafts=True,
     )
 
     def limits(self, delegate: str | None = None) -> Limits:
@@ -115,10 +117,17 @@ class OnnxConverter:
             with progress.stage("Writing the ONNX program", len(model.spec.layers)) as stage:
                 for _ in graph.emit():
                     stage.advance()
-        program = ir.Model(builder.graph("decoder", OPSET), ir_version=10, producer_name="edgesdk")
+        built = builder.graph("decoder", OPSET)
+        adapters = {}
+        if model.switchable:
+            from .adapters import add_inputs, write_adapters
+
+            add_inputs(built, model)
+            adapters = {"adapters": write_adapters(built, model, folder)}
+        program = ir.Model(built, ir_version=10, producer_name="edgesdk")
         (folder / MODEL_FILE).write_bytes(ir.to_proto(program).SerializeToString(deterministic=True))
         genai = self._write_genai(model, options, folder)
-        facts = {"accuracy_level": accuracy, "data": DATA_FILE, "genai": genai}
+        facts = {"accuracy_level": accuracy, "data": DATA_FILE, "genai": genai, **adapters}
         return Program(MODEL_FILE, facts, {"onnx-ir": ir.__version__})
 
     def open(self, main: Path, context: int, threads: int | None = None) -> Session:

@@ -38,6 +38,7 @@ class OnnxSession:
         *,
         profile: Path | None = None,
         providers: Sequence[str] = ("cpu",),
+        adapter: Path | None = None,
     ) -> None:
         """Load the program.
 
@@ -48,10 +49,11 @@ class OnnxSession:
             profile: where ONNX Runtime writes what every operator took; None times nothing.
             providers: names of :data:`PROVIDERS`, the first choice first; those that this ONNX Runtime lacks are
                 passed over, and the CPU is always the last.
+            adapter: an ``.onnx_adapter`` file of the bundle, to run the program with.
 
         Raises:
             EdgeError: there is no such provider.
-            BundleError: ONNX Runtime refuses the file.
+            BundleError: ONNX Runtime refuses a file.
         """
         options = ort.SessionOptions()
         options.inter_op_num_threads = 1
@@ -75,6 +77,8 @@ class OnnxSession:
         self._last, self._first = np.array([-1], dtype=np.int64), np.array([0], dtype=np.int64)
         self._logits = np.zeros(self.vocab, dtype=self._float)
         self._bound_ids, self._bound_last = 0, False  # what the last step bound, which costs time after every step
+        if adapter is not None:
+            self._bind_adapter(adapter)
         self._caches = self._bind_caches()  # before logits, which are then the last of the outputs
         self._states = self._make_states()
         self._bind_states()  # likewise
@@ -148,6 +152,17 @@ class OnnxSession:
 
     def _bind_input(self, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
         self._binding.bind_input(name, "cpu", 0, array.dtype, shape, array.ctypes.data)
+
+    def _bind_adapter(self, path: Path) -> None:
+        """Bind what an adapter holds as inputs (adapters of run options do nothing where inputs are bound)."""
+        try:
+            parameters = ort.AdapterFormat.read_adapter(str(path)).get_parameters()
+            for name, value in parameters.items():
+                self._binding.bind_ortvalue_input(name, value)
+        except Exception as failure:  # the binding raises a class per status code, all of them Exceptions
+            reason = str(failure).splitlines()[0]
+            raise BundleError(f"{path.name}: ONNX Runtime {ort.__version__} cannot load it: {reason}") from None
+        self._parameters = parameters  # their memory is what is bound
 
     def _bind_caches(self) -> list[Any]:
         """One buffer for each cache, bound as past and as present: GroupQueryAttention then writes in place."""
