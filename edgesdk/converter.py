@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from .errors import TargetError
 from .registry import Registry
 
 if TYPE_CHECKING:
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
     from .compress.base import Limits
     from .compress.recipe import Recipe
     from .model import DecoderSpec, Model
+    from .model.encoder_spec import EncoderSpec
+    from .model.encoders.model import EncoderModel
     from .progress import Progress
-    from .session import Session, TextRunner
+    from .session import EncoderSession, Session, TextRunner
     from .targets import FloatType, RuntimeRange, Target
 
 
@@ -151,6 +154,52 @@ class Converter(Protocol):
         Raises:
             EdgeError: the runtime has none, or it refuses one of the files.
         """
+
+
+class EncoderConverter(Protocol):
+    """Lowers encoders for one runtime; methods as those of :class:`Converter`."""
+
+    def check(self, spec: EncoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
+        """Refuse, before any work, what the runtime cannot run or hold exactly.
+
+        Raises:
+            EdgeError: what cannot be held, and what can.
+        """
+
+    def plan(self, spec: EncoderSpec, recipe: Recipe, options: ProgramOptions) -> MemoryPlan:
+        """Estimate sizes before any work."""
+
+    def convert(self, model: EncoderModel, options: ProgramOptions, folder: Path, progress: Progress) -> Program:
+        """Write the program into ``folder``, carrying the model's integers unchanged."""
+
+    def open(self, main: Path, context: int, threads: int | None = None) -> EncoderSession:
+        """Open a session over a written program.
+
+        Raises:
+            EdgeError: the runtime refuses the program.
+        """
+
+
+@runtime_checkable
+class BuildsEncoders(Protocol):
+    """A converter that has one for encoders beside."""
+
+    encoders: EncoderConverter
+
+
+def encoder_converter(name: str, what: str) -> EncoderConverter:
+    """The part of a converter that builds encoders; ``what`` is what needs it, for the message.
+
+    Raises:
+        TargetError: this converter builds decoders alone.
+    """
+    found = CONVERTERS.get(name)
+    if isinstance(found, BuildsEncoders):
+        return found.encoders
+    raise TargetError(
+        f"{what} is an encoder, and the {name} converter builds decoders alone",
+        hint="targets of onnx and executorch run encoders (edgesdk targets)",
+    )
 
 
 #: Converters are found by entry point alone: the SDK never imports one by name.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from .compress.base import stored_width
 from .errors import RecipeError, TargetError
@@ -22,8 +22,15 @@ _HOST_LIBRARIES = 450_000_000  # resident size of torch and ONNX Runtime once im
 _FIT = "use a smaller --context, a smaller recipe (edgesdk recipes), or name the device's memory with --memory"
 
 
+class Shaped(Protocol):
+    """A spec of any kind: it knows its weights."""
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Canonical weight names and shapes."""
+
+
 def tensor_bits(
-    spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, limits: Limits
+    spec: Shaped, recipe: Recipe, options: ProgramOptions, limits: Limits
 ) -> dict[str, tuple[int, int, int]]:
     """Elements, stored bits and group of every weight after the recipe (group 0: plain float).
 
@@ -43,7 +50,7 @@ def tensor_bits(
     return found
 
 
-def refuse_schemes(spec: DecoderSpec, recipe: Recipe, target: Target, *, static: bool = False) -> None:
+def refuse_schemes(spec: Shaped, recipe: Recipe, target: Target, *, static: bool = False) -> None:
     """Stop before any work when a recipe makes weights that the target does not hold.
 
     ``static``: scales of activations are measured before, so that the recipe may name an observer.
@@ -92,7 +99,7 @@ def kv_cache_bytes(spec: DecoderSpec, options: ProgramOptions) -> int:
     return sum(2 * layer.attention.kv_size * options.context * width for layer in spec.layers)
 
 
-def host_peak(spec: DecoderSpec, plan: MemoryPlan) -> int:
+def host_peak(spec: Shaped, plan: MemoryPlan) -> int:
     """Rough peak of the export process: libraries, the largest matrix in float twice, and the program in a session."""
     largest = max(math.prod(shape) for shape in spec.tensors().values()) * 4
     return _HOST_LIBRARIES + 2 * largest + plan.peak
@@ -109,7 +116,7 @@ def available_memory() -> int | None:
 
 
 def refuse_unfit(
-    spec: DecoderSpec, plan: MemoryPlan, options: ProgramOptions, target: Target, memory_mb: int | None
+    spec: Shaped, plan: MemoryPlan, options: ProgramOptions, target: Target, memory_mb: int | None
 ) -> None:
     """Stop before any work when the program cannot fit.
 

@@ -108,3 +108,65 @@ class TextRunner(Protocol):
         Raises:
             EdgeError: the runner failed.
         """
+
+
+class EncoderSession(Protocol):
+    """An encoder: a text becomes one row of numbers, its embedding or the logits of its labels.
+
+    Attributes:
+        context: most tokens of a text.
+        size: length of a row.
+    """
+
+    context: int
+    size: int
+
+    def encode(self, texts: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None = None) -> np.ndarray:
+        """Rows of texts given as token ids (with segments of the same lengths; default: all the first).
+
+        Returns: float32 [texts, size].
+
+        Raises:
+            EdgeError: no texts, no tokens, more than the context holds, or ids outside the vocabulary.
+        """
+
+    def states(self, ids: Sequence[int], types: Sequence[int] | None = None) -> np.ndarray:
+        """The last states of every token of one text, float32 [tokens, hidden]."""
+
+
+def refuse_texts(
+    texts: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None, context: int, vocab: int
+) -> None:
+    """Stop before texts reach a runtime that cannot take them.
+
+    Raises:
+        EdgeError: nothing to encode, a text too long, ids outside the vocabulary, or segments that fit no text.
+    """
+    if not texts or not all(texts):
+        raise EdgeError("no tokens to encode")
+    longest = max(map(len, texts))
+    if longest > context:
+        raise EdgeError(
+            f"{longest} tokens exceed the context of {context}",
+            hint="export with a larger --context, or shorten the text",
+        )
+    low, high = min(map(min, texts)), max(map(max, texts))
+    if low < 0 or high >= vocab:
+        raise EdgeError(f"token ids must lie in 0 to {vocab - 1}, found {low} to {high}")
+    if types is not None and [len(text) for text in texts] != [len(text) for text in types]:
+        raise EdgeError("a text and its segments differ in length")
+
+
+def padded(
+    texts: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids, segments and mask of texts as int64 [texts, longest]; the mask is 1 where there is a token."""
+    import numpy as np
+
+    longest = max(map(len, texts))
+    ids, kinds, mask = (np.zeros((len(texts), longest), dtype=np.int64) for _ in range(3))
+    for row, text in enumerate(texts):
+        ids[row, : len(text)], mask[row, : len(text)] = text, 1
+        if types is not None:
+            kinds[row, : len(text)] = types[row]
+    return ids, kinds, mask

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..errors import ModelError
 from ..progress import SILENT, Progress
@@ -12,6 +13,9 @@ from ..registry import unknown
 from . import Model, Origin, catalogue
 from .checkpoint import is_checkpoint, open_checkpoint
 from .config import Config
+from .encoder_spec import EncoderSpec
+from .encoders.model import EncoderModel
+from .encoders.opening import encoder_family, open_encoder
 from .families import FAMILIES, Family
 from .gguf_file import GgufFile
 from .gguf_tokenizer import tokenizer_from_gguf
@@ -22,12 +26,29 @@ from .spec import DecoderSpec
 from .tokenizer import Tokenizer, open_tokenizer
 from .weights import CheckpointWeights, TensorFile
 
+#: What a checkpoint may hold: a decoder, or a model of another kind.
+AnyModel: TypeAlias = Model | EncoderModel
 _MOST_LAYERS = 1000
 _LICENCE_NAMES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "NOTICE.md", "NOTICE.txt")
 
 
 def open_model(name: str | Path, progress: Progress = SILENT) -> Model:
-    """Open a model without loading its weights.
+    """Open a decoder without loading its weights; arguments and errors as :func:`open_any`.
+
+    Raises:
+        ModelError: it is a model of another kind.
+    """
+    found = open_any(name, progress)
+    if not isinstance(found, Model):
+        raise ModelError(
+            f"{name}: {found.spec.family} is no decoder, and this works on decoders alone",
+            hint="edgesdk export takes it, with recipes that round its weights (w8, w4g32) or none",
+        )
+    return found
+
+
+def open_any(name: str | Path, progress: Progress = SILENT) -> AnyModel:
+    """Open a model of any kind without loading its weights.
 
     Args:
         name: a folder with ``config.json`` and safetensors (quantized ones too), a compressed checkpoint, a ``.gguf``
@@ -55,9 +76,17 @@ def open_model(name: str | Path, progress: Progress = SILENT) -> Model:
     )
 
 
-def _open_folder(folder: Path) -> Model:
+def _open_folder(folder: Path) -> AnyModel:
     config = Config.read(folder / "config.json")
     kind = config.get("model_type")
+    licence_files = tuple(folder / name for name in _LICENCE_NAMES if (folder / name).is_file())
+    if (encoder := encoder_family(str(kind))) is not None:
+        _refuse_layers(config)
+        tokenizer = open_tokenizer(folder)
+        with _usable(config):
+            opened = open_encoder(folder, config, encoder, tokenizer, _card_licence(folder), licence_files)
+        _fitting(tokenizer, opened.spec, str(folder))
+        return opened
     family = _family(str(kind), config.where, lambda family: family.model_types)
     spec = _spec(family, config)
     shards, places = SafetensorsFolder(folder), family.transformers_places(spec)
@@ -67,7 +96,6 @@ def _open_folder(folder: Path) -> Model:
         file = quantized = open_quantized(shards, config.section("quantization_config"))
         compression = quantized.compression(places)
     weights = CheckpointWeights(file, places, spec.tensors())
-    licence_files = tuple(folder / name for name in _LICENCE_NAMES if (folder / name).is_file())
     origin = Origin(folder.resolve().name, tuple(shards.files), _card_licence(folder), licence_files)
     return Model(spec, weights, _fitting(open_tokenizer(folder), spec, str(folder)), origin, compression)
 
@@ -110,10 +138,21 @@ def _spec(family: Family, config: Config) -> DecoderSpec:
     """The family's spec; a value of a wrong shape anywhere in the configuration is one error."""
     if config.get("partial_rotary_factor") not in (None, 1, 1.0):
         raise ModelError(f"{config.where}: a partial rotary embedding is not supported")
+    _refuse_layers(config)
+    with _usable(config):
+        return family.spec(config)
+
+
+def _refuse_layers(config: Config) -> None:
     if config.get("num_hidden_layers") is not None and config.integer("num_hidden_layers") > _MOST_LAYERS:
         raise ModelError(f"{config.where}: 'num_hidden_layers' is more than {_MOST_LAYERS}")
+
+
+@contextmanager
+def _usable(config: Config) -> Iterator[None]:
+    """A value of a wrong shape anywhere in the configuration is one error."""
     try:
-        return family.spec(config)
+        yield
     except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as failure:
         raise ModelError(f"{config.where}: a value cannot be used ({failure})") from None
 
@@ -152,7 +191,7 @@ def _gguf_rope_scaling(own: Mapping[str, Any], file: GgufFile) -> dict[str, Any]
     return None if kind == "none" else {"rope_type": kind, "factor": own.get("rope.scaling.factor")}
 
 
-def _fitting(tokenizer: Tokenizer, spec: DecoderSpec, where: str) -> Tokenizer:
+def _fitting(tokenizer: Tokenizer, spec: DecoderSpec | EncoderSpec, where: str) -> Tokenizer:
     if tokenizer.size > spec.vocab:
         raise ModelError(
             f"{where}: the tokenizer has ids up to {tokenizer.size - 1}, but the embedding has {spec.vocab} rows",

@@ -8,26 +8,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgesdk.compress.base import Limits
 from edgesdk.converter import MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import EdgeError, MissingExtraError, RecipeError, TargetError
 from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, refuse_layer_norms, refuse_schemes, tensor_bits
 
+from .encoder_convert import OnnxEncoders
+from .limits import ACCURACY, BLOCK_BYTES, GRAPH_BYTES, LIMITS, RUNTIME_BYTES
 from .names import DATA_FILE, MODEL_FILE
 
 if TYPE_CHECKING:
+    from edgesdk.compress.base import Limits
     from edgesdk.compress.recipe import Recipe
     from edgesdk.model import DecoderSpec, Model
     from edgesdk.progress import Progress
     from edgesdk.session import Session, TextRunner
     from edgesdk.targets import Target
 
-_ACCURACY = {8: 4, 32: 1}  # accuracy_level of MatMulNBits
-LIMITS = Limits(widths=(2, 4, 8))
 _PREFILL = 256
-_RUNTIME_BYTES = 60_000_000  # resident size of a process with ONNX Runtime and numpy loaded, measured
-_GRAPH_BYTES = 400_000
-_BLOCK_BYTES = 12  # MatMulNBits keeps, in float32, each block's scale twice and its sum
 
 
 class OnnxConverter:
@@ -41,6 +38,7 @@ class OnnxConverter:
         "edgesdk_converters.onnx.operators:operator_times",
         ("tensorrt", "cuda", "cpu"),
     )
+    encoders = OnnxEncoders()
 
     def limits(self, delegate: str | None = None) -> Limits:
         return LIMITS
@@ -57,11 +55,11 @@ class OnnxConverter:
                 )
 
     def plan(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> MemoryPlan:
-        program, weights = _GRAPH_BYTES, 0
+        program, weights = GRAPH_BYTES, 0
         for name, (elements, bits, group) in tensor_bits(spec, recipe, options, self.limits(options.delegate)).items():
             stored = elements * bits // 8 + (elements // group * 2 if group else 0)
             blocks = elements // math.gcd(group, 256) if group else 0
-            packed = elements * bits // 8 + blocks * _BLOCK_BYTES
+            packed = elements * bits // 8 + blocks * BLOCK_BYTES
             program += stored
             weights += packed
             if name == "embed.weight" and group:  # as stored, and reshaped for the gather
@@ -73,7 +71,7 @@ class OnnxConverter:
         heads = max(layer.attention.heads for layer in spec.layers)
         step = min(_PREFILL, options.context)
         activations = step * (widest * width + heads * options.context * 4) + spec.vocab * 8
-        return MemoryPlan(program, weights, kv_cache_bytes(spec, options), activations, _RUNTIME_BYTES)
+        return MemoryPlan(program, weights, kv_cache_bytes(spec, options), activations, RUNTIME_BYTES)
 
     def remarks(self, spec: DecoderSpec, options: ProgramOptions) -> Sequence[str]:
         return ()
@@ -89,7 +87,7 @@ class OnnxConverter:
         from .decoder import OPSET, DecoderGraph
         from .linear import Activations
 
-        accuracy = _ACCURACY[options.activations]
+        accuracy = ACCURACY[options.activations]
         with (folder / DATA_FILE).open("wb") as data:
             builder = GraphBuilder(folder, data, getattr(torch, options.float_type))
             graph = DecoderGraph(builder, model, options.context, Activations(accuracy))

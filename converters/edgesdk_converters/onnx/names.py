@@ -7,6 +7,8 @@ DATA_FILE = "model.onnx.data"
 
 #: First position whose logits are wanted, as a slice start: -1 (the default) the last, 0 all.
 LOGITS_START = "logits_start"
+#: Outputs of encoders: every token's states, and a text's embedding or its labels' logits.
+STATES, EMBEDDING, LOGITS = "last_hidden_state", "sentence_embedding", "logits"
 
 
 def past_names(layer: int) -> tuple[str, str]:
