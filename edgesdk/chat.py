@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .bundle import Bundle, check_runtime
+from .bundle import Bundle, check_runtime, refuse_kind
 from .converter import CONVERTERS
 from .errors import BundleError, EdgeError
 from .generation import Sampling, Statistics, generate
@@ -26,8 +26,10 @@ def open_session(bundle: Bundle, threads: int | None = None, providers: Sequence
             one that exports are verified with.
 
     Raises:
-        EdgeError: the runtime is missing, of the wrong version, without such providers, or refuses the program.
+        EdgeError: the runtime is missing, of the wrong version, without such providers, or refuses the program; or the
+            bundle holds no decoder.
     """
+    refuse_kind(bundle.manifest, "a session with a key-value cache")
     check_runtime(bundle.manifest)
     name = bundle.manifest.program.converter
     converter = CONVERTERS.get(name)
@@ -74,6 +76,7 @@ def answer_with_runner(
     Raises:
         EdgeError: the runtime has none, or it fails.
     """
+    refuse_kind(bundle.manifest, "a text runner")
     check_runtime(bundle.manifest)
     tokenizer = bundle_tokenizer(bundle)
     templated = tokenizer.chat_template is not None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from . import bundle as bundles
 from . import estimate
@@ -23,7 +23,8 @@ from .converter import CONVERTERS, MemoryPlan, Program, ProgramOptions
 from .errors import EdgeError, MissingExtraError, QualityError
 from .files import file_entry, folder_beside, replacing_folder
 from .linting import refuse_tokenizer, warnings_of
-from .model.opening import open_model
+from .model import Model
+from .model.opening import open_any
 from .model.vocabulary import in_vocabulary_of
 from .options import program_options
 from .progress import SILENT, Progress
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
 
     from .compress.base import PassReport
     from .compress.quality import Divergence, Perplexity, PromptParity
-    from .model import DecoderSpec, Model
+    from .model import DecoderSpec
+    from .model.opening import AnyModel
     from .session import Session
 
-_SKIPPED = "skipped with --skip-checks"
+SKIPPED = "skipped with --skip-checks"
 _COMPRESSED = "the checkpoint was compressed before: compare with the original (edgesdk quality ORIGINAL BUNDLE)"
 _NO_ROOM = "the context has no room for a prompt and 64 tokens of answer"
 _LEAST_AGREEMENT = 0.5  # of greedy tokens; int8 activations stay above 0.9, a wrong graph is near 0
@@ -72,6 +74,22 @@ class Checks:
             raise EdgeError("--max-ppl-increase needs a text", hint="add --eval-text FILE")
 
 
+class Recorded(Protocol):
+    """What the manifest records of measurements, whatever was measured: dataclasses, or None."""
+
+    @property
+    def parity(self) -> Sequence[object] | None:
+        """Program against reference, a row for each text."""
+
+    @property
+    def divergence(self) -> object:
+        """Program against the uncompressed model."""
+
+    @property
+    def perplexity(self) -> object:
+        """Before and after, on a text of the user's."""
+
+
 @dataclass(frozen=True)
 class _Measured:
     """What was measured; everything is None when the user skipped it."""
@@ -82,7 +100,7 @@ class _Measured:
 
 
 def export(
-    model: str | Path | Model,
+    model: str | Path | AnyModel,
     target: str,
     out: str | Path,
     *,
@@ -99,10 +117,11 @@ def export(
     """Compress a model, convert it for a target, verify the program, and pack the bundle.
 
     Args:
-        model: what :func:`edgesdk.open_model` takes, or a model.
+        model: what :func:`edgesdk.open_model` takes, an encoder's folder, or a model.
         target: a name of :func:`edgesdk.target_names`.
         out: the bundle: a folder, or one file when the name ends in ``.zip``. Replaced only when all went well.
-        recipe: a decodable name, a TOML file, or a recipe; default: ``w4g32``, or a compressed checkpoint's own.
+        recipe: a decodable name, a TOML file, or a recipe; default: ``w4g32``, or a compressed checkpoint's own
+            (encoders: ``w8``).
         context: capacity of the key-value cache in tokens; default 2048, or the model's own if smaller.
         float_type: ``float32`` or ``float16``; default: the target's.
         memory_mb: memory of the concrete device, when it differs from the target's.
@@ -123,7 +142,14 @@ def export(
     wanted = open_recipe(recipe, described.recipes) if isinstance(recipe, str) else recipe
     converter = CONVERTERS.get(described.converter)
     _require_torch(described.converter)
-    opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
+    opened = open_any(model, progress) if isinstance(model, (str, Path)) else model
+    if not isinstance(opened, Model):
+        from .exporting_encoders import export_encoder, refuse_choices
+
+        refuse_choices(checks, size, calibration)
+        return export_encoder(
+            opened, described, out, wanted, context, float_type, memory_mb, delegate, checks, progress
+        )
     chosen = choose_recipe(opened, wanted)
     most = chosen_size(chosen, size, opened.spec.parameters)
     if opened.compression is not None and checks.max_kl is not None:
@@ -139,7 +165,7 @@ def export(
         refuse_tokenizer(opened.tokenizer, described)
     if most is None and not chosen.reshapes:
         estimate.refuse_unfit(spec, converter.plan(spec, chosen, options), options, described, memory_mb)
-    with _staging(out) as (folder, scratch):
+    with staging(out) as (folder, scratch):
         limits = converter.limits(options.delegate)
         setting = Setting(scratch, progress, limits, calibration or Calibration())
         shaped, early = chosen(opened, setting, slice(chosen.shaping))
@@ -150,26 +176,25 @@ def export(
         plan = converter.plan(spec, chosen, options)
         estimate.refuse_unfit(spec, plan, options, described, memory_mb)
         warnings = [*warnings_of(opened, plan, described), *_notes_of(opened)]
-        for warning in warnings:
-            progress.note(warning)
+        tell(progress, warnings)
         warnings += [*sizing, *_widened(spec, chosen, limits)]
         compressed, late = chosen(shaped, setting, slice(chosen.shaping, None))
         reports = (*early, *late)
         program = converter.convert(compressed, options, folder, progress)
         notes = [*warnings, *(note for report in reports for note in report.notes)]
         write_texts(compressed, folder)
-        if (larger := _not_smaller(opened, folder, program)) is not None:
+        if (larger := not_smaller(opened, folder, program)) is not None:
             notes.append(larger)
             progress.note(larger)
         measured = _Measured()
-        reason = _SKIPPED if checks.skip else program.not_run
+        reason = SKIPPED if checks.skip else program.not_run
         if reason is None:
             start = partial(converter.open, folder / program.main, options.context)
             measured = _measure(original, compressed, start, options, checks, scratch, progress)
             _enforce(checks, measured)
         elif program.not_run is not None:
             progress.note(program.not_run)
-        record = _manifest(
+        record = manifest_of(
             opened, compressed, described, chosen, options, plan, program, reports, measured, reason, tuple(notes)
         )
         sealed = bundles.seal(folder, record)
@@ -179,7 +204,7 @@ def export(
 
 
 @contextmanager
-def _staging(out: Path) -> Iterator[tuple[Path, Path]]:
+def staging(out: Path) -> Iterator[tuple[Path, Path]]:
     """A folder that becomes ``out`` when all went well, and a scratch folder on the same disk."""
     zipped = out.suffix == ".zip"
     if zipped and out.is_dir():
@@ -194,6 +219,12 @@ def _staging(out: Path) -> Iterator[tuple[Path, Path]]:
         else:
             with replacing_folder(out) as folder:
                 yield folder, scratch
+
+
+def tell(progress: Progress, notes: Sequence[str]) -> None:
+    """Show the user what an export goes on in spite of."""
+    for note in notes:
+        progress.note(note)
 
 
 def _require_torch(extra: str) -> None:
@@ -218,7 +249,8 @@ def _notes_of(model: Model) -> list[str]:
     return [note for report in (model.compression.reports if model.compression else ()) for note in report["notes"]]
 
 
-def _not_smaller(model: Model, folder: Path, program: Program) -> str | None:
+def not_smaller(model: AnyModel, folder: Path, program: Program) -> str | None:
+    """A sentence where a bundle is no smaller than the checkpoint that it was made from, or None."""
     before = model.origin.bytes
     files = (path for path in folder.rglob("*") if path.is_file())
     after = sum(path.stat().st_size for path in files if path.relative_to(folder).parts[0] not in program.made_from_it)
@@ -291,19 +323,20 @@ def _enforce(checks: Checks, measured: _Measured) -> None:
         )
 
 
-def _manifest(
-    model: Model,
-    compressed: Model,
+def manifest_of(
+    model: AnyModel,
+    compressed: AnyModel,
     target: Target,
     recipe: Recipe,
     options: ProgramOptions,
     plan: MemoryPlan,
     program: Program,
     reports: tuple[PassReport, ...],
-    measured: _Measured,
+    measured: Recorded,
     reason: str | None,
     notes: tuple[str, ...],
 ) -> bundles.Manifest:
+    """The manifest of a bundle that is about to be sealed; ``reason`` is why nothing was measured."""
     import torch
 
     special = compressed.tokenizer.special if compressed.tokenizer else None

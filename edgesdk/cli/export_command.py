@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--recipe",
     "-r",
-    help="Compression (edgesdk recipes), or a .toml file.  [default: w4g32, or the checkpoint's own]",
+    help="Compression (edgesdk recipes), or a .toml file.  [default: w4g32 (encoders: w8), or the checkpoint's own]",
 )
 @click.option(
     "--context",
@@ -92,7 +92,9 @@ def command(
 
 def print_summary(manifest: Manifest) -> None:
     """A bundle in a dozen lines."""
+    from ..bundle import DECODER, kind_of
     from ..estimate import megabytes
+    from .other_kinds import measured_rows
 
     model, program = manifest.model, manifest.program
     quality = manifest.quality
@@ -116,6 +118,9 @@ def print_summary(manifest: Manifest) -> None:
         ("context", f"{manifest.context} tokens"),
         ("memory", f"about {megabytes(peak)} at full context, {megabytes(memory.kv_cache)} of it KV cache (estimate)"),
     ]
+    if kind_of(manifest) != DECODER:
+        print_table(("", ""), [*rows, *measured_rows(manifest), *(("note", note) for note in manifest.notes)])
+        return
     if boards := program.facts.get("boards"):
         rows += _boards(boards, program.facts.get("arena_bytes"))
     if (found := quality.divergence) is not None:

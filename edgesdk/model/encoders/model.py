@@ -28,6 +28,11 @@ class EncoderModel:
     origin: Origin = field(default_factory=lambda: Origin("unnamed"))
     longest: int | None = None
 
+    @property
+    def compression(self) -> None:
+        """What was done to the checkpoint before: encoders are opened as they were trained."""
+        return None
+
     def with_weights(self, weights: Weights) -> EncoderModel:
         """The same model with other weights."""
         return replace(self, weights=weights)

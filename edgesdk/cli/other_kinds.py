@@ -1,0 +1,67 @@
+"""What commands show of bundles that hold no decoder."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .terminal import print_json, typed_lines
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle, Manifest
+    from ..encoders import Encoder
+
+_SHOWN = 6  # first values of an embedding
+
+
+def run_encoder(bundle: Bundle, text: str | None, threads: int | None, as_json: bool) -> None:
+    """The embedding or the labels of a text, or of every line that is typed."""
+    from ..encoders import Encoder
+
+    encoder = Encoder(bundle, threads=threads)
+    for line in typed_lines() if text is None else [text]:
+        started = time.perf_counter()
+        answer = _answered(encoder, line)
+        answer["seconds"] = time.perf_counter() - started
+        if as_json:
+            print_json(answer)
+        else:
+            _show(answer)
+
+
+def measured_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    """Rows of a bundle's summary about quality and parity."""
+    rows, found = [], manifest.quality.divergence
+    head = manifest.model.spec.get("head", {})
+    if head.get("labels"):
+        rows.append(("labels", ", ".join(head["labels"])))
+    if found is not None:
+        same = "" if found["same_label"] is None else f", same label {found['same_label']:.1%}"
+        least = f"cosine {found['cosine']:g}, least {found['cosine_least']:g}{same}"
+        rows.append(("quality", f"{least} ({found['texts']} texts, {found['text']})"))
+    if manifest.parity is None:
+        rows.append(("parity", f"not measured: {manifest.parity_reason}"))
+    for row in manifest.parity or ():
+        difference = f"states within {row['max_difference']:g}, answers' cosine {row['cosine']:g}"
+        rows.append((f"parity, {row['tokens']}", difference))
+    return rows
+
+
+def _answered(encoder: Encoder, text: str) -> dict[str, Any]:
+    if encoder.labels:
+        (scores,) = encoder.classify([text])
+        return {"label": next(iter(scores)), "scores": scores, "tokens": encoder.count(text)}
+    (vector,) = encoder.embed([text])
+    return {"embedding": vector.tolist(), "size": len(vector), "tokens": encoder.count(text)}
+
+
+def _show(answer: dict[str, Any]) -> None:
+    if "scores" in answer:
+        for label, score in answer["scores"].items():
+            click.echo(f"{label}  {score:.4f}")
+    else:
+        first = " ".join(f"{value:.4f}" for value in answer["embedding"][:_SHOWN])
+        click.echo(f"embedding of {answer['size']} values: {first} ...")
+    click.echo(f"[{answer['tokens']} tokens in {answer['seconds']:.3f} s; on this machine]", err=True)
