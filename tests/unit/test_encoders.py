@@ -26,7 +26,7 @@ from edgesdk.session import EncoderSession, padded
 
 from .encoder_rows import CONTEXT, LABELS, ROWS, VOCAB, Row, save_encoder
 
-RUNTIMES = ["onnx"]
+RUNTIMES = ["onnx", "executorch"]
 _RANDOM = np.random.default_rng(7)
 TEXTS = [_RANDOM.integers(2, VOCAB, size).tolist() for size in (40, 1, 17)]
 TYPES = [[int(place > size // 2) for place in range(size)] for size in (40, 1, 17)]

@@ -12,6 +12,7 @@ from edgesdk.converter import MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import MissingExtraError, RecipeError, TargetError
 from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, refuse_layer_norms, refuse_schemes, tensor_bits
 
+from .encoder_convert import ExecuTorchEncoders
 from .sizes import capacity, rewind_limit, step_sizes
 from .wheel import folder as wheel_folder
 from .wheel import version
@@ -48,6 +49,7 @@ class ExecuTorchConverter:
         ("executorch",),
         "edgesdk_converters.executorch.operators:operator_times",
     )
+    encoders = ExecuTorchEncoders()
 
     def limits(self, delegate: str | None = None) -> Limits:
         from .packing import LIMITS
