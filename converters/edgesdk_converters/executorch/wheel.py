@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 from edgesdk.errors import EdgeError, MissingExtraError
 
+_INFINITE = re.compile(r"(?<=: )(-?)inf\b")  # as the compiler writes it, which is no JSON
 PROGRAM_SCHEMA = "exir/_serialize/program.fbs"
 DELEGATE_SCHEMA = "backends/xnnpack/serialization/schema.fbs"
 
@@ -72,7 +74,8 @@ def decompile_flatbuffer(schema: str, content: bytes) -> dict[str, Any]:
         done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
         if done.returncode:
             raise EdgeError(f"not a flatbuffer of {Path(schema).name}: {(done.stderr or done.stdout).strip()[:200]}")
-        found: dict[str, Any] = json.loads((Path(scratch) / "0.json").read_text(encoding="utf-8"))
+        text = (Path(scratch) / "0.json").read_text(encoding="utf-8")
+        found: dict[str, Any] = json.loads(_INFINITE.sub(r"\1Infinity", text))
         return found
 
 
