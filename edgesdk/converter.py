@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from .errors import TargetError
+from .kinds import ENCODER, described
 from .registry import Registry
 
 if TYPE_CHECKING:
@@ -156,23 +157,31 @@ class Converter(Protocol):
         """
 
 
-class EncoderConverter(Protocol):
-    """Lowers encoders for one runtime; methods as those of :class:`Converter`."""
+S = TypeVar("S", contravariant=True)
+M = TypeVar("M", contravariant=True)
+R = TypeVar("R", covariant=True)
 
-    def check(self, spec: EncoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
+
+class KindConverter(Protocol[S, M, R]):
+    """Lowers models of another kind than decoders for one runtime; methods as those of :class:`Converter`.
+
+    ``S`` is the kind's spec, ``M`` its model, ``R`` its session.
+    """
+
+    def check(self, spec: S, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
         """Refuse, before any work, what the runtime cannot run or hold exactly.
 
         Raises:
             EdgeError: what cannot be held, and what can.
         """
 
-    def plan(self, spec: EncoderSpec, recipe: Recipe, options: ProgramOptions) -> MemoryPlan:
+    def plan(self, spec: S, recipe: Recipe, options: ProgramOptions) -> MemoryPlan:
         """Estimate sizes before any work."""
 
-    def convert(self, model: EncoderModel, options: ProgramOptions, folder: Path, progress: Progress) -> Program:
+    def convert(self, model: M, options: ProgramOptions, folder: Path, progress: Progress) -> Program:
         """Write the program into ``folder``, carrying the model's integers unchanged."""
 
-    def open(self, main: Path, context: int, threads: int | None = None) -> EncoderSession:
+    def open(self, main: Path, context: int, threads: int | None = None) -> R:
         """Open a session over a written program.
 
         Raises:
@@ -180,26 +189,39 @@ class EncoderConverter(Protocol):
         """
 
 
-@runtime_checkable
-class BuildsEncoders(Protocol):
-    """A converter that has one for encoders beside."""
+EncoderConverter: TypeAlias = "KindConverter[EncoderSpec, EncoderModel, EncoderSession]"
 
-    encoders: EncoderConverter
+
+@runtime_checkable
+class BuildsOthers(Protocol):
+    """A converter that builds more than decoders.
+
+    Attributes:
+        others: what builds each other kind, by the names of :mod:`edgesdk.kinds`.
+    """
+
+    others: Mapping[str, KindConverter[Any, Any, Any]]
+
+
+def kind_converter(name: str, kind: str, what: str) -> KindConverter[Any, Any, Any]:
+    """The part of a converter that builds a kind of model; ``what`` is what needs it, for the message.
+
+    Raises:
+        TargetError: this converter does not build it; which ones do.
+    """
+    found = CONVERTERS.get(name)
+    if isinstance(found, BuildsOthers) and kind in found.others:
+        return found.others[kind]
+    able = [each for each in CONVERTERS.names() if kind in getattr(CONVERTERS.get(each), "others", ())]
+    raise TargetError(
+        f"{what} is {described(kind)}, which the {name} converter does not build",
+        hint=f"targets of {' and '.join(able)} run it (edgesdk targets)" if able else None,
+    )
 
 
 def encoder_converter(name: str, what: str) -> EncoderConverter:
-    """The part of a converter that builds encoders; ``what`` is what needs it, for the message.
-
-    Raises:
-        TargetError: this converter builds decoders alone.
-    """
-    found = CONVERTERS.get(name)
-    if isinstance(found, BuildsEncoders):
-        return found.encoders
-    raise TargetError(
-        f"{what} is an encoder, and the {name} converter builds decoders alone",
-        hint="targets of onnx and executorch run encoders (edgesdk targets)",
-    )
+    """As :func:`kind_converter`, for encoders."""
+    return kind_converter(name, ENCODER, what)
 
 
 #: Converters are found by entry point alone: the SDK never imports one by name.

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .bundle import ENCODER, Bundle, check_runtime, kind_of
+from .bundle import Bundle, check_runtime, kind_of
 from .chat import bundle_tokenizer
 from .converter import encoder_converter
 from .errors import EdgeError
+from .kinds import ENCODER
 from .model.encoders.model import batch_ids
 
 if TYPE_CHECKING:

@@ -144,12 +144,10 @@ def export(
     _require_torch(described.converter)
     opened = open_any(model, progress) if isinstance(model, (str, Path)) else model
     if not isinstance(opened, Model):
-        from .exporting_encoders import export_encoder, refuse_choices
+        from .exporting_others import export_other, refuse_choices
 
         refuse_choices(checks, size, calibration)
-        return export_encoder(
-            opened, described, out, wanted, context, float_type, memory_mb, delegate, checks, progress
-        )
+        return export_other(opened, described, out, wanted, context, float_type, memory_mb, delegate, checks, progress)
     chosen = choose_recipe(opened, wanted)
     most = chosen_size(chosen, size, opened.spec.parameters)
     if opened.compression is not None and checks.max_kl is not None:

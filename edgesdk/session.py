@@ -170,3 +170,49 @@ def padded(
         if types is not None:
             kinds[row, : len(text)] = types[row]
     return ids, kinds, mask
+
+
+class Seq2SeqSession(Protocol):
+    """An encoder-decoder: it reads a text once, then continues an answer, whose keys and values it keeps.
+
+    Attributes:
+        context: most tokens of a text, and of an answer.
+        vocab: length of a row of logits.
+        start: the token that an answer begins after.
+    """
+
+    context: int
+    vocab: int
+    start: int
+    position: int
+
+    def encode(self, ids: Sequence[int]) -> None:
+        """Read a text; the answer is empty then.
+
+        Raises:
+            EdgeError: no tokens, more than the context holds, or ids outside the vocabulary.
+        """
+
+    def decode(self, tokens: Sequence[int]) -> np.ndarray:
+        """Append tokens to the answer (the first is :attr:`start`); logits after each, float32 [tokens, vocab].
+
+        Raises:
+            EdgeError: nothing was read before, or the answer is longer than the context.
+        """
+
+    def reset(self) -> None:
+        """Empty the answer; the text stays."""
+
+
+def refuse_answer(session: Seq2SeqSession, tokens: Sequence[int], encoded: bool) -> None:
+    """Stop before tokens of an answer reach a runtime that cannot take them.
+
+    Raises:
+        EdgeError: nothing was encoded, none, too many for the context, or outside the vocabulary.
+    """
+    if not encoded:
+        raise EdgeError("nothing was encoded yet, so there is nothing to answer")
+    if not tokens or session.position + len(tokens) > session.context:
+        raise EdgeError(f"{session.position + len(tokens)} tokens of an answer, of a context of {session.context}")
+    if min(tokens) < 0 or max(tokens) >= session.vocab:
+        raise EdgeError(f"token ids must lie in 0 to {session.vocab - 1}, found {min(tokens)} to {max(tokens)}")

@@ -14,11 +14,10 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import BundleError
 from ..files import file_entry, replacing
+from ..kinds import DECODER, described
 from ..progress import SILENT, Progress, track
 from .manifest import FILE, SCHEMA, Manifest
 
-#: What a bundle's program does; one that does not say continues texts.
-DECODER, ENCODER = "decoder", "encoder"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _DAMAGED = "the bundle is damaged: copy or export it again"
 
@@ -157,7 +156,7 @@ def is_bundle(path: Path) -> bool:
 
 
 def kind_of(manifest: Manifest) -> str:
-    """What a bundle's program does: :data:`DECODER`, :data:`ENCODER` ..."""
+    """What a bundle's program does, by the names of :mod:`edgesdk.kinds`; one that does not say is a decoder."""
     return str(manifest.program.facts.get("kind", DECODER))
 
 
@@ -173,7 +172,7 @@ def refuse_kind(manifest: Manifest, what: str) -> None:
     """
     if (kind := kind_of(manifest)) != DECODER:
         raise BundleError(
-            f"{what} is built for decoders, and {manifest.model.name} is of another kind ({kind})",
+            f"{what} is built for decoders, and {manifest.model.name} is {described(kind)}",
             hint="edgesdk run BUNDLE TEXT runs it on this machine, edgesdk push copies it to a device",
         )
 
@@ -202,8 +201,6 @@ def check_runtime(manifest: Manifest) -> str | None:
 
 
 __all__ = [
-    "DECODER",
-    "ENCODER",
     "FILE",
     "SCHEMA",
     "Bundle",

@@ -92,8 +92,9 @@ def command(
 
 def print_summary(manifest: Manifest) -> None:
     """A bundle in a dozen lines."""
-    from ..bundle import DECODER, kind_of
+    from ..bundle import kind_of
     from ..estimate import megabytes
+    from ..kinds import DECODER
     from .other_kinds import measured_rows
 
     model, program = manifest.model, manifest.program

@@ -55,9 +55,10 @@ def command(
     read until end of file (Ctrl-D). With --device the bundle runs on that device, where it is pushed first if it is
     missing; a microcontroller has it from `edgesdk flash`.
     """
-    from ..bundle import DECODER, kind_of, open_bundle
+    from ..bundle import kind_of, open_bundle
     from ..chat import Chat
     from ..generation import Sampling
+    from ..kinds import DECODER
     from .other_kinds import run_encoder
 
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)

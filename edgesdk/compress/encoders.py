@@ -1,4 +1,4 @@
-"""Encoders through recipes that round to nearest, and what that cost: how far embeddings or labels moved.
+"""What rounding cost an encoder: how far its embeddings or labels moved.
 
 Quality compares a program with the unrounded model on sentences (a built-in list, or the user's lines); parity compares
 it with the reference over the same rounded weights, on random tokens of growing length.
@@ -12,28 +12,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import QualityError, RecipeError
+from ..errors import QualityError
 from ..model.encoder_spec import Classification
 from ..model.encoders.model import batch_ids
 from ..model.encoders.reference import EncoderReference
-from ..model.spec import is_linear
 from ..progress import track
-from .base import WHOLE, PassReport, Setting, WithinLimits
-from .hqq import Hqq
 from .quality import rounded as figures
-from .rtn import RoundToNearest, Tally
-from .spool import Spool
 
 if TYPE_CHECKING:
-    from ..model.encoder_spec import EncoderSpec
     from ..model.encoders.model import EncoderModel
     from ..progress import Progress
     from ..session import EncoderSession
-    from .recipe import Recipe
 
 LENGTHS = (1, 31, 128, 512)
-_ROUNDS = (RoundToNearest, Hqq)
 _BATCH = 16
+_LEAST_COSINE = 0.8  # int8 activations stay above 0.99, a wrong graph is near 0
 SENTENCES = (
     "The weather is lovely today.",
     "It is so sunny outside that we had lunch in the garden.",
@@ -94,41 +87,6 @@ class TextDifference:
     text: str
 
 
-def refuse_recipe(spec: EncoderSpec, recipe: Recipe) -> None:
-    """Stop before any work where a recipe does more than rounding to nearest.
-
-    Raises:
-        RecipeError: which pass.
-    """
-    for step in recipe.passes:
-        if type(step) not in _ROUNDS:
-            raise RecipeError(
-                f"recipe {recipe.name}: {type(step).__name__} works on decoders alone; an encoder's weights are "
-                "rounded to nearest",
-                hint="w8, w4g32, w4g32-hqq and none do",
-            )
-        assert isinstance(step, RoundToNearest)
-        if step.group == WHOLE:
-            raise RecipeError(f"recipe {recipe.name}: one scale a matrix is for microcontrollers; take w8")
-        step.refuse_exceptions([name.removesuffix(".weight") for name in spec.tensors() if is_linear(name)])
-    if recipe.size is not None:
-        raise RecipeError(f"recipe {recipe.name}: sizes are met by decoders alone: leave out @{recipe.size}")
-
-
-def rounded(model: EncoderModel, recipe: Recipe, setting: Setting) -> tuple[EncoderModel, tuple[PassReport, ...]]:
-    """The model as the recipe rounds it and the target's kernels hold it, and what each pass did."""
-    reports = []
-    for number, step in enumerate(recipe.passes):
-        assert isinstance(step, RoundToNearest)
-        tally = Tally(Spool(setting.scratch / f"pass{number}.bin", model.weights))
-        names = [name for name in model.spec.tensors() if step.grid(name)]
-        for name in track(setting.progress, "Rounding weights", names):
-            step.round_one(name, model.weights.get(name), setting.limits, tally)
-        model = model.with_weights(tally.spool)
-        reports.append(tally.report(step.label))
-    return model.with_weights(WithinLimits(model.weights, setting.limits)), tuple(reports)
-
-
 def parity(model: EncoderModel, session: EncoderSession, progress: Progress) -> tuple[TextParity, ...]:
     """The program against the reference over the same weights."""
     reference, found = EncoderReference(model, session.context), []
@@ -180,3 +138,18 @@ def _finite(values: np.ndarray) -> np.ndarray:
     if not np.isfinite(values).all():
         raise QualityError("the program's states are NaN or infinite: the checkpoint's weights are out of range")
     return values
+
+
+def refuse_wrong(rows: Sequence[TextParity]) -> None:
+    """Stop where a program does not compute what the model says.
+
+    Raises:
+        QualityError: on which text.
+    """
+    for row in rows:
+        if row.cosine < _LEAST_COSINE:
+            raise QualityError(
+                f"the program does not compute what the model says: its answer to {row.tokens} tokens has a cosine "
+                f"similarity of {row.cosine:g} to the reference's",
+                hint="try float activations (add -a32 to the recipe's name); if that does not help, report it",
+            )

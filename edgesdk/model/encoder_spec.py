@@ -224,6 +224,7 @@ class EncoderSpec:
         head: what becomes of the last layer's states.
         final_norm: a norm follows the last layer.
         relative: T5's position bias.
+        prefix: of the layers' names, before their number.
     """
 
     family: str
@@ -236,6 +237,7 @@ class EncoderSpec:
     head: Head
     final_norm: bool = False
     relative: RelativePositions | None = None
+    prefix: str = "layers."
 
     @property
     def ropes(self) -> list[tuple[Rope, int]]:
@@ -268,7 +270,7 @@ class EncoderSpec:
         if self.relative is not None:
             yield "relative.weight", (self.relative.buckets, self.layers[0].attention.heads)
         for index, layer in enumerate(self.layers):
-            yield from layer.tensors(f"layers.{index}.", self.hidden, self.norm)
+            yield from layer.tensors(f"{self.prefix}{index}.", self.hidden, self.norm)
         if self.final_norm:
             yield from self.norm.tensors("final_norm", self.hidden)
         if isinstance(self.head, Classification):

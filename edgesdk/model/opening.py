@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,12 +23,14 @@ from .gguf_tokenizer import tokenizer_from_gguf
 from .llama2c_file import Llama2cFile, llama2c_tokenizer
 from .quantized import open_quantized
 from .safetensors_file import SafetensorsFolder
+from .seq2seq.model import Seq2SeqModel, open_seq2seq, seq2seq_family
+from .seq2seq_spec import Seq2SeqSpec
 from .spec import DecoderSpec
 from .tokenizer import Tokenizer, open_tokenizer
 from .weights import CheckpointWeights, TensorFile
 
 #: What a checkpoint may hold: a decoder, or a model of another kind.
-AnyModel: TypeAlias = Model | EncoderModel
+AnyModel: TypeAlias = Model | EncoderModel | Seq2SeqModel
 _MOST_LAYERS = 1000
 _LICENCE_NAMES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "NOTICE.md", "NOTICE.txt")
 
@@ -80,11 +83,11 @@ def _open_folder(folder: Path) -> AnyModel:
     config = Config.read(folder / "config.json")
     kind = config.get("model_type")
     licence_files = tuple(folder / name for name in _LICENCE_NAMES if (folder / name).is_file())
-    if (encoder := encoder_family(str(kind))) is not None:
+    if (other := _other_kind(str(kind))) is not None:
         _refuse_layers(config)
         tokenizer = open_tokenizer(folder)
         with _usable(config):
-            opened = open_encoder(folder, config, encoder, tokenizer, _card_licence(folder), licence_files)
+            opened = other(folder, config, tokenizer, _card_licence(folder), licence_files)
         _fitting(tokenizer, opened.spec, str(folder))
         return opened
     family = _family(str(kind), config.where, lambda family: family.model_types)
@@ -98,6 +101,15 @@ def _open_folder(folder: Path) -> AnyModel:
     weights = CheckpointWeights(file, places, spec.tensors())
     origin = Origin(folder.resolve().name, tuple(shards.files), _card_licence(folder), licence_files)
     return Model(spec, weights, _fitting(open_tokenizer(folder), spec, str(folder)), origin, compression)
+
+
+def _other_kind(kind: str) -> Callable[..., EncoderModel | Seq2SeqModel] | None:
+    """What opens a folder of this ``model_type``, where it holds no decoder."""
+    if (encoder := encoder_family(kind)) is not None:
+        return partial(open_encoder, encoder)
+    if (seq2seq := seq2seq_family(kind)) is not None:
+        return partial(open_seq2seq, seq2seq)
+    return None
 
 
 def _open_gguf(path: Path) -> Model:
@@ -191,7 +203,7 @@ def _gguf_rope_scaling(own: Mapping[str, Any], file: GgufFile) -> dict[str, Any]
     return None if kind == "none" else {"rope_type": kind, "factor": own.get("rope.scaling.factor")}
 
 
-def _fitting(tokenizer: Tokenizer, spec: DecoderSpec | EncoderSpec, where: str) -> Tokenizer:
+def _fitting(tokenizer: Tokenizer, spec: DecoderSpec | EncoderSpec | Seq2SeqSpec, where: str) -> Tokenizer:
     if tokenizer.size > spec.vocab:
         raise ModelError(
             f"{where}: the tokenizer has ids up to {tokenizer.size - 1}, but the embedding has {spec.vocab} rows",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgesdk.compress.base import Limits
-from edgesdk.converter import MemoryPlan, OnDevice, Program, ProgramOptions
+from edgesdk.converter import KindConverter, MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import MissingExtraError, RecipeError, TargetError
 from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, refuse_layer_norms, refuse_schemes, tensor_bits
+from edgesdk.kinds import ENCODER
 
 from .encoder_convert import ExecuTorchEncoders
 from .sizes import capacity, rewind_limit, step_sizes
@@ -49,7 +50,7 @@ class ExecuTorchConverter:
         ("executorch",),
         "edgesdk_converters.executorch.operators:operator_times",
     )
-    encoders = ExecuTorchEncoders()
+    others: Mapping[str, KindConverter[Any, Any, Any]] = {ENCODER: ExecuTorchEncoders()}
 
     def limits(self, delegate: str | None = None) -> Limits:
         from .packing import LIMITS

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from edgesdk.model.encoders import network
-from edgesdk.model.encoders.reference import relative_buckets
+from edgesdk.model.encoders.reference import HIDDEN, relative_table
 from edgesdk.model.rope import rotary_tables
 from edgesdk.model.weights import dense
 
@@ -84,15 +84,14 @@ class Text:
         call("aten::ge.Scalar_out", [distances, -window], below)
         call("aten::logical_and.out", [above, below], near)
         shown = self.method.constant("mask.shown", torch.zeros(1))
-        hidden = self.method.constant("mask.hidden", torch.full((1,), -1e4))
+        hidden = self.method.constant("mask.hidden", torch.full((1,), HIDDEN))
         mask = self.tensor(shape)
         call("aten::where.self_out", [near, shown, hidden], mask)
         return mask
 
     def relative(self, distances: Slot, relative: RelativePositions) -> Slot:
         """T5's bias, float [tokens, tokens, heads]."""
-        buckets = relative_buckets(relative, torch.arange(-self.chunk, self.chunk + 1))
-        table = dense(self._model.weights.get("relative.weight"))[buckets]
+        table = relative_table(relative, dense(self._model.weights.get("relative.weight")), self.chunk)
         stored = self.method.constant("relative.distances", table)
         places, out = self.tensor(distances.shape, torch.int64), self.tensor((*distances.shape, table.shape[1]))
         self.method.call("aten::add.Scalar_out", [distances, self.chunk, 1], places)

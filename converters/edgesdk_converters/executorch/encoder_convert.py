@@ -28,7 +28,7 @@ _RUNTIME_BYTES = 16_000_000  # a process with ExecuTorch's libraries loaded, mea
 
 
 class ExecuTorchEncoders:
-    """Implements :class:`edgesdk.converter.EncoderConverter`."""
+    """Implements :class:`edgesdk.converter.KindConverter` for encoders."""
 
     def check(self, spec: EncoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
         refuse_schemes(spec, recipe, target)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import onnx_ir as ir
 import torch
 
+from edgesdk.model.encoders.reference import HIDDEN
 from edgesdk.model.rope import rotary_tables
 from edgesdk.model.weights import dense, stack_rows, stackable
 
@@ -21,10 +22,9 @@ if TYPE_CHECKING:
     from edgesdk.model import Weights
     from edgesdk.model.encoder_spec import EncoderAttention, Normalization
     from edgesdk.model.spec import Activation, Rope
+    from edgesdk.model.weights import Stored
 
 OPSET = 21
-#: What masked scores become: far below every real one, and its exponential is zero.
-HIDDEN = -10000.0
 
 
 class OnnxArithmetic:
@@ -34,6 +34,10 @@ class OnnxArithmetic:
         self.builder, self._weights, self._names = builder, weights, frozenset(names)
         self._activations = activations
         self._count = 0
+
+    def stored(self, name: str) -> Stored:
+        """A weight as the model has it."""
+        return self._weights.get(name)
 
     def floats(self, name: str) -> ir.Value:
         """A weight in the program's float type."""

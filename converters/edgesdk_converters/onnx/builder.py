@@ -21,8 +21,16 @@ _INLINE_BYTES = 1024  # smaller tensors stay inside the graph
 class GraphBuilder:
     """Collects nodes and initializers; large tensors go straight to the data file and out of memory."""
 
-    def __init__(self, folder: Path, data: BinaryIO, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        data: BinaryIO,
+        dtype: torch.dtype,
+        stored: dict[str, ir.TensorProtocol] | None = None,
+    ) -> None:
+        """Start a graph; ``stored`` holds the tensors that several graphs over one data file share, by name."""
         self.folder, self.dtype = folder, dtype
+        self._stored = {} if stored is None else stored
         self.inputs: list[ir.Value] = []
         self.outputs: list[ir.Value] = []
         self._shared: dict[str, ir.Value] = {}
@@ -95,6 +103,13 @@ class GraphBuilder:
         )
 
     def _store(self, name: str, tensor: torch.Tensor) -> ir.Value:
+        if name not in self._stored:
+            self._stored[name] = self._written(name, tensor)
+        stored = self._stored[name]
+        shape = ir.Shape(tuple(tensor.shape))
+        return ir.Value(name=name, type=ir.TensorType(stored.dtype), shape=shape, const_value=stored)
+
+    def _written(self, name: str, tensor: torch.Tensor) -> ir.TensorProtocol:
         import torch
 
         data_type = onnx_type(tensor.dtype)
@@ -112,7 +127,7 @@ class GraphBuilder:
             stored = ir.ExternalTensor(
                 DATA_FILE, offset, raw.nbytes, data_type, shape=shape, name=name, base_dir=self.folder
             )
-        return ir.Value(name=name, type=ir.TensorType(data_type), shape=shape, const_value=stored)
+        return stored
 
 
 def onnx_type(dtype: torch.dtype) -> ir.DataType:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edgesdk.converter import MemoryPlan, OnDevice, Program, ProgramOptions
+from edgesdk.converter import KindConverter, MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import EdgeError, MissingExtraError, RecipeError, TargetError
 from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, refuse_layer_norms, refuse_schemes, tensor_bits
+from edgesdk.kinds import ENCODER, SEQ2SEQ
 
 from .encoder_convert import OnnxEncoders
 from .limits import ACCURACY, BLOCK_BYTES, GRAPH_BYTES, LIMITS, RUNTIME_BYTES
 from .names import DATA_FILE, MODEL_FILE
+from .seq2seq_convert import OnnxSeq2Seqs
 
 if TYPE_CHECKING:
     from edgesdk.compress.base import Limits
@@ -38,7 +40,7 @@ class OnnxConverter:
         "edgesdk_converters.onnx.operators:operator_times",
         ("tensorrt", "cuda", "cpu"),
     )
-    encoders = OnnxEncoders()
+    others: Mapping[str, KindConverter[Any, Any, Any]] = {ENCODER: OnnxEncoders(), SEQ2SEQ: OnnxSeq2Seqs()}
 
     def limits(self, delegate: str | None = None) -> Limits:
         return LIMITS

@@ -14,16 +14,18 @@ import torch
 
 from edgesdk.model.encoder_spec import Classification
 from edgesdk.model.encoders import network
-from edgesdk.model.encoders.reference import relative_buckets
+from edgesdk.model.encoders.reference import HIDDEN, relative_table
+from edgesdk.model.weights import dense
 
-from .arithmetic import HIDDEN, OnnxArithmetic
+from .arithmetic import OnnxArithmetic
 from .builder import GraphBuilder
 from .linear import Activations, embedding
 from .names import EMBEDDING, LOGITS, STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from edgesdk.model import Weights
     from edgesdk.model.encoder_spec import EncoderAttention, EncoderSpec, Pooling, RelativePositions
     from edgesdk.model.encoders.model import EncoderModel
 
@@ -33,19 +35,28 @@ _INT64_MAX = 2**63 - 1
 class TextGraph(OnnxArithmetic):
     """Arithmetic over one batch of padded texts; implements :class:`.network.TextArithmetic`."""
 
-    def __init__(self, builder: GraphBuilder, model: EncoderModel, context: int, activations: Activations) -> None:
-        super().__init__(builder, model.weights, list(model.spec.tensors()), activations)
-        self._model, self._spec, self._context = model, model.spec, context
+    def __init__(
+        self,
+        builder: GraphBuilder,
+        spec: EncoderSpec,
+        weights: Weights,
+        context: int,
+        activations: Activations,
+        names: Sequence[str],
+    ) -> None:
+        """``names`` are those of all tensors that there are."""
+        super().__init__(builder, weights, names, activations)
+        self._spec, self._context = spec, context
         self._ids = builder.input("input_ids", ir.DataType.INT64, ["batch", "positions"])
         self._given_mask = builder.input("attention_mask", ir.DataType.INT64, ["batch", "positions"])
         self._types: ir.Value | None = None
-        if model.spec.embedding.types > 1:
+        if spec.embedding.types > 1:
             self._types = builder.input("token_type_ids", ir.DataType.INT64, ["batch", "positions"])
         self._mask = self.op("Cast", [self._given_mask], to=int(ir.DataType.INT32))
         self._made: dict[object, ir.Value] = {}
 
     def token_rows(self) -> ir.Value:
-        return embedding(self.builder, self._ids, "embed", self._model.weights.get("embed.weight"))
+        return embedding(self.builder, self._ids, "embed", self._weights.get("embed.weight"))
 
     def trigram_rows(self) -> ir.Value:
         b, shown = self.builder, self._shown()
@@ -58,7 +69,7 @@ class TextGraph(OnnxArithmetic):
 
     def position_rows(self, first: int) -> ir.Value:
         b = self.builder
-        table = self._model.weights.get("positions.weight")
+        table = self._weights.get("positions.weight")
         assert isinstance(table, torch.Tensor)
         stored = b.floats("positions.weight", table[first : first + self._context].float())
         rows = self.slice(stored, b.constant("axis.start", [0]), self.length(self._ids, 1), 0)
@@ -113,7 +124,8 @@ class TextGraph(OnnxArithmetic):
 
     def _relative(self, relative: RelativePositions) -> ir.Value:
         count = self.length(self._ids, 1)
-        return relative_bias(self, relative, self.positions(count), self.positions(count), self._context)
+        numbers = self.positions(count)
+        return relative_bias(self, relative, "relative.weight", numbers, numbers, self._context)
 
     def _distances(self) -> ir.Value:
         count = self.length(self._ids, 1)
@@ -128,15 +140,14 @@ def distances(ops: OnnxArithmetic, queries: ir.Value, keys: ir.Value) -> ir.Valu
 
 
 def relative_bias(
-    ops: OnnxArithmetic, relative: RelativePositions, queries: ir.Value, keys: ir.Value, context: int
+    ops: OnnxArithmetic, relative: RelativePositions, name: str, queries: ir.Value, keys: ir.Value, context: int
 ) -> ir.Value:
-    """T5's bias [1, heads, queries, keys]: a bucket for each distance, a row for each bucket."""
+    """T5's bias [1, heads, queries, keys]: a row for each distance, made from the table of this name."""
     b = ops.builder
-    span = torch.arange(-context, context + 1)
-    buckets = b.weight("relative.buckets", relative_buckets(relative, span))
+    table = b.floats(f"{name}.distances", relative_table(relative, dense(ops.stored(name)), context))
     places = ops.op("Add", [distances(ops, queries, keys), b.constant("relative.start", [context])])
-    rows = ops.op("Gather", [ops.floats("relative.weight"), ops.op("Gather", [buckets, places])])
-    return ops.op("Unsqueeze", [ops.op("Transpose", [rows], perm=[2, 0, 1]), b.constant("axis.start", [0])])
+    rows = ops.op("Transpose", [ops.op("Gather", [table, places])], perm=[2, 0, 1])
+    return ops.op("Unsqueeze", [rows, b.constant("axis.start", [0])])
 
 
 def emit(
@@ -144,7 +155,7 @@ def emit(
 ) -> None:
     """Build the graph of an encoder."""
     spec: EncoderSpec = model.spec
-    graph = TextGraph(builder, model, context, activations)
+    graph = TextGraph(builder, spec, model.weights, context, activations, list(spec.tensors()))
     states = network.states(graph, spec, on_layer)
     answer = network.answer(graph, spec.head, spec.norm, states)
     name = LOGITS if isinstance(spec.head, Classification) else EMBEDDING

@@ -26,7 +26,7 @@ _LEAST_HEAD = 16  # the rotary kernel takes heads of a multiple of this
 
 
 class OnnxEncoders:
-    """Implements :class:`edgesdk.converter.EncoderConverter`."""
+    """Implements :class:`edgesdk.converter.KindConverter` for encoders."""
 
     def check(self, spec: EncoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
         refuse_form(recipe, options)

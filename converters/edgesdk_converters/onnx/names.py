@@ -4,6 +4,7 @@ from __future__ import annotations
 
 MODEL_FILE = "model.onnx"
 DATA_FILE = "model.onnx.data"
+ENCODER_FILE = "encoder.onnx"  # of an encoder-decoder, whose decoder is the main program
 
 #: First position whose logits are wanted, as a slice start: -1 (the default) the last, 0 all.
 LOGITS_START = "logits_start"

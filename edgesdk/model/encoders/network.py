@@ -97,7 +97,7 @@ def states(ops: TextArithmetic[V], spec: EncoderSpec, on_layer: Callable[[], obj
     """The last states of every token, [batch, positions, hidden]."""
     x = embedded(ops, spec)
     for index, layer in enumerate(spec.layers):
-        x = through(ops, f"layers.{index}.", layer, spec.norm, x)
+        x = through(ops, f"{spec.prefix}{index}.", layer, spec.norm, x)
         on_layer()
     return ops.norm(x, "final_norm", spec.norm) if spec.final_norm else x
 

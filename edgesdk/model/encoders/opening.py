@@ -21,9 +21,9 @@ def encoder_family(kind: str) -> EncoderFamily | None:
 
 
 def open_encoder(
+    family: EncoderFamily,
     folder: Path,
     config: Config,
-    family: EncoderFamily,
     tokenizer: Tokenizer,
     licence: str | None,
     texts: tuple[Path, ...],

@@ -19,6 +19,9 @@ from ..weights import dense
 from . import network
 from .model import EncoderModel
 
+#: What hidden scores become: far below every real one, and its exponential is zero.
+HIDDEN = -1e4
+
 
 class TorchArithmetic:
     """Arithmetic over float32 tensors [batch, positions, size]; weights stay in memory once read.
@@ -29,6 +32,10 @@ class TorchArithmetic:
     def __init__(self, weights: Weights, names: Sequence[str]) -> None:
         self._weights, self._names = weights, frozenset(names)
         self._kept: dict[str, Tensor] = {}
+
+    def share(self, base: TorchArithmetic) -> None:
+        """Use another's weights, those that it has read too."""
+        self._weights, self._names, self._kept = base._weights, base._names, base._kept
 
     def weight(self, name: str) -> Tensor:
         if name not in self._kept:
@@ -81,8 +88,20 @@ def attended(q: Tensor, k: Tensor, v: Tensor, attention: EncoderAttention, bias:
 
 def relative_bias(table: Tensor, relative: RelativePositions, queries: Tensor, keys: Tensor) -> Tensor:
     """T5's bias [1, heads, queries, keys] from its table [buckets, heads], for positions of queries and of keys."""
-    buckets = relative_buckets(relative, keys.unsqueeze(0) - queries.unsqueeze(1))
-    return F.embedding(buckets, table).permute(2, 0, 1).unsqueeze(0)
+    distances = keys.unsqueeze(0) - queries.unsqueeze(1)
+    farthest = int(distances.abs().max())
+    rows = F.embedding(distances + farthest, relative_table(relative, table, farthest))
+    return rows.permute(2, 0, 1).unsqueeze(0)
+
+
+def relative_table(relative: RelativePositions, table: Tensor, farthest: int) -> Tensor:
+    """The bias of every distance from ``-farthest`` to ``farthest``, float [2 * farthest + 1, heads].
+
+    Where a query sees only what is before it, later keys are hidden by it.
+    """
+    distances = torch.arange(-farthest, farthest + 1)
+    found = table[relative_buckets(relative, distances)]
+    return found if relative.bidirectional else found.masked_fill((distances > 0).unsqueeze(1), HIDDEN)
 
 
 def relative_buckets(relative: RelativePositions, distances: Tensor) -> Tensor:
@@ -100,12 +119,12 @@ def relative_buckets(relative: RelativePositions, distances: Tensor) -> Tensor:
     return found + torch.where(distances < exact, distances, far.clamp(max=count - 1))
 
 
-class _Texts(TorchArithmetic):
+class TextArithmetic(TorchArithmetic):
     """One batch of texts: ids, types and mask, each [batch, positions]."""
 
     def __init__(self, spec: EncoderSpec, base: TorchArithmetic, ids: Tensor, types: Tensor, mask: Tensor) -> None:
-        self._spec, self._base = spec, base
-        self.weight, self.optional = base.weight, base.optional  # type: ignore[method-assign]
+        self.share(base)
+        self._spec = spec
         self._ids, self._types, self._mask = ids, types, mask
 
     def token_rows(self) -> Tensor:
@@ -161,9 +180,9 @@ class EncoderReference:
         texts_ops = self._texts([ids], None if types is None else [types])
         return network.states(texts_ops, self.spec)[0].numpy()
 
-    def _texts(self, texts: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None) -> _Texts:
+    def _texts(self, texts: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None) -> TextArithmetic:
         from ...session import padded, refuse_texts
 
         refuse_texts(texts, types, self.context, self.spec.vocab)
         ids, kinds, mask = (torch.from_numpy(part) for part in padded(texts, types))
-        return _Texts(self.spec, self._base, ids, kinds, mask)
+        return TextArithmetic(self.spec, self._base, ids, kinds, mask)

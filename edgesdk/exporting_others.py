@@ -1,41 +1,44 @@
-"""An encoder in, a verified bundle out: the counterpart of :mod:`.exporting` for models that read a text at once."""
+"""A model that is no decoder in, a verified bundle out: the counterpart of :mod:`.exporting`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import bundle as bundles
 from . import estimate
 from .compress.base import Setting
 from .compress.calibration import Calibration
 from .compress.recipe import Recipe, open_recipe
-from .converter import CONVERTERS, encoder_converter
-from .errors import EdgeError, QualityError
+from .converter import CONVERTERS, kind_converter
+from .errors import EdgeError
 from .exporting import SKIPPED, Checks, manifest_of, not_smaller, staging, tell
+from .kinds import ENCODER, SEQ2SEQ
 from .linting import warnings_of
+from .model.encoders.model import EncoderModel
+from .model.seq2seq.model import Seq2SeqModel
 from .options import program_options
 from .progress import Progress
 from .texts import write_texts
 
 if TYPE_CHECKING:
-    from .compress.encoders import TextDifference, TextParity
-    from .model.encoders.model import EncoderModel
-    from .session import EncoderSession
     from .targets import FloatType, Target
 
-DEFAULT = "w8"  # small encoders lose more with four bits than they save
-_LEAST_COSINE = 0.8  # int8 activations stay above 0.99, a wrong graph is near 0
+    Other: TypeAlias = EncoderModel | Seq2SeqModel
+
+DEFAULT = "w8"  # small models of these kinds lose more with four bits than they save
+CONTEXT = 512  # tokens, where nothing else says: scores grow with the square
 _MOST_TEXTS = 200
 
 
 @dataclass(frozen=True)
 class _Measured:
-    """What was measured; everything is None when the user skipped it."""
+    """What was measured, as dataclasses of the kind; everything is None when the user skipped it."""
 
-    parity: tuple[TextParity, ...] | None = None
-    divergence: TextDifference | None = None
+    parity: tuple[object, ...] | None = None
+    divergence: object = None
     perplexity: None = None
 
 
@@ -51,8 +54,8 @@ def refuse_choices(checks: Checks, size: str | None, calibration: Calibration | 
         raise EdgeError("--max-kl and --max-ppl-increase are for decoders: no other model continues texts")
 
 
-def export_encoder(
-    model: EncoderModel,
+def export_other(
+    model: Other,
     target: Target,
     out: Path,
     recipe: Recipe | None,
@@ -63,17 +66,19 @@ def export_encoder(
     checks: Checks,
     progress: Progress,
 ) -> bundles.Manifest:
-    """Round an encoder, convert it, compare it, and pack the bundle; arguments as :func:`edgesdk.export` has them.
+    """Round a model, convert it, compare it, and pack the bundle; arguments as :func:`edgesdk.export` has them.
 
     Raises:
         EdgeError: what is wrong; nothing is left behind then.
     """
-    from .compress.encoders import refuse_recipe, rounded
+    from .compress.others import refuse_recipe, rounded
 
-    converter = encoder_converter(target.converter, model.spec.family)
+    kind = _KINDS[type(model)]
+    converter = kind_converter(target.converter, kind, model.spec.family)
     chosen = recipe or open_recipe(DEFAULT)
     refuse_recipe(model.spec, chosen)
-    options = program_options(model, target, chosen, context or model.longest, float_type, delegate)
+    usual = model.longest or min(CONTEXT, model.spec.context)
+    options = program_options(model, target, chosen, context or usual, float_type, delegate)
     converter.check(model.spec, chosen, options, target)
     plan = converter.plan(model.spec, chosen, options)
     estimate.refuse_unfit(model.spec, plan, options, target, memory_mb)
@@ -83,7 +88,7 @@ def export_encoder(
         limits = CONVERTERS.get(target.converter).limits(options.delegate)
         compressed, reports = rounded(model, chosen, Setting(scratch, progress, limits))
         program = converter.convert(compressed, options, folder, progress)
-        program = replace(program, facts={"kind": bundles.ENCODER, **program.facts})
+        program = replace(program, facts={"kind": kind, **program.facts})
         notes += [note for report in reports for note in report.notes]
         write_texts(compressed, folder)
         if (larger := not_smaller(model, folder, program)) is not None:
@@ -92,7 +97,7 @@ def export_encoder(
         measured = _Measured()
         if not checks.skip:
             session = converter.open(folder / program.main, options.context)
-            measured = _measure(model, compressed, session, checks, progress)
+            measured = _MEASURES[kind](model, compressed, session, checks, progress)
         reason = SKIPPED if checks.skip else None
         record = manifest_of(
             model, compressed, target, chosen, options, plan, program, reports, measured, reason, tuple(notes)
@@ -103,24 +108,41 @@ def export_encoder(
     return sealed
 
 
-def _measure(
-    original: EncoderModel, compressed: EncoderModel, session: EncoderSession, checks: Checks, progress: Progress
+def _measure_encoder(
+    original: EncoderModel, compressed: EncoderModel, session: Any, checks: Checks, progress: Progress
 ) -> _Measured:
-    from .compress.encoders import SENTENCES, difference, parity
+    from .compress.encoders import difference, parity, refuse_wrong
+
+    alike = parity(compressed, session, progress)
+    refuse_wrong(alike)
+    return _Measured(alike, difference(original, session, *_texts(checks), progress))
+
+
+def _measure_seq2seq(
+    original: Seq2SeqModel, compressed: Seq2SeqModel, session: Any, checks: Checks, progress: Progress
+) -> _Measured:
+    from .compress.seq2seq import difference, parity, refuse_wrong
+
+    alike = parity(compressed, session, progress)
+    refuse_wrong(alike)
+    return _Measured(alike, difference(original, session, *_texts(checks), progress))
+
+
+def _texts(checks: Checks) -> tuple[list[str], str]:
+    """The texts to compare on, and where they come from."""
+    from .compress.encoders import SENTENCES
     from .compress.quality import read_text
 
-    texts, where = list(SENTENCES), "built-in"
-    if checks.eval_text is not None:
-        lines = read_text(checks.eval_text).splitlines()
-        texts, where = [line for line in lines if line.strip()][:_MOST_TEXTS], checks.eval_text.name
-        if not texts:
-            raise EdgeError(f"{checks.eval_text}: no text in it", hint="an encoder is compared on a file's lines")
-    alike = parity(compressed, session, progress)
-    for row in alike:
-        if row.cosine < _LEAST_COSINE:
-            raise QualityError(
-                f"the program does not compute what the model says: its answer to {row.tokens} tokens has a cosine "
-                f"similarity of {row.cosine:g} to the reference's",
-                hint="try float activations (add -a32 to the recipe's name); if that does not help, report it",
-            )
-    return _Measured(alike, difference(original, session, texts, where, progress))
+    if checks.eval_text is None:
+        return list(SENTENCES), "built-in"
+    lines = [line for line in read_text(checks.eval_text).splitlines() if line.strip()]
+    if not lines:
+        raise EdgeError(f"{checks.eval_text}: no text in it", hint="models of this kind are compared on a file's lines")
+    return lines[:_MOST_TEXTS], checks.eval_text.name
+
+
+_KINDS: Mapping[type, str] = {EncoderModel: ENCODER, Seq2SeqModel: SEQ2SEQ}
+_MEASURES: Mapping[str, Callable[[Any, Any, Any, Checks, Progress], _Measured]] = {
+    ENCODER: _measure_encoder,
+    SEQ2SEQ: _measure_seq2seq,
+}
