@@ -59,7 +59,8 @@ def bundle_tokenizer(bundle: Bundle) -> Tokenizer:
         template = (bundle.folder / record.chat_template).read_text(encoding="utf-8")
     special = SpecialTokens(record.bos, record.stop, record.pad, record.prefix)
     tokenizer = Tokenizer((bundle.folder / record.file).read_text(encoding="utf-8"), special, template)
-    vocab = bundle.manifest.model.spec["vocab"]
+    spec = bundle.manifest.model.spec
+    vocab = (spec if "vocab" in spec else spec.get("encoder", spec.get("text", {})))["vocab"]
     if tokenizer.size > vocab:
         raise BundleError(
             f"{bundle.folder / record.file}: gives ids up to {tokenizer.size - 1}, but the program knows {vocab}",

@@ -21,7 +21,12 @@ def assert_carried(model: Model, packed: Mapping[str, QuantizedTensor]) -> None:
     checked = set()
     for stowed, tensor in packed.items():
         prefix, _, last = stowed.removesuffix(".weight").rpartition(".")
-        stacked = {"qkv": ["q", "k", "v"], "qk": ["q", "k"], "gateup": ["gate", "up"]}
+        stacked = {
+            "qkv": ["q", "k", "v"],
+            "qk": ["q", "k"],
+            "gateup": ["gate", "up"],
+            "cross_kcross_v": ["cross_k", "cross_v"],
+        }
         parts = stacked.get(last, [last])
         members = [f"{prefix}.{part}.weight" for part in parts]
         if not names.issuperset(members):

@@ -16,8 +16,39 @@ if TYPE_CHECKING:
 _SHOWN = 6  # first values of an embedding
 
 
-def run_encoder(bundle: Bundle, text: str | None, threads: int | None, as_json: bool) -> None:
-    """The embedding or the labels of a text, or of every line that is typed."""
+def run_other(bundle: Bundle, text: str | None, max_tokens: int, threads: int | None, as_json: bool) -> None:
+    """What a bundle makes of a text, or of every line that is typed."""
+    from ..bundle import kind_of
+    from ..kinds import SEQ2SEQ
+
+    if kind_of(bundle.manifest) == SEQ2SEQ:
+        _run_seq2seq(bundle, text, max_tokens, threads, as_json)
+    else:
+        _run_encoder(bundle, text, threads, as_json)
+
+
+def _run_seq2seq(bundle: Bundle, text: str | None, max_tokens: int, threads: int | None, as_json: bool) -> None:
+    from ..answering import Answerer
+
+    answerer = Answerer(bundle, threads=threads)
+    for line in typed_lines() if text is None else [text]:
+        started, pieces = time.perf_counter(), []
+        for piece in answerer.stream(line, max_tokens=max_tokens):
+            pieces.append(piece)
+            if not as_json:
+                click.echo(piece, nl=False)
+        seconds, found = time.perf_counter() - started, answerer.last
+        if as_json:
+            said = {"text_tokens": found.read, "tokens": found.tokens, "stopped": found.stopped, "seconds": seconds}
+            print_json({"answer": "".join(pieces), **said})
+        else:
+            click.echo()
+            click.echo(
+                f"[{found.read} tokens read, {len(found.tokens)} written in {seconds:.2f} s; on this machine]", err=True
+            )
+
+
+def _run_encoder(bundle: Bundle, text: str | None, threads: int | None, as_json: bool) -> None:
     from ..encoders import Encoder
 
     encoder = Encoder(bundle, threads=threads)
@@ -37,14 +68,20 @@ def measured_rows(manifest: Manifest) -> list[tuple[str, str]]:
     head = manifest.model.spec.get("head", {})
     if head.get("labels"):
         rows.append(("labels", ", ".join(head["labels"])))
-    if found is not None:
+    if found is not None and "kl" in found:
+        told = f"KL {found['kl']:g} nats a token, same best token {found['top1']:.1%}"
+        rows.append(("quality", f"{told} ({found['tokens']} tokens of {found['texts']} answers, {found['text']})"))
+    elif found is not None:
         same = "" if found["same_label"] is None else f", same label {found['same_label']:.1%}"
         least = f"cosine {found['cosine']:g}, least {found['cosine_least']:g}{same}"
         rows.append(("quality", f"{least} ({found['texts']} texts, {found['text']})"))
     if manifest.parity is None:
         rows.append(("parity", f"not measured: {manifest.parity_reason}"))
     for row in manifest.parity or ():
-        difference = f"states within {row['max_difference']:g}, answers' cosine {row['cosine']:g}"
+        if "top1" in row:
+            difference = f"logits within {row['max_difference']:g}, same best {row['top1']:.1%}"
+        else:
+            difference = f"states within {row['max_difference']:g}, answers' cosine {row['cosine']:g}"
         rows.append((f"parity, {row['tokens']}", difference))
     return rows
 

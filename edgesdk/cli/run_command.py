@@ -49,7 +49,7 @@ def command(
     fleet: Path | None,
     as_json: bool,
 ) -> None:
-    """Run a bundle: answer PROMPT, or chat; an encoder's gives PROMPT's embedding or labels.
+    """Run a bundle: answer PROMPT, or chat; an encoder's gives PROMPT's embedding or its labels.
 
     With a chat template the prompt is a user's message; without one the text is continued. Without PROMPT, lines are
     read until end of file (Ctrl-D). With --device the bundle runs on that device, where it is pushed first if it is
@@ -59,14 +59,14 @@ def command(
     from ..chat import Chat
     from ..generation import Sampling
     from ..kinds import DECODER
-    from .other_kinds import run_encoder
+    from .other_kinds import run_other
 
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     with open_bundle(bundle) as opened:
         if kind_of(opened.manifest) != DECODER:
             if device is not None or runner or stop or sampling != Sampling():
-                raise EdgeError("an encoder takes a text, --threads and --json, and no other choice")
-            run_encoder(opened, prompt, threads, as_json)
+                raise EdgeError("this bundle takes a text, --threads, --max-tokens and --json, and no other choice")
+            run_other(opened, prompt, max_tokens, threads, as_json)
             return
         if device is not None:
             if runner or top_k or min_p or repetition_penalty != 1.0:

@@ -6,24 +6,37 @@ after a second text; and the same greedy answer.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
-from edgesdk.converter import ProgramOptions, kind_converter
+import edgesdk
+from edgesdk.answering import Answerer
+from edgesdk.cli import edgesdk as cli
+from edgesdk.compress.base import Setting
+from edgesdk.compress.others import rounded
+from edgesdk.compress.recipe import open_recipe
+from edgesdk.converter import CONVERTERS, ProgramOptions, kind_converter
 from edgesdk.kinds import SEQ2SEQ
 from edgesdk.model.opening import open_any
 from edgesdk.model.seq2seq.model import Seq2SeqModel
 from edgesdk.model.seq2seq.reference import Seq2SeqReference
 from edgesdk.progress import SILENT
 from edgesdk.session import Seq2SeqSession
+from edgesdk_converters.executorch.readback import read_packed as read_executorch
+from edgesdk_converters.onnx.readback import read_packed
 
+from ..integers import assert_carried
 from .seq2seq_rows import CONTEXT, ROWS, VOCAB, Row, save_seq2seq
 
-RUNTIMES = ["onnx"]
+RUNTIMES = ["onnx", "executorch"]
+_GREEDY = {"max_new_tokens": 12, "do_sample": False, "use_cache": False}  # its cache has too few decoder layers
+TARGETS = {"onnx": "linux-x86_64", "executorch": "host"}
 _RANDOM = np.random.default_rng(7)
 SOURCES = [_RANDOM.integers(1, VOCAB, size).tolist() for size in (40, 3)]
 ANSWER = [0, *_RANDOM.integers(1, VOCAB, 30).tolist()]
@@ -77,6 +90,38 @@ def test_program_equals_transformers(case, tmp_path, runtime) -> None:
     converter = kind_converter(runtime, SEQ2SEQ, "a test")
     program = converter.convert(case.model, ProgramOptions(CONTEXT, "float32", 32), tmp_path, SILENT)
     assert largest_difference(converter.open(tmp_path / program.main, CONTEXT, threads=2), case.wanted) < 1e-3
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("recipe", ["none", "w8", "w4g32"])
+def test_a_bundle_answers_as_transformers_does(case, tmp_path, runtime, recipe) -> None:
+    if case.row.name != "flan-t5":
+        return
+    folder = case.model.origin.files[0].parent
+    manifest = edgesdk.export(folder, TARGETS[runtime], tmp_path / "b", recipe=recipe, context=CONTEXT)
+    assert manifest.program.facts["kind"] == SEQ2SEQ
+    assert manifest.quality.divergence["kl"] < (1e-5 if recipe == "none" else 3)
+    with torch.no_grad():
+        wanted = case.network.generate(torch.tensor([SOURCES[0]]), **_GREEDY)[0].tolist()
+    with edgesdk.open_bundle(tmp_path / "b") as bundle:
+        answerer = Answerer(bundle, threads=2)
+        answer = answerer.answer(" ".join(f"w{token}" for token in SOURCES[0]), max_tokens=12)
+        if recipe == "none":
+            assert answerer.last.tokens == wanted[1 : 1 + len(answerer.last.tokens)]
+            assert len(answerer.last.tokens) == 12 or answerer.last.stopped
+        if runtime == "onnx":
+            packed = read_packed(bundle.main) | read_packed(bundle.folder / "encoder.onnx")
+        else:
+            packed = read_executorch(bundle.main)
+    command = ["run", str(tmp_path / "b"), " ".join(f"w{token}" for token in SOURCES[0]), "--json"]
+    shown = CliRunner().invoke(cli, [*command, "--max-tokens", "12"], catch_exceptions=False)
+    assert json.loads(shown.output)["answer"] == answer
+    if recipe != "none":
+        scratch = tmp_path / "scratch"
+        scratch.mkdir()
+        limits = CONVERTERS.get(runtime).limits()
+        compressed, _ = rounded(case.model, open_recipe(recipe), Setting(scratch, SILENT, limits))
+        assert_carried(compressed, packed)
 
 
 def test_the_decoder_looks_at_the_text(case) -> None:

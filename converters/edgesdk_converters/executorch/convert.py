@@ -11,9 +11,10 @@ from edgesdk.compress.base import Limits
 from edgesdk.converter import KindConverter, MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import MissingExtraError, RecipeError, TargetError
 from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, refuse_layer_norms, refuse_schemes, tensor_bits
-from edgesdk.kinds import ENCODER
+from edgesdk.kinds import ENCODER, SEQ2SEQ
 
 from .encoder_convert import ExecuTorchEncoders
+from .seq2seq_convert import ExecuTorchSeq2Seqs
 from .sizes import capacity, rewind_limit, step_sizes
 from .wheel import folder as wheel_folder
 from .wheel import version
@@ -50,7 +51,7 @@ class ExecuTorchConverter:
         ("executorch",),
         "edgesdk_converters.executorch.operators:operator_times",
     )
-    others: Mapping[str, KindConverter[Any, Any, Any]] = {ENCODER: ExecuTorchEncoders()}
+    others: Mapping[str, KindConverter[Any, Any, Any]] = {ENCODER: ExecuTorchEncoders(), SEQ2SEQ: ExecuTorchSeq2Seqs()}
 
     def limits(self, delegate: str | None = None) -> Limits:
         from .packing import LIMITS

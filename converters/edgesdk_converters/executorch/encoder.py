@@ -7,7 +7,7 @@ second argument. One text a call, of any length up to the exported one: nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +23,7 @@ from .program import Method, Number, ProgramFile, Slot
 from .subgraph import Subgraph, Value
 
 if TYPE_CHECKING:
+    from edgesdk.model import Weights
     from edgesdk.model.encoder_spec import EncoderAttention, EncoderSpec, Pooling, RelativePositions
     from edgesdk.model.encoders.model import EncoderModel
     from edgesdk.model.spec import Rope
@@ -33,12 +34,12 @@ FORWARD, STATES = "forward", "states"
 class Text:
     """What a method knows of its text before the subgraph runs: kernels' results, in order of the arguments."""
 
-    def __init__(self, method: Method, model: EncoderModel, context: int) -> None:
+    def __init__(self, method: Method, spec: EncoderSpec, weights: Weights, context: int) -> None:
         self.method, self.chunk, self.type = method, context, torch.float32
-        self._model = model
+        self.spec, self.weights = spec, weights
         self.tokens = method.input(torch.int64, (1, context), dynamic=True)
         self.types: Slot | None = None
-        if model.spec.embedding.types > 1:
+        if spec.embedding.types > 1:
             self.types = method.input(torch.int64, (1, context), dynamic=True)
         self.count = method.variable()
         method.call("aten::sym_size.int", [self.tokens, 1], self.count)
@@ -91,7 +92,7 @@ class Text:
 
     def relative(self, distances: Slot, relative: RelativePositions) -> Slot:
         """T5's bias, float [tokens, tokens, heads]."""
-        table = relative_table(relative, dense(self._model.weights.get("relative.weight")), self.chunk)
+        table = relative_table(relative, dense(self.weights.get("relative.weight")), self.chunk)
         stored = self.method.constant("relative.distances", table)
         places, out = self.tensor(distances.shape, torch.int64), self.tensor((*distances.shape, table.shape[1]))
         self.method.call("aten::add.Scalar_out", [distances, self.chunk, 1], places)
@@ -102,18 +103,19 @@ class Text:
 class TextGraph(XnnArithmetic):
     """The subgraph over one text; implements :class:`edgesdk.model.encoders.network.TextArithmetic`."""
 
-    def __init__(self, graph: Subgraph, model: EncoderModel, text: Text) -> None:
-        super().__init__(graph, model.weights, list(model.spec.tensors()))
-        self._model, self._spec, self._text = model, model.spec, text
+    def __init__(self, graph: Subgraph, text: Text, names: Sequence[str], tied: bool = False) -> None:
+        """``names`` are those of all tensors; ``tied``: a head elsewhere reads the embedding too."""
+        super().__init__(graph, text.weights, names)
+        self._spec, self._text = text.spec, text
         self.arguments: list[Slot] = []
-        spec: EncoderSpec = model.spec
-        rows = embed(text, model.weights.get("embed.weight"), False)
+        spec = text.spec
+        rows = embed(text, text.weights.get("embed.weight"), tied)
         neighbours = text.neighbours(rows) if spec.embedding.trigram else None
         self._rows = self._argument(rows)
         self._neighbours = None if neighbours is None else [self._argument(slot) for slot in neighbours]
         self._positions: Value | None = None
         if spec.embedding.positions:
-            table = dense(model.weights.get("positions.weight"))
+            table = dense(text.weights.get("positions.weight"))
             self._positions = self._argument(text.rows_of("positions", table, spec.embedding.first_position))
         self._types: Value | None = None
         if text.types is not None:
@@ -166,7 +168,7 @@ class TextGraph(XnnArithmetic):
         return self.graph.input(slot.shape)
 
     def _type_rows(self, types: Slot) -> Slot:
-        table = dense(self._model.weights.get("types.weight"))
+        table = dense(self._text.weights.get("types.weight"))
         out = self._text.tensor((1, self._text.chunk, table.shape[1]))
         stored = self._text.method.constant("types", table)
         self._text.method.call("aten::embedding.out", [stored, types, -1, False, False], out)
@@ -185,7 +187,7 @@ class TextGraph(XnnArithmetic):
 
     def _unswapped(self, rows: Value) -> Value:
         """Rows as they are in the table: the 4-bit kernel exchanges the entries of each pair."""
-        if not swaps_pairs(self._model.weights.get("embed.weight")):
+        if not swaps_pairs(self._text.weights.get("embed.weight")):
             return rows
         graph, (_, most, size) = self.graph, rows.shape
         pairs = graph.reshape(rows, (0, size // 2, 2), (most, size // 2, 2))
@@ -197,8 +199,8 @@ def emit(file: ProgramFile, model: EncoderModel, context: int, on_layer: Callabl
     """Build both methods of an encoder."""
     spec = model.spec
     for name in (FORWARD, STATES):
-        text = Text(Method(name, file.data), model, context)
-        graph = TextGraph(Subgraph(file.data, torch.float32), model, text)
+        text = Text(Method(name, file.data), spec, model.weights, context)
+        graph = TextGraph(Subgraph(file.data, torch.float32), text, list(spec.tensors()))
         states = network.states(graph, spec, on_layer)
         if name == FORWARD:
             value = network.answer(graph, spec.head, spec.norm, states)

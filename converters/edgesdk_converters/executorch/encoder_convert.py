@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.pte"
 _GROUPS = (0, 32, 64, 128)
-_GRAPH_BYTES = 500_000
-_RUNTIME_BYTES = 16_000_000  # a process with ExecuTorch's libraries loaded, measured under device_tests
+GRAPH_BYTES = 500_000
+RUNTIME_BYTES = 16_000_000  # a process with ExecuTorch's libraries loaded, measured under device_tests
 
 
 class ExecuTorchEncoders:
@@ -38,16 +38,12 @@ class ExecuTorchEncoders:
                 raise TargetError(f"rotary embedding needs an even head size, found {head_dim}")
 
     def plan(self, spec: EncoderSpec, recipe: Recipe, options: ProgramOptions) -> MemoryPlan:
-        from .packing import LIMITS
-
-        program = _GRAPH_BYTES
-        for elements, bits, group in tensor_bits(spec, recipe, options, LIMITS).values():
-            program += elements * bits // 8 + (elements // group * 2 if group else 0)
+        program = program_bytes(spec, recipe, options)
         widest = max(3 * layer.mlp.size + 4 * layer.attention.size + 4 * spec.hidden for layer in spec.layers)
         scores = 2 * max(layer.attention.heads for layer in spec.layers) * options.context
         biases = 5 * options.context if spec.windows or spec.relative else 0  # int64 distances, flags, floats
         activations = 4 * options.context * (widest + scores + biases)
-        return MemoryPlan(program, program - _GRAPH_BYTES, 0, activations, _RUNTIME_BYTES)
+        return MemoryPlan(program, program - GRAPH_BYTES, 0, activations, RUNTIME_BYTES)
 
     def convert(self, model: EncoderModel, options: ProgramOptions, folder: Path, progress: Progress) -> Program:
         try:
@@ -81,6 +77,16 @@ class ExecuTorchEncoders:
         from .encoder_session import ExecuTorchEncoderSession
 
         return ExecuTorchEncoderSession(main, context, threads)
+
+
+def program_bytes(spec: Shaped, recipe: Recipe, options: ProgramOptions) -> int:
+    """Bytes of the program's file."""
+    from .packing import LIMITS
+
+    total = GRAPH_BYTES
+    for elements, bits, group in tensor_bits(spec, recipe, options, LIMITS).values():
+        total += elements * bits // 8 + (elements // group * 2 if group else 0)
+    return total
 
 
 def refuse_form(spec: Shaped, recipe: Recipe, options: ProgramOptions) -> None:
