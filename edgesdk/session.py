@@ -216,3 +216,59 @@ def refuse_answer(session: Seq2SeqSession, tokens: Sequence[int], encoded: bool)
         raise EdgeError(f"{session.position + len(tokens)} tokens of an answer, of a context of {session.context}")
     if min(tokens) < 0 or max(tokens) >= session.vocab:
         raise EdgeError(f"token ids must lie in 0 to {session.vocab - 1}, found {min(tokens)} to {max(tokens)}")
+
+
+class VisionSession(Session, Protocol):
+    """A decoder that reads images too: each takes the place of :attr:`image_rows` image tokens in a row.
+
+    Attributes:
+        image_token: the token in whose place rows of images stand, in order.
+        image_rows: how many an image takes.
+        image_size: edge of an image, in pixels.
+    """
+
+    image_token: int
+    image_rows: int
+    image_size: int
+
+    def show(self, pixels: np.ndarray) -> np.ndarray:
+        """Keep an image, float32 [channels, size, size] as the model was trained on, for image tokens to come.
+
+        Returns: its rows, float32 [image_rows, hidden]. :meth:`reset` forgets all images.
+        """
+
+
+class ImageRows:
+    """Rows of images, by the image tokens before them."""
+
+    def __init__(self, token: int, hidden: int) -> None:
+        self.token, self._hidden = token, hidden
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all images."""
+        self._rows: list[np.ndarray] = []
+        self._ids: list[int] = []
+
+    def add(self, rows: np.ndarray) -> None:
+        """Keep the rows of one more image, [rows, hidden]."""
+        self._rows.extend(rows)
+
+    def take(self, position: int, ids: Sequence[int]) -> np.ndarray:
+        """Rows for the image tokens among ``ids``, which begin at ``position``: float32 [image tokens, hidden].
+
+        Raises:
+            EdgeError: more image tokens than rows.
+        """
+        import numpy as np
+
+        del self._ids[position:]
+        first = self._ids.count(self.token)
+        self._ids += ids
+        last = self._ids.count(self.token)
+        if last > len(self._rows):
+            raise EdgeError(
+                f"{last} image tokens (id {self.token}), but {len(self._rows)} rows of images",
+                hint="show every image before the tokens that stand for it",
+            )
+        return np.array(self._rows[first:last], dtype=np.float32).reshape(last - first, self._hidden)

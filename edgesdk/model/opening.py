@@ -27,10 +27,12 @@ from .seq2seq.model import Seq2SeqModel, open_seq2seq, seq2seq_family
 from .seq2seq_spec import Seq2SeqSpec
 from .spec import DecoderSpec
 from .tokenizer import Tokenizer, open_tokenizer
+from .vision.model import VisionModel, open_vision, vision_family
+from .vision_spec import VisionSpec
 from .weights import CheckpointWeights, TensorFile
 
 #: What a checkpoint may hold: a decoder, or a model of another kind.
-AnyModel: TypeAlias = Model | EncoderModel | Seq2SeqModel
+AnyModel: TypeAlias = Model | EncoderModel | Seq2SeqModel | VisionModel
 _MOST_LAYERS = 1000
 _LICENCE_NAMES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "NOTICE.md", "NOTICE.txt")
 
@@ -103,12 +105,14 @@ def _open_folder(folder: Path) -> AnyModel:
     return Model(spec, weights, _fitting(open_tokenizer(folder), spec, str(folder)), origin, compression)
 
 
-def _other_kind(kind: str) -> Callable[..., EncoderModel | Seq2SeqModel] | None:
+def _other_kind(kind: str) -> Callable[..., EncoderModel | Seq2SeqModel | VisionModel] | None:
     """What opens a folder of this ``model_type``, where it holds no decoder."""
     if (encoder := encoder_family(kind)) is not None:
         return partial(open_encoder, encoder)
     if (seq2seq := seq2seq_family(kind)) is not None:
         return partial(open_seq2seq, seq2seq)
+    if (vision := vision_family(kind)) is not None:
+        return partial(open_vision, vision)
     return None
 
 
@@ -203,7 +207,7 @@ def _gguf_rope_scaling(own: Mapping[str, Any], file: GgufFile) -> dict[str, Any]
     return None if kind == "none" else {"rope_type": kind, "factor": own.get("rope.scaling.factor")}
 
 
-def _fitting(tokenizer: Tokenizer, spec: DecoderSpec | EncoderSpec | Seq2SeqSpec, where: str) -> Tokenizer:
+def _fitting(tokenizer: Tokenizer, spec: DecoderSpec | EncoderSpec | Seq2SeqSpec | VisionSpec, where: str) -> Tokenizer:
     if tokenizer.size > spec.vocab:
         raise ModelError(
             f"{where}: the tokenizer has ids up to {tokenizer.size - 1}, but the embedding has {spec.vocab} rows",

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from edgesdk.converter import KindConverter, MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import EdgeError, MissingExtraError, RecipeError, TargetError
 from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, refuse_layer_norms, refuse_schemes, tensor_bits
-from edgesdk.kinds import ENCODER, SEQ2SEQ
+from edgesdk.kinds import ENCODER, SEQ2SEQ, VISION
 
 from .encoder_convert import OnnxEncoders
 from .limits import ACCURACY, BLOCK_BYTES, GRAPH_BYTES, LIMITS, RUNTIME_BYTES
 from .names import DATA_FILE, MODEL_FILE
 from .seq2seq_convert import OnnxSeq2Seqs
+from .vision_convert import OnnxVisions
 
 if TYPE_CHECKING:
     from edgesdk.compress.base import Limits
@@ -40,7 +41,13 @@ class OnnxConverter:
         "edgesdk_converters.onnx.operators:operator_times",
         ("tensorrt", "cuda", "cpu"),
     )
-    others: Mapping[str, KindConverter[Any, Any, Any]] = {ENCODER: OnnxEncoders(), SEQ2SEQ: OnnxSeq2Seqs()}
+
+    def __init__(self) -> None:
+        self.others: Mapping[str, KindConverter[Any, Any, Any]] = {
+            ENCODER: OnnxEncoders(),
+            SEQ2SEQ: OnnxSeq2Seqs(),
+            VISION: OnnxVisions(self),
+        }
 
     def limits(self, delegate: str | None = None) -> Limits:
         return LIMITS
