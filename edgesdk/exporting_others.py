@@ -15,10 +15,11 @@ from .compress.recipe import Recipe, open_recipe
 from .converter import CONVERTERS, kind_converter
 from .errors import EdgeError
 from .exporting import SKIPPED, Checks, manifest_of, not_smaller, staging, tell
-from .kinds import ENCODER, SEQ2SEQ
+from .kinds import ENCODER, SEQ2SEQ, VISION
 from .linting import warnings_of
 from .model.encoders.model import EncoderModel
 from .model.seq2seq.model import Seq2SeqModel
+from .model.vision.model import VisionModel
 from .options import program_options
 from .progress import Progress
 from .texts import write_texts
@@ -26,7 +27,7 @@ from .texts import write_texts
 if TYPE_CHECKING:
     from .targets import FloatType, Target
 
-    Other: TypeAlias = EncoderModel | Seq2SeqModel
+    Other: TypeAlias = EncoderModel | Seq2SeqModel | VisionModel
 
 DEFAULT = "w8"  # small models of these kinds lose more with four bits than they save
 CONTEXT = 512  # tokens, where nothing else says: scores grow with the square
@@ -128,6 +129,18 @@ def _measure_seq2seq(
     return _Measured(alike, difference(original, session, *_texts(checks), progress))
 
 
+def _measure_vision(
+    original: VisionModel, compressed: VisionModel, session: Any, checks: Checks, progress: Progress
+) -> _Measured:
+    from .compress.vision import difference, parity, refuse_wrong
+
+    if checks.eval_text is not None:
+        raise EdgeError("--eval-text is for models of text alone: images are compared on random ones")
+    alike = parity(compressed, session, progress)
+    refuse_wrong(alike)
+    return _Measured(alike, difference(original, session, progress))
+
+
 def _texts(checks: Checks) -> tuple[list[str], str]:
     """The texts to compare on, and where they come from."""
     from .compress.encoders import SENTENCES
@@ -141,8 +154,9 @@ def _texts(checks: Checks) -> tuple[list[str], str]:
     return lines[:_MOST_TEXTS], checks.eval_text.name
 
 
-_KINDS: Mapping[type, str] = {EncoderModel: ENCODER, Seq2SeqModel: SEQ2SEQ}
+_KINDS: Mapping[type, str] = {EncoderModel: ENCODER, Seq2SeqModel: SEQ2SEQ, VisionModel: VISION}
 _MEASURES: Mapping[str, Callable[[Any, Any, Any, Checks, Progress], _Measured]] = {
     ENCODER: _measure_encoder,
     SEQ2SEQ: _measure_seq2seq,
+    VISION: _measure_vision,
 }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..errors import EdgeError
 from .terminal import print_json, typed_lines
 
 if TYPE_CHECKING:
@@ -19,9 +20,15 @@ _SHOWN = 6  # first values of an embedding
 def run_other(bundle: Bundle, text: str | None, max_tokens: int, threads: int | None, as_json: bool) -> None:
     """What a bundle makes of a text, or of every line that is typed."""
     from ..bundle import kind_of
-    from ..kinds import SEQ2SEQ
+    from ..kinds import SEQ2SEQ, VISION
 
-    if kind_of(bundle.manifest) == SEQ2SEQ:
+    kind = kind_of(bundle.manifest)
+    if kind == VISION:
+        raise EdgeError(
+            "the command line shows no images to a model",
+            hint="in Python: edgesdk.seeing.Viewer(bundle).ask(prompt, images)",
+        )
+    if kind == SEQ2SEQ:
         _run_seq2seq(bundle, text, max_tokens, threads, as_json)
     else:
         _run_encoder(bundle, text, threads, as_json)

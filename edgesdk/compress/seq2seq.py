@@ -30,7 +30,7 @@ class AnswerParity:
     """Program against reference over the same weights: a text of random tokens and the program's greedy answer.
 
     Attributes:
-        tokens: of the text.
+        tokens: of the text, image tokens included.
         max_difference: largest difference between logits.
         top1: share of the answer's tokens that both like best.
     """

@@ -9,19 +9,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
-from edgesdk.converter import ProgramOptions, kind_converter
-from edgesdk.errors import EdgeError
+import edgesdk
+from edgesdk.cli import edgesdk as cli
+from edgesdk.compress.base import Setting
+from edgesdk.compress.others import rounded
+from edgesdk.compress.recipe import open_recipe
+from edgesdk.converter import CONVERTERS, ProgramOptions, kind_converter
+from edgesdk.errors import EdgeError, TargetError
 from edgesdk.kinds import VISION
 from edgesdk.model.opening import open_any
 from edgesdk.model.vision.model import VisionModel
 from edgesdk.model.vision.reference import VisionReference
 from edgesdk.progress import SILENT
+from edgesdk.seeing import Viewer
 from edgesdk.session import VisionSession
+from edgesdk_converters.onnx.readback import read_packed
 
+from ..integers import assert_carried
 from .family_rows import save_tokenizer
 
-CONTEXT, VOCAB, IMAGE_TOKEN, SIZE, ROWS_OF_IMAGE = 64, 96, 90, 24, 9
+CONTEXT, VOCAB, IMAGE_TOKEN, SIZE = 64, 96, 90, 24
 _TEXT = {
     "model_type": "llama",
     "vocab_size": VOCAB,
@@ -128,8 +137,8 @@ def check(session: VisionSession, case: Case, tolerance: float) -> None:
     ids, wanted = case.ids, case.wanted
     assert np.abs(shown(session).score(ids) - wanted).max() < tolerance
     shown(session)
-    found = [session.score(ids[:10]), session.score(ids[10:30])]
-    session.rewind(21)  # into the first image
+    found = [session.score(ids[:10]), session.score(ids[10:28])]
+    session.rewind(19)  # into the first image
     found = [found[0][:9], session.score(ids[9:25]), session.score(ids[25:])]
     assert np.abs(np.concatenate(found) - wanted).max() < tolerance
     shown(session)
@@ -159,6 +168,39 @@ def test_program_equals_transformers(case, tmp_path) -> None:
         IMAGE_TOKEN,
     )
     check(session, case, 1e-3)
+
+
+@pytest.mark.parametrize("recipe", ["none", "w8"])
+def test_a_bundle_answers_as_transformers_does(case, tmp_path, recipe) -> None:
+    folder = case.model.origin.files[0].parent
+    manifest = edgesdk.export(folder, "linux-x86_64", tmp_path / "b", recipe=recipe)
+    assert manifest.program.facts["kind"] == VISION
+    assert {"vision.onnx", "model.onnx", "model.onnx.data"} <= {entry.path for entry in manifest.files}
+    prompt, at = [], 0
+    while at < len(case.ids):
+        prompt.append(f"w{case.ids[at]}")
+        at += case.model.spec.image.rows if case.ids[at] == IMAGE_TOKEN else 1
+    with edgesdk.open_bundle(tmp_path / "b") as bundle:
+        viewer = Viewer(bundle, threads=2)
+        answer = viewer.ask(" ".join(prompt), list(PIXELS), max_tokens=len(case.answer))
+        if recipe == "none":
+            wanted = case.answer[: case.answer.index(2)] if 2 in case.answer else case.answer
+            assert answer.split() == [f"w{token}" for token in wanted]
+        else:
+            scratch = tmp_path / "scratch"
+            scratch.mkdir()
+            limits = CONVERTERS.get("onnx").limits()
+            compressed, _ = rounded(case.model, open_recipe(recipe), Setting(scratch, SILENT, limits))
+            assert_carried(compressed, read_packed(bundle.main) | read_packed(bundle.folder / "vision.onnx"))
+        with pytest.raises(EdgeError, match="1 images, but 'w90' stands 2 times"):
+            viewer.ask(" ".join(prompt), [PIXELS[0]])
+    shown = CliRunner().invoke(cli, ["run", str(tmp_path / "b"), "w5"])
+    assert "shows no images" in str(shown.exception)
+
+
+def test_executorch_says_why_not(case, tmp_path) -> None:
+    with pytest.raises(TargetError, match="smolvlm is a vision-language model, which the executorch converter does"):
+        edgesdk.export(case.model, "host", tmp_path / "b")
 
 
 def test_images_count(case) -> None:

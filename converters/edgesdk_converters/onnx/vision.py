@@ -34,7 +34,7 @@ class ImageGraph(OnnxArithmetic):
     def __init__(self, builder: GraphBuilder, model: VisionModel, activations: Activations) -> None:
         super().__init__(builder, model.weights, list(model.spec.tensors()), activations)
         self._spec = model.spec.image
-        shape = ["images", self._spec.channels, self._spec.size, self._spec.size]
+        shape: list[int | str] = ["images", self._spec.channels, self._spec.size, self._spec.size]
         self._pixels = builder.input(PIXELS, ir.DataType.FLOAT, shape)
 
     def patches(self) -> ir.Value:
