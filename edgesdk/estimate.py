@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Protocol
 
 from .compress.base import stored_width
 from .errors import RecipeError, TargetError
+from .model.features import lacking
+from .model.spec import Attention, Moe
 
 if TYPE_CHECKING:
     from .compress.base import Limits
     from .compress.recipe import Recipe
     from .converter import MemoryPlan, ProgramOptions
     from .model import DecoderSpec
+    from .model.spec import FeedForward, Mixer
     from .targets import Target
 
 FLOAT_BITS = {"float32": 32, "float16": 16}
@@ -79,24 +82,40 @@ def refuse_schemes(spec: Shaped, recipe: Recipe, target: Target, *, static: bool
         )
 
 
-def refuse_layer_norms(spec: DecoderSpec, runtime: str) -> None:
-    """Stop before any work where a converter has neither layer norms nor learned positions.
+def refuse_features(spec: DecoderSpec, built: frozenset[str], runtime: str) -> None:
+    """Stop before any work at what a converter does not build of a family: see :mod:`edgesdk.model.features`.
 
     Raises:
-        TargetError: which part of the model it is.
+        TargetError: which parts of the model they are.
     """
-    if spec.norm == "layer" or spec.learned_positions:
-        what = "layer norms" if spec.norm == "layer" else "learned positions"
+    missing = lacking(spec, built)
+    if missing is not None:
         raise TargetError(
-            f"family {spec.family} has {what}, which the {runtime} converter does not build yet",
-            hint="the microcontroller and LiteRT targets run it (edgesdk targets)",
+            f"family {spec.family} has {missing}, which the {runtime} converter does not build",
+            hint="edgesdk models --families shows which runtimes take it",
         )
 
 
+def inner_size(ffn: FeedForward | None) -> int:
+    """Values between the matrices of a feed-forward block, for one token."""
+    if not isinstance(ffn, Moe):
+        return ffn.size if ffn else 0
+    return ffn.active * ffn.expert.size + (ffn.shared.size if ffn.shared else 0)
+
+
 def kv_cache_bytes(spec: DecoderSpec, options: ProgramOptions) -> int:
-    """Keys and values of every layer at full context."""
+    """Keys and values of every layer at full context, and the states of those that carry some."""
     width = FLOAT_BITS[options.float_type] // 8
-    return sum(2 * layer.attention.kv_size * options.context * width for layer in spec.layers)
+    attentions = [layer.mixer for layer in spec.layers if isinstance(layer.mixer, Attention)]
+    states = sum(math.prod(shape) for layer in spec.layers for shape in layer.states(spec.hidden).values())
+    return (sum(2 * attention.kv_size * options.context for attention in attentions) + states) * width
+
+
+def mixer_size(mixer: Mixer, hidden: int) -> int:
+    """Values that a mixer works with, for one token."""
+    if isinstance(mixer, Attention):
+        return mixer.q_size
+    return 3 * (hidden if mixer.kind == "short_conv" else mixer.size if mixer.kind == "rwkv" else mixer.inner)
 
 
 def host_peak(spec: Shaped, plan: MemoryPlan) -> int:

@@ -260,7 +260,7 @@ def not_smaller(model: AnyModel, folder: Path, program: Program) -> str | None:
 def _measure(
     original: Model,
     compressed: Model,
-    open_session: Callable[[], Session],
+    open_session: Callable[[int], Session],
     options: ProgramOptions,
     checks: Checks,
     scratch: Path,
@@ -279,7 +279,8 @@ def _measure(
     reference = ReferenceModel(original, resident=quality.may_stay(original))
     sample = quality.sample_text(reference, progress, length=min(quality.LENGTH, options.context))
     reference.release()
-    recording = record(open_session(), sample.texts, windows, scratch, progress)
+    threads = quality.worthwhile_threads(original.spec)
+    recording = record(open_session(threads), sample.texts, windows, scratch, progress)
     apart = None
     if original.compression is None:
         apart = quality.divergence(reference, sample, recording, progress)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from .errors import EdgeError
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+State = TypeVar("State")
+_BETWEEN_STATES = 32  # tokens, of those that come one by one
+_KEPT_STATES = 4
 
 
 class Session(Protocol):
@@ -72,6 +77,50 @@ def refuse_tokens(session: Session, ids: Sequence[int]) -> None:
         )
     if min(ids) < 0 or max(ids) >= session.vocab:
         raise EdgeError(f"token ids must lie in 0 to {session.vocab - 1}, found {min(ids)} to {max(ids)}")
+
+
+class Recall(Generic[State]):
+    """Going back in a model whose states cannot be cut: an earlier state is restored, and tokens after it run again.
+
+    States are saved before every step of several tokens, and now and then between single ones; the newest few are kept.
+    """
+
+    def __init__(
+        self,
+        save: Callable[[], State],
+        restore: Callable[[int, State | None], None],
+        run: Callable[[Sequence[int]], object],
+    ) -> None:
+        """Nothing has run yet.
+
+        Args:
+            save: gives the states as they are.
+            restore: goes back to a position and its states; None: to position 0.
+            run: runs tokens, and tells :meth:`note` of them.
+        """
+        self._save, self._restore, self._run = save, restore, run
+        self._ids: list[int] = []
+        self._saved: list[tuple[int, State]] = []
+
+    def note(self, position: int, ids: Sequence[int]) -> None:
+        """Tokens are about to run from ``position`` on."""
+        newest = self._saved[-1][0] if self._saved else 0
+        if position > newest and (len(ids) > 1 or position - newest >= _BETWEEN_STATES):
+            self._saved = [*self._saved[1 - _KEPT_STATES :], (position, self._save())]
+        del self._ids[position:]
+        self._ids += ids
+
+    def rewind(self, position: int) -> None:
+        """Go back to the state after the first ``position`` tokens."""
+        if position == len(self._ids):
+            return
+        again = self._ids[:position]
+        self._saved = [(at, state) for at, state in self._saved if at <= position]
+        at, state = self._saved[-1] if self._saved else (0, None)
+        self._restore(at, state)
+        if again[at:]:
+            self._run(again[at:])
+        del self._ids[position:]
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,15 @@ from .terminal import TerminalProgress, json_option, print_json, print_table
 
 
 @click.group("models", invoke_without_command=True)
+@click.option("--families", is_flag=True, help="Show which families run in which runtimes instead.")
 @json_option
 @click.pass_context
-def command(ctx: click.Context, as_json: bool) -> None:
-    """List the catalogue, or fetch a model from it."""
+def command(ctx: click.Context, families: bool, as_json: bool) -> None:
+    """List the catalogue, fetch a model from it, or list families."""
     if ctx.invoked_subcommand is not None:
+        return
+    if families:
+        _families(as_json)
         return
     from ..model import catalogue
 
@@ -39,6 +43,25 @@ def command(ctx: click.Context, as_json: bool) -> None:
             )
             for entry in entries
         ],
+    )
+
+
+def _families(as_json: bool) -> None:
+    from ..model.families import FAMILIES
+    from ..model.families.support import support
+    from ..schema import dump
+
+    found = support()
+    if as_json:
+        print_json(dump(found))
+        return
+    runtimes = list(
+        dict.fromkeys(runtime for family in found for variant in family.variants for runtime in variant.runtimes)
+    )
+    kinds = {name: ", ".join(FAMILIES.get(name).model_types) for name in FAMILIES.names()}
+    print_table(
+        ("family", "model_type", *runtimes),
+        [(family.name, kinds.get(family.name, ""), *map(family.verdict, runtimes)) for family in found],
     )
 
 

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     import torch
 
     from ..model import Model
-    from ..model.reference import DecoderLayer, ReferenceModel
+    from ..model.layers import DecoderLayer
+    from ..model.reference import ReferenceModel
     from .base import Setting
     from .recipe import Recipe
 

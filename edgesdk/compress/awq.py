@@ -13,8 +13,9 @@ Source: Lin et al., AWQ, arXiv 2306.00978, with the error of the product taken f
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from ..model.features import FOLDED
 from ..model.weights import dense
 from .base import KeepsGrid, PassReport, PassResult, Setting, dividing
 from .folding import Fold, folds
@@ -41,6 +42,8 @@ class Awq(KeepsGrid):
     Attributes:
         clip: whether to clip.
     """
+
+    takes: ClassVar[frozenset[str]] = FOLDED
 
     clip: bool = True
 

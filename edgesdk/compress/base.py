@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from ..model.features import ALL
 from ..model.tensors import QuantizedTensor
 from ..registry import Registry
 from .calibration import Calibration
@@ -208,7 +209,12 @@ class Pass(Protocol):
 
 
 class KeepsGrid:
-    """What passes share that give no tensor another grid, and leave the spec as it is."""
+    """What passes share that give no tensor another grid, and leave the spec as it is.
+
+    ``takes``: the features of a spec (:mod:`edgesdk.model.features`) that the pass knows how to deal with.
+    """
+
+    takes: ClassVar[frozenset[str]] = ALL
 
     def grid(self, name: str) -> tuple[int, int] | None:
         return None

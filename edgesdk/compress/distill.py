@@ -13,9 +13,10 @@ Source: Liu et al., LLM-QAT, arXiv 2305.17888; Chen et al., EfficientQAT, arXiv 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import RecipeError
+from ..model.features import ALL, RECURRENT
 from .base import KeepsGrid, PassReport, PassResult, Setting
 from .layerwise import batches
 from .spool import Spool
@@ -40,6 +41,8 @@ class Distillation(KeepsGrid):
         sequences: of one step.
         seed: of the order of the text.
     """
+
+    takes: ClassVar[frozenset[str]] = ALL - RECURRENT
 
     steps: int = 22
     minutes: float = 20.0

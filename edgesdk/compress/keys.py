@@ -12,9 +12,10 @@ Source: Lin et al., QServe (SmoothAttention), arXiv 2405.04532, section 4.2.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import RecipeError
+from ..model.features import ALL, RECURRENT
 from ..model.weights import dense
 from .base import KeepsGrid, PassReport, PassResult, Setting
 from .folding import key_fold
@@ -35,6 +36,8 @@ class KeySmoothing(KeepsGrid):
     Attributes:
         strength: a in the formula: 0 changes nothing, 1 makes all channels of the keys equally large.
     """
+
+    takes: ClassVar[frozenset[str]] = ALL - RECURRENT - {"qk_norm_all"}
 
     strength: float = 0.5
 

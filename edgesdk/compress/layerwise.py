@@ -12,13 +12,13 @@ from ..progress import track
 if TYPE_CHECKING:
     import torch
 
-    from ..model import Model
-    from ..model.reference import DecoderLayer, ReferenceModel
+    from ..model import DecoderSpec, Model
+    from ..model.layers import DecoderLayer
+    from ..model.reference import ReferenceModel
     from .base import Setting
 
 BATCH = 8  # sequences of one forward pass
 _SAMPLED = 16
-_SAME_INPUT = {"k": "q", "v": "q", "up": "gate"}
 
 
 def batches(ids: torch.Tensor) -> list[torch.Tensor]:
@@ -40,7 +40,7 @@ def walk(model: Model, setting: Setting, title: str) -> Iterator[tuple[int, Inpu
     states = reference.embed(batches(setting.tokens(model)))
     reference.release()
     for index in track(setting.progress, title, range(len(model.spec.layers))):
-        layer, inputs = reference.layer(index), Inputs()
+        layer, inputs = reference.layer(index), Inputs(model.spec, index)
         states = observe(reference, layer, index, states, inputs)
         yield index, inputs
 
@@ -60,7 +60,7 @@ def walk_changing(
     before.release()
     for index in track(setting.progress, title, range(len(model.spec.layers))):
         if not done(index):
-            inputs = Inputs()
+            inputs = Inputs(model.spec, index)
             observe(before, before.layer(index), index, states, inputs)
             yield index, inputs
         states = after.through(after.layer(index), states)
@@ -117,25 +117,39 @@ class InputSums:
 
 
 class Inputs:
-    """Watches the inputs of a layer's matrices; matrices with the same input are counted once."""
+    """Watches the inputs of a layer's matrices; matrices that are given the same tensor share their sums."""
 
-    def __init__(self) -> None:
+    def __init__(self, spec: DecoderSpec, index: int) -> None:
+        self._columns = {_part(name): shape[-1] for name, shape in spec.layer_tensors(index).items()}
         self._sums: dict[str, InputSums] = {}
-        self._counted: dict[str, str] = {}
+        self._shared: dict[str, str] = {}
+        self._latest: tuple[str, torch.Tensor] | None = None
 
     def __call__(self, name: str, x: torch.Tensor) -> None:
-        import torch
-
-        shared = _SAME_INPUT.get(name, name)
-        if self._counted.setdefault(shared, name) != name:
-            return  # the same input was counted for another matrix
-        rows = x.flatten(0, -2).float()
-        if shared not in self._sums:
-            width = rows.shape[1]
-            self._sums[shared] = InputSums(torch.zeros(width, width), torch.zeros(width), torch.zeros(width))
-        self._sums[shared].add(rows)
+        if name not in self._shared:
+            same = self._latest is not None and self._latest[1] is x
+            self._shared[name] = self._shared[self._latest[0]] if self._latest and same else name
+        self._latest = (name, x)
+        if self._shared[name] == name:
+            rows = x.flatten(0, -2).float()
+            self._sums.setdefault(name, _nothing(rows.shape[1])).add(rows)
 
     def of(self, tensor: str) -> InputSums:
-        """For a matrix by its canonical name, or its part of it (``q``, ``down`` ...)."""
-        part = tensor.removesuffix(".weight").rpartition(".")[2]
-        return self._sums[_SAME_INPUT.get(part, part)]
+        """For a matrix by its canonical name, or its part of it (``q``, ``experts.3.down`` ...).
+
+        An expert that no token went to has sums of nothing.
+        """
+        part = _part(tensor)
+        found = self._sums.get(self._shared.get(part, part))
+        return found if found is not None else _nothing(self._columns[part])
+
+
+def _part(name: str) -> str:
+    stem = name.removesuffix(".weight")
+    return stem.split(".", 2)[2] if stem.startswith("layers.") else stem
+
+
+def _nothing(columns: int) -> InputSums:
+    import torch
+
+    return InputSums(torch.zeros(columns, columns), torch.zeros(columns), torch.zeros(columns))

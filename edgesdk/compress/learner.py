@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ModelError
-from ..model.reference import DecoderLayer, ReferenceModel
+from ..model.layers import DecoderLayer
+from ..model.reference import ReferenceModel
 from ..model.spec import is_linear
 from ..model.weights import dense
 from .student import divergence_of
@@ -158,8 +159,8 @@ class _LearningLayer(DecoderLayer):
         super().__init__(layer, norm, eps, tensors)
         self._low, self._masks = low, masks
 
-    def _linear(self, x: Tensor, name: str) -> Tensor:
-        found = super()._linear(x, name)
+    def linear(self, x: Tensor, name: str) -> Tensor:
+        found = super().linear(x, name)
         if (pair := self._low.get(name)) is not None:
             down, up = pair
             mask = self._masks.get(name)

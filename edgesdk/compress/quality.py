@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from .recording import GREEDY, Recording, row_slices
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ..model import Model, Tokenizer
+    from ..model import DecoderSpec, Model, Tokenizer
     from ..progress import Progress
 
 SEQUENCES, LENGTH, SEED = 16, 40, 0
@@ -32,6 +33,7 @@ WINDOW = 512
 _SAMPLED = 16  # sequences that are sampled together: their caches are in memory
 DOCUMENT_END = "<|endoftext|>"
 _RESIDENT_BYTES = 1_200_000_000
+_THREAD_WEIGHTS = 1 << 20  # of a matrix: what keeps one thread busy while few rows go through it
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,22 @@ def may_stay(model: Model) -> bool:
     return 4 * model.spec.parameters <= _RESIDENT_BYTES
 
 
+def worthwhile_threads(spec: DecoderSpec) -> int:
+    """How many of torch's threads to share products of few rows with a model's matrices: more would spin and wait."""
+    largest = max(spec.hidden * layer.mlp.size for layer in spec.layers)
+    return min(torch.get_num_threads(), max(1, largest // _THREAD_WEIGHTS))
+
+
+@contextmanager
+def _few_threads(spec: DecoderSpec) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(worthwhile_threads(spec))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @torch.inference_mode()
 def sample_text(
     reference: ReferenceModel, progress: Progress, *, sequences: int = SEQUENCES, length: int = LENGTH, seed: int = SEED
@@ -147,7 +165,8 @@ def sample_text(
     first = torch.randint(0, reference.spec.vocab, (sequences, 1), generator=random)
     chances = [torch.rand((sequences, 1), generator=random, dtype=torch.float64) for _ in range(length - 1)]
     found = []
-    with progress.stage("Sampling text from the model", -(-sequences // _SAMPLED) * length) as stage:
+    steps = -(-sequences // _SAMPLED) * length
+    with _few_threads(reference.spec), progress.stage("Sampling text from the model", steps) as stage:
         for start in range(0, sequences, _SAMPLED):
             rows = slice(start, start + _SAMPLED)
             ids, states = first[rows], []

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EdgeError, RecipeError
+from ..model.features import lacking
 from ..model.vocabulary import in_vocabulary_of
 from ..registry import unknown
 from ..schema import dump, load
 from .activations import Observer
-from .base import PASSES, Pass, PassReport, Setting, Shapes, WithinLimits
+from .base import PASSES, KeepsGrid, Pass, PassReport, Setting, Shapes, WithinLimits
 from .names import LEARNING, PREPARING, PRUNING, decode
 from .pruning.sparsegpt import SparseGpt
 from .pruning.zeros import Zeros
@@ -136,6 +137,13 @@ class Recipe:
     def spec(self, spec: DecoderSpec) -> DecoderSpec:
         """The spec of the model after all passes; those that only calibration can plan are taken to leave it."""
         for step in self.passes:
+            missing = lacking(spec, step.takes) if isinstance(step, KeepsGrid) else None
+            if missing is not None:
+                raise RecipeError(
+                    f"recipe {self.name}: {_use(step)} does not know what to do with {missing}, which family "
+                    f"{spec.family} has",
+                    hint="leave that pass out: rounding, GPTQ, zeros and depth take every family",
+                )
             spec = step.spec(spec)
         return spec
 

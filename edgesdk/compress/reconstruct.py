@@ -13,9 +13,10 @@ Source: Nagel et al., AdaRound, arXiv 2004.10568; Shao et al., OmniQuant, arXiv 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import RecipeError
+from ..model.features import ALL, RECURRENT
 from ..progress import track
 from .base import KeepsGrid, PassReport, PassResult, Setting
 from .layerwise import batches
@@ -40,6 +41,8 @@ class Reconstruction(KeepsGrid):
         scale_rate: of the scales, as a share of them.
         seed: of the choice of batches.
     """
+
+    takes: ClassVar[frozenset[str]] = ALL - RECURRENT
 
     steps: int = 60
     minutes: float = 20.0

@@ -19,10 +19,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..errors import ModelError, RecipeError
 from ..files import replacing
+from ..model.features import ALL, RECURRENT
 from ..model.vocabulary import in_vocabulary_of
 from .base import PassReport, PassResult, Setting, Shapes
 from .kept import kept_tensor
@@ -58,6 +59,8 @@ class Recovery(Shapes):
         teacher: a model to learn from instead of the original, with the same tokens.
         seed: of the order of the text.
     """
+
+    takes: ClassVar[frozenset[str]] = ALL - RECURRENT
 
     minutes: float = 25.0
     steps: int | None = None

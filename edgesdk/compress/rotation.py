@@ -17,9 +17,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import RecipeError
+from ..model.features import TURNED
 from ..model.weights import dense
 from ..progress import track
 from .base import KeepsGrid, PassReport, PassResult, Setting
@@ -40,6 +41,8 @@ class Rotation(KeepsGrid):
         values: rotate each head's values (R2).
         seed: of the signs.
     """
+
+    takes: ClassVar[frozenset[str]] = TURNED
 
     hidden: bool = True
     values: bool = True

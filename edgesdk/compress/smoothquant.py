@@ -14,9 +14,10 @@ Source: Xiao et al., SmoothQuant, arXiv 2211.10438, equation 4.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..errors import RecipeError
+from ..model.features import FOLDED
 from ..model.weights import dense
 from .activations import in_int8
 from .base import KeepsGrid, PassReport, PassResult, Setting
@@ -40,6 +41,8 @@ class SmoothQuant(KeepsGrid):
     Attributes:
         strength: a in the formula: 0 moves nothing of the activations, 1 all; None to search it.
     """
+
+    takes: ClassVar[frozenset[str]] = FOLDED
 
     strength: float | None = None
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..model.reference import DecoderLayer
+from ..model.layers import DecoderLayer
 from ..model.tensors import QuantizedTensor, portable_scales
 from ..model.weights import dense
 from .activations import in_int8
@@ -89,12 +89,12 @@ class TrainableLayer(DecoderLayer):
                 floats[short] = dense(stored)
         super().__init__(spec.layers[index], spec.norm, spec.norm_eps, floats)
 
-    def _linear(self, x: Tensor, name: str) -> Tensor:
+    def linear(self, x: Tensor, name: str) -> Tensor:
         if self.rounds_inputs:
             x = self._in_int8(x)
         matrix = self.matrices.get(name)
         if matrix is None:
-            return super()._linear(x, name)
+            return super().linear(x, name)
         bias = f"{name}_bias"
         return matrix(x) + self.get_buffer(bias) if hasattr(self, bias) else matrix(x)
 

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from .safetensors_file import SafetensorsFolder
     from .weights import Stored
 
-SCHEMA = 1
+SCHEMA = 2
 FILE, WEIGHTS, LICENCES = "checkpoint.json", "model.safetensors", "licences"
+_OLDER = "it was made before families had mixtures and mixers: compress the original again"
 _DAMAGED = "the checkpoint is damaged: copy or compress it again"
 
 
@@ -139,7 +140,7 @@ def read_description(folder: Path) -> Description:
         newer = isinstance(found, int) and found > SCHEMA
         raise ModelError(
             f"{path}: checkpoint schema {found!r}; this edgesdk reads schema {SCHEMA}",
-            hint="pip install --upgrade edgesdk" if newer else _DAMAGED,
+            hint="pip install --upgrade edgesdk" if newer else _OLDER if found == 1 else _DAMAGED,
         )
     description = load(Description, data, str(path), ModelError)
     if not _sound(description):

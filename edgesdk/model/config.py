@@ -49,6 +49,17 @@ class Config:
         value = self.get(key)
         return Config(value if isinstance(value, Mapping) else {}, f"{self.where}: {key}")
 
+    def key(self, *names: str) -> str:
+        """The first of these keys that the configuration has (the first of all where it has none)."""
+        return next((name for name in names if self.get(name) is not None), names[0])
+
+    def integers(self, key: str, count: int) -> list[int]:
+        """A list of ``count`` positive whole numbers."""
+        values = self._present(key, None)
+        if not isinstance(values, list) or len(values) != count:
+            raise ModelError(f"{self.where}: '{key}' must be a list of {count} whole numbers, found {_short(values)}")
+        return [Config({key: value}, self.where).integer(key) for value in values]
+
     def integer(self, key: str, default: int | None = None) -> int:
         value = self._present(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _LARGEST:
@@ -60,6 +71,10 @@ class Config:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < _HUGE:
             raise ModelError(f"{self.where}: '{key}' must be a positive number, found {_short(value)}")
         return float(value)
+
+    def optional(self, key: str) -> float | None:
+        """A positive number, or None where the key is missing or null."""
+        return None if self.get(key) is None else self.number(key)
 
     def flag(self, key: str, default: bool | None = None) -> bool:
         value = self._present(key, default)

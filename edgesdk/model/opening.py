@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +19,7 @@ from .encoder_spec import EncoderSpec
 from .encoders.model import EncoderModel
 from .encoders.opening import encoder_family, open_encoder
 from .families import FAMILIES, Family
+from .families.places import without_prefix
 from .gguf_file import GgufFile
 from .gguf_tokenizer import tokenizer_from_gguf
 from .llama2c_file import Llama2cFile, llama2c_tokenizer
@@ -34,6 +36,21 @@ from .weights import CheckpointWeights, TensorFile
 #: What a checkpoint may hold: a decoder, or a model of another kind.
 AnyModel: TypeAlias = Model | EncoderModel | Seq2SeqModel | VisionModel
 _MOST_LAYERS = 1000
+#: Architectures that people ask for, and what of them no spec describes yet.
+_NOT_BUILT = {
+    "deepseek_v2": "latent attention",
+    "deepseek_v3": "latent attention",
+    "falcon_h1": "attention and Mamba-2 side by side",
+    "falcon_mamba": "Mamba with norms that have an epsilon of their own",
+    "gemma3n_text": "layers that share keys and values, and embeddings of each layer",
+    "gpt_oss": "attention sinks and clamped experts",
+    "granitemoehybrid": "Mamba-2 with experts",
+    "hymba": "attention and Mamba side by side; transformers does not have it either",
+    "qwen3_5_text": "gated delta networks",
+    "qwen3_next": "gated delta networks",
+    "zamba": "a transformer block that Mamba layers share, over the embedding beside the stream",
+    "zamba2": "a transformer block that Mamba-2 layers share, with adapters",
+}
 _LICENCE_NAMES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "NOTICE.md", "NOTICE.txt")
 
 
@@ -95,6 +112,9 @@ def _open_folder(folder: Path) -> AnyModel:
     family = _family(str(kind), config.where, lambda family: family.model_types)
     spec = _spec(family, config)
     shards, places = SafetensorsFolder(folder), family.transformers_places(spec)
+    bare = without_prefix(places, family.prefix)
+    if shards.shape(bare["embed.weight"].name) is not None:
+        places = bare
     file: TensorFile = shards
     compression = None
     if config.get("quantization_config"):
@@ -143,17 +163,20 @@ def _family(kind: str, where: str, kinds: Callable[[Family], tuple[str, ...]]) -
     for family in families:
         if kind in kinds(family):
             return family
-    known = ", ".join(f"{family.name} ({', '.join(kinds(family))})" for family in families if kinds(family))
+    known = sorted({kind for family in families for kind in kinds(family)})
+    near = difflib.get_close_matches(kind, known, n=3, cutoff=0.5)
+    guess = f"; nearest: {', '.join(near)}" if near else ""
+    why = f" ({_NOT_BUILT[kind]})" if kind in _NOT_BUILT else ""
     raise ModelError(
-        f"{where}: architecture '{kind}' belongs to no family that edgesdk knows; known: {known}",
-        hint="a family is one small module: see 'Adding one more' in the README",
+        f"{where}: architecture '{kind}' belongs to no family that edgesdk knows{why}{guess}; "
+        f"known: {', '.join(known)}",
+        hint="edgesdk models --families lists what runs where; a family is one small module: see 'Adding one more' in "
+        "the README (README.md#adding-one-more)",
     )
 
 
 def _spec(family: Family, config: Config) -> DecoderSpec:
     """The family's spec; a value of a wrong shape anywhere in the configuration is one error."""
-    if config.get("partial_rotary_factor") not in (None, 1, 1.0):
-        raise ModelError(f"{config.where}: a partial rotary embedding is not supported")
     _refuse_layers(config)
     with _usable(config):
         return family.spec(config)

@@ -7,150 +7,24 @@ the largest tensor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import ModelError
-from ..session import refuse_rewind
+from ..session import Recall, refuse_rewind
+from .layers import DecoderLayer, LayerCache, Tables, normalize
 from .rope import rotary_tables
-from .spec import Activation, Attention, Layer, Mlp, Norm, Rope
+from .spec import Attention, Layer, Rope
 from .weights import dense
 
 if TYPE_CHECKING:
     from . import Model
-
-Tables = tuple[Tensor, Tensor]  # cosines and sines, each [positions, head_dim / 2]
-
-
-class LayerCache:
-    """Keys and values of one layer: float [batch, kv_heads, capacity, head_dim], filled from the front."""
-
-    def __init__(self, batch: int, attention: Attention, capacity: int, dtype: torch.dtype) -> None:
-        shape = (batch, attention.kv_heads, capacity, attention.head_dim)
-        self.keys, self.values = torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype)
-
-    def update(self, start: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Write new positions at ``start`` and return all positions up to their end."""
-        end = start + keys.shape[2]
-        self.keys[:, :, start:end], self.values[:, :, start:end] = keys, values
-        return self.keys[:, :, :end], self.values[:, :, :end]
-
-
-class DecoderLayer(nn.Module):
-    """One decoder layer over float weights, as described by its :class:`Layer`."""
-
-    def __init__(self, layer: Layer, norm: Norm, eps: float, tensors: dict[str, Tensor]) -> None:
-        """``tensors`` holds the layer's weights by canonical name without the layer prefix."""
-        super().__init__()
-        self.layer, self.norm, self.eps = layer, norm, eps
-        self.observe: Callable[[str, Tensor], None] | None = (
-            None  # told the input of every matrix, and the keys, by name
-        )
-        for name, tensor in tensors.items():
-            self.register_buffer(name.replace(".", "_"), tensor)
-
-    def forward(self, x: Tensor, tables: Tables | None, cache: LayerCache | None, start: int) -> Tensor:
-        """Hidden states [batch, positions, hidden] of positions ``start`` onwards, through the layer.
-
-        ``tables`` are cosines and sines of just these positions (None: no RoPE); without a cache, ``start`` must be 0.
-        """
-        return self._after_attention(x, self._attend(self._norm(x, "attn_norm"), tables, cache, start))
-
-    def _after_attention(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The residual sums and the MLP, for the residual stream and what attention gave."""
-        if self.layer.post_norms:
-            attended = self._norm(attended, "post_attn_norm")
-        x = x + attended
-        fed = self._feed(self._norm(x, "mlp_norm"))
-        if self.layer.post_norms:
-            fed = self._norm(fed, "post_mlp_norm")
-        return x + fed
-
-    def _norm(self, x: Tensor, name: str) -> Tensor:
-        weight = self.get_buffer(f"{name}_weight")
-        if self.norm == "layer":
-            return F.layer_norm(x, weight.shape, weight, self.get_buffer(f"{name}_bias"), self.eps)
-        return rms_norm(x, weight, self.eps)
-
-    def _linear(self, x: Tensor, name: str) -> Tensor:
-        if self.observe is not None:
-            self.observe(name, x)
-        bias = f"{name}_bias"
-        return F.linear(x, self.get_buffer(f"{name}_weight"), self.get_buffer(bias) if hasattr(self, bias) else None)
-
-    def _attend(self, x: Tensor, tables: Tables | None, cache: LayerCache | None, start: int) -> Tensor:
-        attention = self.layer.attention
-        q, k, v = (
-            self._linear(x, name).view(*x.shape[:-1], heads, attention.head_dim).transpose(1, 2)
-            for name, heads in (("q", attention.heads), ("k", attention.kv_heads), ("v", attention.kv_heads))
-        )
-        if attention.qk_norm:
-            q, k = (
-                rms_norm(heads, self.get_buffer(f"{name}_norm_weight"), self.eps)
-                for heads, name in ((q, "q"), (k, "k"))
-            )
-        if tables is not None:
-            q, k = rotate(q, *tables), rotate(k, *tables)
-        if self.observe is not None:
-            self.observe("keys", k.transpose(1, 2).flatten(-2))
-        if cache is not None:
-            k, v = cache.update(start, k, v)
-        return self._linear(attend(q, k, v, attention).transpose(1, 2).flatten(-2), "o")
-
-    def _feed(self, x: Tensor) -> Tensor:
-        mlp: Mlp = self.layer.mlp
-        up = self._linear(x, "up")
-        inner = activate(self._linear(x, "gate"), mlp.activation) * up if mlp.gated else activate(up, mlp.activation)
-        return self._linear(inner, "down")
-
-
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Root-mean-square norm over the last axis (arXiv 1910.07467), computed in float32."""
-    wide = x.float()
-    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
-    return (wide * weight.float()).to(x.dtype)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate [..., positions, head_dim] by half-split pairs; tables are [positions, head_dim / 2]."""
-    first, second = x.float().chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
-    """Causal attention of the last ``q.shape[2]`` of ``k.shape[2]`` positions, windowed and capped as described.
-
-    Shapes: q [batch, heads, new, head_dim], k and v [batch, kv_heads, all, head_dim]; returns the shape of q.
-    """
-    new, total = q.shape[2], k.shape[2]
-    if attention.softcap is None and new == total and (attention.window is None or total <= attention.window):
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=attention.scale, enable_gqa=True)
-    rows = torch.arange(total - new, total).unsqueeze(1)
-    columns = torch.arange(total).unsqueeze(0)
-    mask = columns <= rows
-    if attention.window is not None:
-        mask &= columns > rows - attention.window
-    if attention.softcap is None:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=attention.scale, enable_gqa=True)
-    groups = attention.heads // attention.kv_heads
-    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    scores = attention.softcap * torch.tanh((q @ k.transpose(-1, -2)) * attention.scale / attention.softcap)
-    return torch.softmax(scores.masked_fill(~mask, float("-inf")).float(), dim=-1).to(q.dtype) @ v
-
-
-def activate(x: Tensor, kind: Activation) -> Tensor:
-    """The activation of an MLP."""
-    if kind == "silu":
-        return F.silu(x)
-    if kind == "relu":
-        return F.relu(x)
-    return F.gelu(x, approximate="tanh" if kind == "gelu_tanh" else "none")
 
 
 class ReferenceModel:
@@ -170,7 +44,8 @@ class ReferenceModel:
 
     def caches(self, batch: int, capacity: int) -> list[LayerCache]:
         """Empty caches, one a layer."""
-        return [LayerCache(batch, layer.attention, capacity, self.dtype) for layer in self.spec.layers]
+        hidden = self.spec.hidden
+        return [LayerCache(batch, layer, hidden, capacity, self.dtype) for layer in self.spec.layers]
 
     @torch.inference_mode()
     def hidden(
@@ -185,7 +60,7 @@ class ReferenceModel:
         for index, layer in enumerate(self.layers()):
             cache = caches[index] if caches is not None else None
             for number, x in enumerate(states):
-                tables = self._positions(layer.layer.attention, start, x.shape[1])
+                tables = self._positions(layer.layer, start, x.shape[1])
                 states[number] = layer(x, tables, cache, start)
         return self._final_norm(states)
 
@@ -202,7 +77,8 @@ class ReferenceModel:
         """Logits [..., vocab] of final hidden states [..., hidden], in float32."""
         if self._head is None:
             self._head = self._matrix(self.spec.head_name)
-        found = F.linear(hidden, self._head).float()
+        bias = self._matrix("head.bias") if self.spec.head_bias else None
+        found = F.linear(hidden, self._head, bias).float()
         cap = self.spec.logit_softcap
         return found if cap is None else cap * torch.tanh(found / cap)
 
@@ -213,7 +89,7 @@ class ReferenceModel:
 
     def differentiable(self, layer: DecoderLayer, states: Sequence[Tensor]) -> list[Tensor]:
         """As :meth:`through`, with gradients where the caller asks for them."""
-        return [layer(x, self._positions(layer.layer.attention, 0, x.shape[1]), None, 0) for x in states]
+        return [layer(x, self._positions(layer.layer, 0, x.shape[1]), None, 0) for x in states]
 
     def release(self) -> None:
         """Drop every weight that is kept; they are read again when needed."""
@@ -240,16 +116,18 @@ class ReferenceModel:
         return DecoderLayer(self.spec.layers[index], self.spec.norm, self.spec.norm_eps, tensors)
 
     def _final_norm(self, states: Sequence[Tensor]) -> list[Tensor]:
-        kinds = ("weight", "bias") if self.spec.norm == "layer" else ("weight",)
-        names = [f"final_norm.{kind}" for kind in kinds]
-        return self.normalized(states, {name: dense(self.model.weights.get(name), self.dtype) for name in names})
+        return self.normalized(states, {name: self._vector(name) for name in self._norm_names("final_norm")})
 
     def normalized(self, states: Sequence[Tensor], norm: Mapping[str, Tensor]) -> list[Tensor]:
         """States behind the final norm, whose tensors are given by canonical name."""
-        weight, eps = norm["final_norm.weight"], self.spec.norm_eps
-        if self.spec.norm == "layer":
-            return [F.layer_norm(x, weight.shape, weight, norm["final_norm.bias"], eps) for x in states]
-        return [rms_norm(x, weight, eps) for x in states]
+        weight, bias = norm["final_norm.weight"], norm.get("final_norm.bias")
+        return [normalize(x, weight, bias, self.spec.norm_eps) for x in states]
+
+    def _norm_names(self, norm: str) -> list[str]:
+        return [f"{norm}.{kind}" for kind in (("weight", "bias") if self.spec.norm == "layer" else ("weight",))]
+
+    def _vector(self, name: str) -> Tensor:
+        return dense(self.model.weights.get(name), self.dtype)
 
     def _matrix(self, name: str) -> Tensor:
         kept = self._kept.get(name)
@@ -267,10 +145,14 @@ class ReferenceModel:
         if self.spec.learned_positions:
             positions = self._matrix("positions.weight")
             found = [x + positions[start : start + x.shape[1]] for x in found]
+        if self.spec.embed_norm:
+            weight, *bias = (self._vector(name) for name in self._norm_names("embed_norm"))
+            found = [normalize(x, weight, bias[0] if bias else None, self.spec.norm_eps) for x in found]
         return found
 
-    def _positions(self, attention: Attention, start: int, count: int) -> Tables | None:
-        if attention.rope is None:
+    def _positions(self, layer: Layer, start: int, count: int) -> Tables | None:
+        attention = layer.mixer
+        if not isinstance(attention, Attention) or attention.rope is None:
             return None
         needed = max(64, 1 << (start + count - 1).bit_length())
         cos, sin = self._tables(attention.rope, attention.head_dim, needed)
@@ -295,10 +177,22 @@ class ReferenceSession:
         self.position = 0
         self._caches = self._reference.caches(1, 0)
         self._capacity = 0
+        self._recall = Recall(self._save, self._restore, self._advance) if self._reference.spec.recurrent else None
 
     def rewind(self, count: int) -> None:
         refuse_rewind(self, count)
-        self.position -= count
+        if self._recall is None:
+            self.position -= count
+        else:
+            self._recall.rewind(self.position - count)
+
+    def _save(self) -> list[dict[str, Tensor]]:
+        return [cache.states.copy() for cache in self._caches]
+
+    def _restore(self, position: int, saved: list[dict[str, Tensor]] | None) -> None:
+        self.position = position
+        for index, cache in enumerate(self._caches):
+            cache.states.restore(saved[index] if saved else None)
 
     def prefill(self, ids: Sequence[int]) -> np.ndarray:
         hidden = self._advance(ids)
@@ -316,6 +210,8 @@ class ReferenceSession:
         if self.position + len(ids) > self.context:
             raise ModelError(f"{self.position + len(ids)} tokens exceed the context of {self.context}")
         self._reserve(self.position + len(ids))
+        if self._recall is not None:
+            self._recall.note(self.position, ids)
         (hidden,) = self._reference.hidden([torch.tensor([list(ids)])], self._caches, self.position)
         self.position += len(ids)
         return hidden[0]
@@ -327,5 +223,5 @@ class ReferenceSession:
         self._capacity = min(self.context, max(64, 2 * positions))
         grown = self._reference.caches(1, self._capacity)
         for old, new in zip(self._caches, grown, strict=True):
-            new.update(0, old.keys, old.values)
+            new.take(old)
         self._caches = grown

@@ -5,31 +5,44 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from .spec import Llama3RopeScaling, Rope
+from .spec import LinearRopeScaling, Llama3RopeScaling, Rope
 
 if TYPE_CHECKING:
     import torch
 
 
-def inverse_frequencies(rope: Rope, head_dim: int) -> torch.Tensor:
-    """Radians per position of each half-split pair: float32, [head_dim / 2]."""
+def inverse_frequencies(rope: Rope, head_dim: int, positions: int) -> torch.Tensor:
+    """Radians per position of each half-split pair: float32, [head_dim / 2]; pairs that do not turn have 0.
+
+    ``positions`` is the length of the table that they are for.
+    """
     import torch
 
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
+    rotated = rope.rotated or head_dim
+    exponents = torch.arange(0, rotated, 2, dtype=torch.int64).float() / rotated
     frequencies = 1.0 / (rope.theta**exponents)
-    if rope.scaling is None:
-        return frequencies
     if isinstance(rope.scaling, Llama3RopeScaling):
-        return _llama3(frequencies, rope.scaling)
-    return frequencies / rope.scaling.factor
+        frequencies = _llama3(frequencies, rope.scaling)
+    elif isinstance(rope.scaling, LinearRopeScaling):
+        frequencies = frequencies / rope.scaling.factor
+    elif rope.scaling is not None:
+        longer = positions > rope.scaling.original_context
+        frequencies = frequencies / torch.tensor(rope.scaling.long_factors if longer else rope.scaling.factors)
+    return torch.nn.functional.pad(frequencies, (0, (head_dim - rotated) // 2))
 
 
 def rotary_tables(rope: Rope, head_dim: int, positions: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and sines for positions 0 to ``positions - 1``: two float32 tensors [positions, head_dim / 2]."""
     import torch
 
-    angles = torch.outer(torch.arange(positions).float(), inverse_frequencies(rope, head_dim))
-    return angles.cos(), angles.sin()
+    angles = torch.outer(torch.arange(positions).float(), inverse_frequencies(rope, head_dim, positions))
+    cos, sin = angles.cos(), angles.sin()
+    if rope.scaling is not None and rope.scaling.kind == "pairs":
+        scaling, turning = rope.scaling, (rope.rotated or head_dim) // 2
+        magnitude = scaling.long_magnitude if positions > scaling.original_context else scaling.magnitude
+        cos[:, :turning] *= magnitude
+        sin[:, :turning] *= magnitude
+    return cos, sin
 
 
 def _llama3(frequencies: torch.Tensor, scaling: Llama3RopeScaling) -> torch.Tensor:

@@ -2,17 +2,20 @@
 
 Every family maps to it, the reference model interprets it, every converter lowers it. Dimensions are per layer, so
 depth and width pruning need no special case. Weight names are canonical and follow from the spec: see
-:meth:`DecoderSpec.tensors`.
+:meth:`DecoderSpec.tensors` and :mod:`~edgesdk.model.tensor_names`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
 from typing import Literal
 
+from .tensor_names import decoder_tensors, is_linear, layer_tensors
+
 Norm = Literal["rms", "layer"]
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
+QkNorm = Literal["head", "all"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
 
 
 @dataclass(frozen=True)
@@ -34,27 +37,58 @@ class Llama3RopeScaling:
     kind: Literal["llama3"] = "llama3"
 
 
-RopeScaling = LinearRopeScaling | Llama3RopeScaling
+@dataclass(frozen=True)
+class PairRopeScaling:
+    """A divisor for each pair's frequency, and a factor on cosines and sines.
+
+    Sources: LongRoPE, arXiv 2402.13753; YaRN, arXiv 2309.00071.
+
+    The first list serves tables of up to ``original_context`` positions, ``long_factors`` longer ones: a program has
+    one table, so its context decides, where transformers decides anew at every step.
+    """
+
+    factors: tuple[float, ...]
+    long_factors: tuple[float, ...]
+    original_context: int
+    magnitude: float = 1.0
+    long_magnitude: float = 1.0
+    kind: Literal["pairs"] = "pairs"
+
+
+RopeScaling = LinearRopeScaling | Llama3RopeScaling | PairRopeScaling
 
 
 @dataclass(frozen=True)
 class Rope:
     """Rotary position embedding (arXiv 2104.09864) in the half-split layout.
 
-    ``theta`` is the base; every dimension of a head is rotated.
+    ``theta`` is the base. Of a head, ``rotated`` dimensions turn (None: all): the first half of them opens the first
+    half of the head, the second half of them the second. Checkpoints that keep them elsewhere are reordered when read
+    (:class:`~edgesdk.model.weights.Heads`), so that the rest is a pair like any other, whose angle is always 0.
     """
 
     theta: float
     scaling: RopeScaling | None = None
+    rotated: int | None = None
 
 
 @dataclass(frozen=True)
 class Attention:
     """Grouped-query attention (arXiv 2305.13245).
 
-    ``window`` is the number of positions a query sees, itself included (None: all). ``scale`` multiplies q.k;
-    ``softcap`` is c in ``c * tanh(score / c)``. ``qk_norm`` puts an RMS norm over each head of q and k, before RoPE;
-    without ``rope``, positions are learned (:attr:`DecoderSpec.learned_positions`).
+    Attributes:
+        heads: query heads.
+        kv_heads: heads of keys and values.
+        head_dim: size of each.
+        scale: factor on q.k.
+        rope: rotary positions, or None: positions are learned, biases, or none at all.
+        qkv_bias: q, k and v have biases.
+        out_bias: o has one.
+        qk_norm: an RMS norm on q and k before RoPE: over each ``head``, with one weight for all, or over ``all`` heads.
+        window: positions that a query sees, itself included (None: all).
+        softcap: c in ``c * tanh(score / c)``.
+        alibi: factor on ALiBi's biases (arXiv 2108.12409), or None: there are none.
+        sub_norm: a norm before o (BitNet).
     """
 
     heads: int
@@ -64,9 +98,12 @@ class Attention:
     rope: Rope | None
     qkv_bias: bool = False
     out_bias: bool = False
-    qk_norm: bool = False
+    qk_norm: QkNorm | None = None
     window: int | None = None
     softcap: float | None = None
+    alibi: float | None = None
+    sub_norm: bool = False
+    kind: Literal["attention"] = "attention"
 
     @property
     def q_size(self) -> int:
@@ -76,24 +113,197 @@ class Attention:
     def kv_size(self) -> int:
         return self.kv_heads * self.head_dim
 
+    @property
+    def slopes(self) -> tuple[float, ...]:
+        """ALiBi's slope of each head (arXiv 2108.12409): bias a position, before softmax."""
+        if self.alibi is None:
+            raise ValueError("this layer has no ALiBi")
+        whole = 2 ** math.floor(math.log2(self.heads))
+        found = [2.0 ** (-8.0 * (index + 1) / whole) for index in range(whole)]
+        found += [2.0 ** (-4.0 * (index + 1) / whole) for index in range(0, 2 * (self.heads - whole), 2)]
+        return tuple(self.alibi * slope for slope in found)
+
 
 @dataclass(frozen=True)
 class Mlp:
-    """A feed-forward block; gated means ``down(act(gate(x)) * up(x))`` (arXiv 2002.05202)."""
+    """A feed-forward block; gated means ``down(act(gate(x)) * up(x))`` (arXiv 2002.05202).
+
+    ``sub_norm`` puts a norm before ``down`` (BitNet).
+    """
 
     size: int
     activation: Activation
     gated: bool = True
     bias: bool = False
+    sub_norm: bool = False
+    kind: Literal["mlp"] = "mlp"
+
+
+@dataclass(frozen=True)
+class Moe:
+    """A mixture of experts (arXiv 1701.06538): each token goes to ``active`` of ``experts``, and their sum is weighted.
+
+    Attributes:
+        experts: how many there are.
+        active: how many a token goes to.
+        expert: one of them.
+        routing: the weights of those chosen: their part of a ``softmax`` over all; a softmax over the ``chosen`` alone;
+            or Phi-3.5-MoE's ``sparsemixer`` (arXiv 2409.12136, inference), for two.
+        jitter: width of the sparse mixer's comparison.
+        shared: an expert that every token goes to, or None.
+        shared_gate: the shared expert's output is multiplied by a sigmoid of its own.
+    """
+
+    experts: int
+    active: int
+    expert: Mlp
+    routing: Literal["softmax", "chosen", "sparsemixer"]
+    jitter: float = 0.0
+    shared: Mlp | None = None
+    shared_gate: bool = False
+    kind: Literal["moe"] = "moe"
+
+
+@dataclass(frozen=True)
+class ChannelMix:
+    """RWKV-4's feed-forward block: squared ReLU behind a token shift, behind a gate of its own (arXiv 2305.13048)."""
+
+    size: int
+    kind: Literal["channel_mix"] = "channel_mix"
+
+
+@dataclass(frozen=True)
+class ShortConv:
+    """LFM2's gated short convolution: ``out(c * conv(b * x))`` with b, c, x from one matrix (arXiv 2511.23404).
+
+    ``kernel`` counts positions, the newest included.
+    """
+
+    kernel: int
+    bias: bool = False
+    kind: Literal["short_conv"] = "short_conv"
+
+
+@dataclass(frozen=True)
+class Mamba:
+    """A selective state space (arXiv 2312.00752).
+
+    Attributes:
+        inner: channels.
+        state: state of each.
+        kernel: positions that the convolution sees.
+        rank: of the step sizes.
+        bias: the outer matrices have biases.
+        conv_bias: the convolution has one.
+        normed: RMS norms on the step sizes, B and C (Jamba).
+    """
+
+    inner: int
+    state: int
+    kernel: int
+    rank: int
+    bias: bool = False
+    conv_bias: bool = True
+    normed: bool = False
+    kind: Literal["mamba"] = "mamba"
+
+
+@dataclass(frozen=True)
+class Mamba2:
+    """A state space with one decay a head (arXiv 2405.21060); ``groups`` share B and C. Otherwise as :class:`Mamba`."""
+
+    inner: int
+    state: int
+    kernel: int
+    heads: int
+    groups: int
+    bias: bool = False
+    conv_bias: bool = True
+    kind: Literal["mamba2"] = "mamba2"
+
+    @property
+    def head_dim(self) -> int:
+        return self.inner // self.heads
+
+    @property
+    def conv_size(self) -> int:
+        """Channels of the convolution: x, B and C."""
+        return self.inner + 2 * self.groups * self.state
+
+
+@dataclass(frozen=True)
+class Rwkv:
+    """RWKV-4's time mixing, over ``size`` channels (arXiv 2305.13048)."""
+
+    size: int
+    kind: Literal["rwkv"] = "rwkv"
+
+
+Mixer = Attention | ShortConv | Mamba | Mamba2 | Rwkv
+FeedForward = Mlp | Moe | ChannelMix
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One decoder layer; ``post_norms`` adds a norm after attention and after the MLP, before each residual sum."""
+    """One decoder layer.
 
-    attention: Attention
-    mlp: Mlp
+    Attributes:
+        mixer: what mixes positions.
+        ffn: what follows at each position, or None.
+        pre_norms: a norm before each of the two.
+        post_norms: a norm behind each, before the residual sum.
+        residual: ``serial``: the second reads what the first added; ``parallel``: both read the same stream, behind a
+            norm each; ``shared``: behind one norm (``attn_norm``).
+    """
+
+    mixer: Mixer
+    ffn: FeedForward | None
+    pre_norms: bool = True
     post_norms: bool = False
+    residual: Literal["serial", "parallel", "shared"] = "serial"
+
+    @property
+    def attention(self) -> Attention:
+        """The mixer of a layer that has attention."""
+        if not isinstance(self.mixer, Attention):
+            raise ValueError(f"this layer has no attention, but {self.mixer.kind}")
+        return self.mixer
+
+    @property
+    def mlp(self) -> Mlp:
+        """The feed-forward block of a layer whose block is dense."""
+        if not isinstance(self.ffn, Mlp):
+            raise ValueError("this layer has no dense feed-forward block")
+        return self.ffn
+
+    def states(self, hidden: int) -> dict[str, tuple[int, ...]]:
+        """What the layer carries from one position to the next beside keys and values: names, shapes for one sequence.
+
+        All of it is zero before the first position. Attention's caches are not among it.
+        """
+        mixer, found = self.mixer, dict[str, tuple[int, ...]]()
+        if isinstance(mixer, ShortConv):
+            found["conv"] = (mixer.kernel - 1, hidden)
+        elif isinstance(mixer, Mamba):
+            found |= {"conv": (mixer.kernel - 1, mixer.inner), "ssm": (mixer.inner, mixer.state, 1)}
+        elif isinstance(mixer, Mamba2):
+            found |= {"conv": (mixer.kernel - 1, mixer.conv_size), "ssm": (mixer.heads, mixer.state, mixer.head_dim)}
+        elif isinstance(mixer, Rwkv):
+            found |= {"shift": (1, hidden), "wkv": (3, mixer.size)}
+        if isinstance(self.ffn, ChannelMix):
+            found["ffn_shift"] = (1, hidden)
+        return found
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Factors of the published model that weights already carry here: nothing has to be multiplied by them.
+
+    ``residual`` is in what each block adds (``o`` and ``down``), ``logits`` in the final norm.
+    """
+
+    residual: float = 1.0
+    logits: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -110,8 +320,12 @@ class DecoderSpec:
         norm: ``rms`` (arXiv 1910.07467) or ``layer`` (arXiv 1607.06450, with a bias).
         learned_positions: a vector for each position is added to the embedding.
         embedding_scale: factor on the embedding rows.
+        embed_norm: a norm behind the embedding.
         tied: the head is the embedding.
+        head_bias: a bias on the logits.
         logit_softcap: c in ``c * tanh(logits / c)``.
+        folded: factors that the weights carry.
+        repeats: how many layers in a row a block of the checkpoint is (MobileLLM).
     """
 
     family: str
@@ -123,8 +337,12 @@ class DecoderSpec:
     norm: Norm = "rms"
     learned_positions: bool = False
     embedding_scale: float = 1.0
+    embed_norm: bool = False
     tied: bool = False
+    head_bias: bool = False
     logit_softcap: float | None = None
+    folded: Folded = Folded()
+    repeats: int = 1
 
     @property
     def head_name(self) -> str:
@@ -132,9 +350,15 @@ class DecoderSpec:
         return "embed.weight" if self.tied else "head.weight"
 
     @property
+    def recurrent(self) -> bool:
+        """Whether a layer carries states that cannot be cut back to an earlier position."""
+        return any(layer.states(self.hidden) for layer in self.layers)
+
+    @property
     def ropes(self) -> list[tuple[Rope, int]]:
         """Every kind of rotary embedding with its head size, each once, in order of use."""
-        found = ((layer.attention.rope, layer.attention.head_dim) for layer in self.layers)
+        attentions = (layer.mixer for layer in self.layers if isinstance(layer.mixer, Attention))
+        found = ((attention.rope, attention.head_dim) for attention in attentions)
         return list(dict.fromkeys((rope, size) for rope, size in found if rope is not None))
 
     def rope_index(self, attention: Attention) -> int:
@@ -145,64 +369,38 @@ class DecoderSpec:
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Canonical weight names and shapes, in order of use; linear weights are [out, in]."""
-        found: dict[str, tuple[int, ...]] = {"embed.weight": (self.vocab, self.hidden)}
-        if self.learned_positions:
-            found["positions.weight"] = (self.context, self.hidden)
-        for index in range(len(self.layers)):
-            found.update(self.layer_tensors(index))
-        found.update(_norm_tensors("final_norm", self.hidden, self.norm))
-        if not self.tied:
-            found["head.weight"] = (self.vocab, self.hidden)
-        return found
+        return decoder_tensors(self)
 
     def layer_tensors(self, index: int) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the weights of one layer."""
-        return dict(_layer_tensors(self.layers[index], self.hidden, f"layers.{index}.", self.norm))
+        return layer_tensors(self, index)
 
     @property
     def parameters(self) -> int:
-        total = 0
-        for shape in self.tensors().values():
-            size = 1
-            for length in shape:
-                size *= length
-            total += size
-        return total
+        return sum(math.prod(shape) for shape in self.tensors().values())
 
 
-def is_linear(name: str) -> bool:
-    """Whether a canonical name is a matrix that a layer multiplies with (embedding and head are not)."""
-    return name.startswith("layers.") and name.endswith(".weight") and not name.endswith("norm.weight")
-
-
-def _norm_tensors(name: str, size: int, norm: Norm) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield f"{name}.weight", (size,)
-    if norm == "layer":
-        yield f"{name}.bias", (size,)
-
-
-def _layer_tensors(layer: Layer, hidden: int, prefix: str, norm: Norm) -> Iterator[tuple[str, tuple[int, ...]]]:
-    attention, mlp = layer.attention, layer.mlp
-    yield from _norm_tensors(prefix + "attn_norm", hidden, norm)
-    for name, size in (("q", attention.q_size), ("k", attention.kv_size), ("v", attention.kv_size)):
-        yield f"{prefix}{name}.weight", (size, hidden)
-        if attention.qkv_bias:
-            yield f"{prefix}{name}.bias", (size,)
-    if attention.qk_norm:
-        yield prefix + "q_norm.weight", (attention.head_dim,)
-        yield prefix + "k_norm.weight", (attention.head_dim,)
-    yield prefix + "o.weight", (hidden, attention.q_size)
-    if attention.out_bias:
-        yield prefix + "o.bias", (hidden,)
-    if layer.post_norms:
-        yield from _norm_tensors(prefix + "post_attn_norm", hidden, norm)
-    yield from _norm_tensors(prefix + "mlp_norm", hidden, norm)
-    for name in ("gate", "up") if mlp.gated else ("up",):
-        yield f"{prefix}{name}.weight", (mlp.size, hidden)
-        if mlp.bias:
-            yield f"{prefix}{name}.bias", (mlp.size,)
-    yield prefix + "down.weight", (hidden, mlp.size)
-    if mlp.bias:
-        yield prefix + "down.bias", (hidden,)
-    if layer.post_norms:
-        yield from _norm_tensors(prefix + "post_mlp_norm", hidden, norm)
+__all__ = [
+    "Activation",
+    "Attention",
+    "ChannelMix",
+    "DecoderSpec",
+    "FeedForward",
+    "Folded",
+    "Layer",
+    "LinearRopeScaling",
+    "Llama3RopeScaling",
+    "Mamba",
+    "Mamba2",
+    "Mixer",
+    "Mlp",
+    "Moe",
+    "Norm",
+    "PairRopeScaling",
+    "QkNorm",
+    "Rope",
+    "RopeScaling",
+    "Rwkv",
+    "ShortConv",
+    "is_linear",
+]

@@ -119,6 +119,8 @@ def pack_bits(values: torch.Tensor, bits: int) -> torch.Tensor:
 
     if bits == 8:
         return values.view(torch.uint8)
+    if bits == 4 and values.shape[1] % 2 == 0:
+        return pack_nibbles(values)
     count, size = _UNITS[bits]
     shifted = (values + (1 << (bits - 1))).to(torch.int32)
     shifted = torch.nn.functional.pad(shifted, (0, -values.shape[1] % count)).view(len(values), -1, count)
@@ -133,6 +135,8 @@ def unpack_bits(packed: torch.Tensor, bits: int, columns: int) -> torch.Tensor:
 
     if bits == 8:
         return packed.view(torch.int8)
+    if bits == 4:
+        return unpack_nibbles(packed)[:, :columns].contiguous()
     count, size = _UNITS[bits]
     parts = packed.view(len(packed), -1, size).to(torch.int32) << (8 * torch.arange(size, dtype=torch.int32))
     word = parts.sum(-1, keepdim=True, dtype=torch.int32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from ..errors import ModelError
@@ -35,24 +35,55 @@ class TensorFile(Protocol):
 
 
 @dataclass(frozen=True)
+class Heads:
+    """How a checkpoint orders the rows of a matrix whose output is heads that rotary positions turn.
+
+    Attributes:
+        count: heads in the tensor.
+        rotated: dimensions of a head that turn; they come first in the checkpoint.
+        interleaved: its pairs are neighbours there, where the canonical order has them half a head apart.
+    """
+
+    count: int
+    rotated: int
+    interleaved: bool
+
+    def order(self, rows: int) -> torch.Tensor:
+        """Row i of the canonical tensor is row ``order[i]`` of the checkpoint's: int64 [rows]."""
+        import torch
+
+        size = rows // self.count
+        turning = torch.arange(self.rotated)
+        pairs = turning.view(-1, 2).T if self.interleaved else turning.view(2, -1)
+        rest = torch.arange(self.rotated, size).view(2, -1)
+        one = torch.cat((pairs, rest), dim=1).reshape(-1)
+        return (torch.arange(self.count).unsqueeze(1) * size + one).reshape(-1)
+
+
+@dataclass(frozen=True)
 class Stowed:
     """Where a canonical tensor lies in a checkpoint, and how it differs from what the spec wants.
 
     Attributes:
         name: the tensor in the file.
         offset: what to add to every element.
-        permuted_heads: heads whose rotary pairs are interleaved there.
+        factor: what to multiply every element with, after the offset.
+        heads: how its heads are ordered, where that is not the canonical order.
         shape: its shape in the file, where that differs.
         transposed: a matrix is [in, out] there.
-        rows: first and last row (excluded), after transposing, of a tensor that holds several.
+        rows: of a tensor that holds several, after transposing: the blocks that its rows are divided into, and the
+            first row and the last (excluded) that are taken of each block.
+        fill: the file has no such tensor: all its elements are this.
     """
 
     name: str
     offset: float = 0.0
-    permuted_heads: int | None = None
+    factor: float = 1.0
+    heads: Heads | None = None
     shape: tuple[int, ...] | None = None
     transposed: bool = False
-    rows: tuple[int, int] | None = None
+    rows: tuple[int, int, int] | None = None
+    fill: float | None = None
 
 
 class CheckpointWeights:
@@ -64,9 +95,11 @@ class CheckpointWeights:
         Raises:
             ModelError: a tensor is missing or has another shape than the configuration says.
         """
-        self._file, self._places = file, places
+        self._file, self._places, self._shapes = file, places, shapes
         self._checked: set[str] = set()
         for name, shape in shapes.items():
+            if places[name].fill is not None:
+                continue
             stowed, shape = places[name].name, places[name].shape or shape
             found = file.shape(stowed)
             if found is None:
@@ -80,6 +113,8 @@ class CheckpointWeights:
         import torch
 
         place = self._places[name]
+        if place.fill is not None:
+            return torch.full(self._shapes[name], place.fill)
         tensor = self._file.read(place.name)
         if name not in self._checked:
             self._check_finite(place.name, tensor)
@@ -89,12 +124,15 @@ class CheckpointWeights:
                 raise ModelError(f"{self._file.where}: tensor '{place.name}' is quantized and [in, out]")
             tensor = tensor.T
         if place.rows is not None:
-            tensor = _rows(tensor, torch.arange(*place.rows))
-        if place.permuted_heads is not None:
-            tensor = _rows(tensor, half_split_order(tensor.shape[0], place.permuted_heads))
+            blocks, first, last = place.rows
+            tensor = _rows(tensor, torch.arange(tensor.shape[0]).view(blocks, -1)[:, first:last].reshape(-1))
+        if place.heads is not None:
+            tensor = _rows(tensor, place.heads.order(tensor.shape[0]))
         if place.offset:
             tensor = dense(tensor) + place.offset
-        return tensor
+        if place.factor != 1:
+            tensor = _scaled(tensor, place.factor)
+        return tensor if isinstance(tensor, QuantizedTensor) else tensor.reshape(self._shapes[name])
 
     def _check_finite(self, stowed: str, tensor: Stored) -> None:
         floats = tensor.scales if isinstance(tensor, QuantizedTensor) else tensor
@@ -109,6 +147,10 @@ class CheckpointWeights:
 
 def _rows(tensor: Stored, index: torch.Tensor) -> Stored:
     return tensor.select_rows(index) if isinstance(tensor, QuantizedTensor) else tensor[index]
+
+
+def _scaled(tensor: Stored, factor: float) -> Stored:
+    return replace(tensor, scales=tensor.scales * factor) if isinstance(tensor, QuantizedTensor) else tensor * factor
 
 
 def dense(tensor: Stored, dtype: torch.dtype | None = None) -> torch.Tensor:
@@ -146,16 +188,6 @@ def stackable(parts: Sequence[Stored]) -> bool:
         for part in parts
     }
     return len(kinds) == 1
-
-
-def half_split_order(rows: int, heads: int) -> torch.Tensor:
-    """Row order that turns interleaved rotary pairs (GGUF's Llama) into half-split ones.
-
-    Returns: int64 [rows]; row i of the half-split matrix is row ``order[i]`` of the interleaved one.
-    """
-    import torch
-
-    return torch.arange(rows).view(heads, rows // heads // 2, 2).transpose(1, 2).reshape(rows)
 
 
 def _by(shape: tuple[int, ...]) -> str:

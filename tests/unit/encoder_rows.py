@@ -52,6 +52,7 @@ ROWS = [
     Row("bert", "BertConfig"),
     Row("bert-sentences", "BertConfig", modules=("mean", True)),
     Row("bert-cls", "BertConfig", _SIZES | {"hidden_act": "relu"}, modules=("cls", False)),
+    Row("bert-relu2", "BertConfig", _SIZES | {"hidden_act": "relu2"}),
     Row("bert-labels", "BertConfig", auto=_CLASSIFIES),
     Row("tinybert", "BertConfig", _SIZES | {"hidden_size": 78, "num_attention_heads": 3, "intermediate_size": 120}),
     Row("distilbert", "DistilBertConfig", _DISTIL | {"max_position_embeddings": CONTEXT}),

@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 
+from . import family_disguises as disguises
+from .family_disguises import Disguise
+
 CONTEXT = 64
 _COMMON = {
     "vocab_size": 96,
@@ -26,11 +29,26 @@ _COMMON = {
 
 @dataclass(frozen=True)
 class Row:
-    """A family's variant: the transformers configuration class and what differs from the common tiny one."""
+    """A family's variant: the transformers configuration class and what differs from the common tiny one.
+
+    Attributes:
+        name: of the variant.
+        config: a configuration class of transformers.
+        changes: what its configuration gets beside :data:`_COMMON`.
+        without: keys of :data:`_COMMON` that the class does not take.
+        disguise: a function of :mod:`family_disguises` that turns the checkpoint into one of a family that
+            transformers does not have, of the same architecture.
+        attention: transformers' implementation that is the oracle.
+        spread: factor on the initial matrices; less where states amplify what float32 rounds.
+    """
 
     name: str
     config: str
     changes: dict[str, Any] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+    disguise: Disguise | None = None
+    attention: str = "eager"
+    spread: float = 4.0
 
 
 _LLAMA3 = {
@@ -48,6 +66,22 @@ _GEMMA_ROPES = {
 _LAYERS = ["sliding_attention", "sliding_attention", "full_attention"]
 
 _GPT2 = {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": CONTEXT, "n_inner": 96}
+_NEO = {"num_layers": 3, "num_heads": 4, "window_size": 9, "attention_types": [[["global", "local", "local"], 1]]}
+_BLOOM = {"n_layer": 3, "n_head": 4, "seq_length": CONTEXT}
+_PARTIAL = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
+_LONG = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "original_max_position_embeddings": CONTEXT,
+    "short_factor": [1.0, 1.1, 1.3, 1.5, 1.8, 2.0],
+    "long_factor": [1.0, 1.5, 2.0, 3.0, 4.0, 6.0],
+    "partial_rotary_factor": 0.75,
+}
+_YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16}
+_MOE = {"num_local_experts": 4, "num_experts_per_tok": 2}
+_SPARSE = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "decoder_sparse_step": 1}
+_MAMBA = {"state_size": 16, "conv_kernel": 4, "expand": 2, "tie_word_embeddings": True}
+_NO_HEAD_DIM = ("head_dim",)
 ROWS = [
     Row("llama", "LlamaConfig"),
     Row("llama-tied-multihead", "LlamaConfig", {"tie_word_embeddings": True, "num_key_value_heads": 4}),
@@ -59,9 +93,98 @@ ROWS = [
         {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4}},
     ),
     Row("mistral-window", "MistralConfig", {"sliding_window": 9}),
+    Row("bitnet", "BitNetConfig", {"hidden_act": "relu2"}),
+    Row("bloom", "BloomConfig", _BLOOM),
+    Row("bloom-six-heads", "BloomConfig", _BLOOM | {"n_head": 6, "hidden_size": 96}),
+    Row("chatglm", "GlmConfig", {"attention_bias": True}, disguise=disguises.chatglm),
+    Row("ernie4_5", "Ernie4_5Config", {"use_bias": True}),
+    Row("falcon", "FalconConfig", {"num_kv_heads": 1}, _NO_HEAD_DIM),
+    Row("falcon-new", "FalconConfig", {"new_decoder_architecture": True, "num_kv_heads": 2}, _NO_HEAD_DIM),
+    Row(
+        "falcon-alibi",
+        "FalconConfig",
+        {"alibi": True, "multi_query": False, "parallel_attn": False, "bias": True},
+        _NO_HEAD_DIM,
+        attention="sdpa",  # transformers 5.23's eager Falcon adds its biases twice
+    ),
+    Row("gemma", "GemmaConfig", {"num_key_value_heads": 1}),
+    Row("gemma2", "Gemma2Config", {"sliding_window": 9, "query_pre_attn_scalar": 24, "attn_logit_softcapping": 3.0}),
+    Row("glm", "GlmConfig", {"attention_bias": True}),
+    Row("glm4", "Glm4Config"),
+    Row("gpt_neo", "GPTNeoConfig", _NEO),
+    Row("gpt_neox", "GPTNeoXConfig", {"rope_parameters": _PARTIAL}),
+    Row("gpt_neox-serial", "GPTNeoXConfig", {"use_parallel_residual": False, "attention_bias": False}),
+    Row(
+        "granite",
+        "GraniteConfig",
+        {
+            "embedding_multiplier": 3.0,
+            "residual_multiplier": 0.4,
+            "attention_multiplier": 0.2,
+            "logits_scaling": 2.5,
+            "tie_word_embeddings": True,
+        },
+    ),
+    Row("internlm2", "LlamaConfig", disguise=disguises.internlm2),
+    Row(
+        "jamba",
+        "JambaConfig",
+        {
+            "num_hidden_layers": 4,
+            "attn_layer_period": 4,
+            "attn_layer_offset": 1,
+            "expert_layer_period": 2,
+            "expert_layer_offset": 1,
+            "num_experts": 4,
+            "mamba_dt_rank": 4,
+            "mamba_d_state": 8,
+        },
+        _NO_HEAD_DIM,
+    ),
+    Row(
+        "lfm2",
+        "Lfm2Config",
+        {"layer_types": ["conv", "full_attention", "conv"], "block_multiple_of": 32, "tie_word_embeddings": True},
+    ),
+    Row("mamba", "MambaConfig", _MAMBA | {"intermediate_size": 128, "time_step_rank": 4}, spread=2.0),
+    Row(
+        "mamba2", "Mamba2Config", _MAMBA | {"num_heads": 8, "head_dim": 16, "n_groups": 2, "chunk_size": 16}, spread=2.0
+    ),
+    Row(
+        "minicpm",
+        "GraniteConfig",
+        {
+            "embedding_multiplier": 12.0,
+            "residual_multiplier": 1.4 / 3**0.5,
+            "attention_multiplier": 16**-0.5,
+            "logits_scaling": 64 / 16,
+        },
+        disguise=disguises.minicpm,
+    ),
+    Row("mixtral", "MixtralConfig", _MOE),
+    Row("mobilellm-shared", "LlamaConfig", {"num_hidden_layers": 4}, disguise=disguises.mobilellm),
+    Row("nemotron", "NemotronConfig", {"rope_parameters": _PARTIAL}),
+    Row("olmo", "OlmoConfig"),
+    Row("olmo2", "Olmo2Config"),
+    Row("olmoe", "OlmoeConfig", {"num_experts": 4, "num_experts_per_tok": 2}),
+    Row("openelm", "Qwen3Config", {"num_hidden_layers": 2, "tie_word_embeddings": True}, disguise=disguises.openelm),
+    Row("opt", "OPTConfig", {"ffn_dim": 96, "word_embed_proj_dim": 64}),
+    Row("opt-galactica", "OPTConfig", {"ffn_dim": 96, "word_embed_proj_dim": 64, "activation_function": "gelu"}),
+    Row("phi", "PhiConfig", {"rope_parameters": _PARTIAL}),
+    Row("phi3", "Phi3Config", {"sliding_window": 9}),
+    Row("phi3-long", "Phi3Config", {"rope_parameters": _LONG, "max_position_embeddings": 4 * CONTEXT}),
+    Row("phimoe", "PhimoeConfig", _MOE | {"attention_bias": True, "lm_head_bias": True}),
+    Row("qwen", "Qwen2Config", {"num_key_value_heads": 4}, disguise=disguises.qwen),
+    Row("qwen2_moe", "Qwen2MoeConfig", _SPARSE | {"shared_expert_intermediate_size": 96, "mlp_only_layers": [1]}),
+    Row("qwen3_moe", "Qwen3MoeConfig", _SPARSE | {"norm_topk_prob": True}),
+    Row("rwkv", "RwkvConfig", {"context_length": CONTEXT}, spread=2.0),
+    Row("smollm3", "SmolLM3Config", {"no_rope_layers": [1, 0, 1]}),
+    Row("stablelm", "StableLmConfig", {"use_qkv_bias": True, "rope_parameters": _PARTIAL}),
+    Row("stablelm-parallel", "StableLmConfig", {"use_parallel_residual": True}),
     Row("gpt2", "GPT2Config", _GPT2),
     Row("gpt2-untied-relu", "GPT2Config", _GPT2 | {"activation_function": "relu", "tie_word_embeddings": False}),
     Row("qwen2", "Qwen2Config", {"tie_word_embeddings": True}),
+    Row("qwen2-yarn", "Qwen2Config", {"rope_parameters": _YARN}),
     Row("qwen2-window", "Qwen2Config", {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1}),
     Row("qwen3", "Qwen3Config", {"head_dim": 32}),
     Row(
@@ -83,22 +206,32 @@ ROWS = [
 ]
 
 
+#: Rows that every further test of a runtime goes through: all kinds of attention of the plain decoders.
+CORE = [row for row in ROWS if row.name.partition("-")[0] in ("llama", "llama3", "mistral", "qwen2", "qwen3", "gemma3")]
+LAYER_NORMS = [row for row in ROWS if row.name.partition("-")[0] == "gpt2"]
+
+
 def save_checkpoint(row: Row, folder: Path) -> Any:
     """Save a random checkpoint with a word-level tokenizer; returns the transformers model."""
     import transformers
 
     _apply_gemma3_attention_cap()
     torch.manual_seed(3)
-    config = getattr(transformers, row.config)(**_COMMON | row.changes, attn_implementation="eager")
+    common = {key: value for key, value in _COMMON.items() if key not in row.without}
+    config = getattr(transformers, row.config)(**common | row.changes, attn_implementation=row.attention)
     network = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     with torch.no_grad():
-        for parameter in network.parameters():
+        for name, parameter in network.named_parameters():
+            if name.endswith("A_log"):  # an exponent already
+                continue
             # The initial weights are too alike to show a mistake: norms at a constant, biases at zero, small matrices.
-            if parameter.dim() == 1:
+            if parameter.dim() == 1 or not parameter.any():
                 parameter.add_(0.2 * torch.randn_like(parameter))
             else:
-                parameter.mul_(4)
+                parameter.mul_(row.spread)
     network.save_pretrained(folder)
+    if row.disguise is not None:
+        row.disguise(network, folder)
     save_tokenizer(folder, config.vocab_size)
     return network
 

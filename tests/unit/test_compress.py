@@ -225,7 +225,7 @@ def test_damage_is_refused(compressed, tmp_path) -> None:
             open_model(folder)
     folder = changed("outside")
     described["files"][0]["path"] = "../../etc/passwd"
-    (folder / "checkpoint.json").write_text(json.dumps({**described, "schema": 1}))
+    (folder / "checkpoint.json").write_text(json.dumps(described))
     with pytest.raises(ModelError, match="missing"):
         open_model(folder)
 

@@ -14,13 +14,10 @@ from edgesdk.model.opening import open_model
 from edgesdk.model.reference import ReferenceSession
 from edgesdk_converters.executorch.ahead import StepDecoder
 
-from .family_rows import CONTEXT, ROWS, save_checkpoint
-from .test_families import REFUSED
-
-BUILT = [row for row in ROWS if row.name.partition("-")[0] not in REFUSED["executorch"]]
+from .family_rows import CONTEXT, CORE, save_checkpoint
 
 
-@pytest.mark.parametrize("row", BUILT, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", CORE, ids=lambda row: row.name)
 def test_the_graph_that_is_compiled_equals_the_reference(row, tmp_path) -> None:
     save_checkpoint(row, tmp_path)
     model = open_model(tmp_path)

@@ -162,7 +162,7 @@ def damaged(checkpoint: Path, folder: Path, kind: str) -> Path:  # noqa: C901 - 
             "wrong type": {"num_hidden_layers": "two"},
             "quantized": {"quantization_config": {"quant_method": "gptq"}},
             "heads": {"num_key_value_heads": 3},
-            "rope": {"rope_scaling": {"rope_type": "longrope"}},
+            "rope": {"rope_scaling": {"rope_type": "ntk"}},
         }[kind]
         (folder / "config.json").write_text(json.dumps(config | changes))
         if kind == "small embedding":
@@ -192,7 +192,7 @@ def damaged(checkpoint: Path, folder: Path, kind: str) -> Path:  # noqa: C901 - 
         ("wrong type", "'num_hidden_layers' must be a positive whole number"),
         ("quantized", r"already quantized \(gptq\)"),
         ("heads", "4 attention heads are no multiple of 3"),
-        ("rope", "rope type 'longrope' is not supported"),
+        ("rope", "rope type 'ntk' is not supported"),
     ],
 )
 def test_bad_checkpoints_give_one_clear_error_and_leave_nothing(checkpoint, tmp_path, kind, message) -> None:
@@ -271,7 +271,7 @@ def test_a_context_without_room_for_parity_says_so(checkpoint, tmp_path) -> None
         {"rope_scaling": {"rope_type": "linear", "factor": 0}},
         {"num_hidden_layers": 10**9},
         {"hidden_size": 10**30},
-        {"partial_rotary_factor": 0.5},
+        {"partial_rotary_factor": 0.2},
         {"eos_token_id": 10**9},
         {"model_type": "mistral", "sliding_window": 9, "layer_types": 5},
         {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 9, "max_window_layers": "a"},

@@ -74,7 +74,7 @@ def llama_gguf(path: Path, folder: Path, kind: str = "F32") -> None:
     """The tiny checkpoint as llama.cpp's converter writes it: interleaved q and k."""
     from safetensors.torch import load_file
 
-    from edgesdk.model.families.base import GGUF_TENSORS, LLAMA_TENSORS
+    from edgesdk.model.families.places import GGUF_TENSORS, LLAMA_TENSORS
 
     tensors = {}
     for name, tensor in load_file(folder / "model.safetensors").items():
@@ -88,7 +88,9 @@ def llama_gguf(path: Path, folder: Path, kind: str = "F32") -> None:
                 rows, columns = tensor.shape
                 tensor = tensor.view(heads, 2, rows // heads // 2, columns).transpose(1, 2).reshape(rows, columns)
         else:
-            stored = GGUF_TENSORS[next(mine for mine, theirs in LLAMA_TENSORS.items() if theirs == name)]
+            stem = name.removesuffix(".weight")
+            ours = next(mine for mine, theirs in LLAMA_TENSORS.items() if theirs in (name, stem))
+            stored = f"{GGUF_TENSORS[ours].removesuffix('.weight')}.weight"
         tensors[stored] = (tensor.numpy(), kind if tensor.dim() == 2 else "F32")
     from tokenizers import Tokenizer
 

@@ -8,7 +8,7 @@ import torch
 
 from edgesdk.errors import ModelError
 from edgesdk.model.opening import open_model
-from edgesdk.model.weights import dense, half_split_order
+from edgesdk.model.weights import Heads, dense
 
 HIDDEN, INNER, LAYERS, HEADS, KV_HEADS, VOCAB, CONTEXT = 16, 24, 2, 2, 1, 259 + 3, 32
 
@@ -50,7 +50,7 @@ def test_tensors_and_tokenizer(tmp_path: Path, tied: bool) -> None:
     assert model.spec.tied == tied and model.spec.context == CONTEXT and model.spec.layers[1].attention.kv_heads == 1
     assert torch.equal(dense(model.weights.get("embed.weight")), tensors["tok_embeddings"])
     assert torch.equal(dense(model.weights.get("layers.1.down.weight")), tensors["w2"][1])
-    order = half_split_order(HIDDEN, HEADS)
+    order = Heads(HEADS, HIDDEN // HEADS, interleaved=True).order(HIDDEN)
     assert torch.equal(dense(model.weights.get("layers.1.q.weight")), tensors["wq"][1][order])
     assert torch.equal(dense(model.weights.get("final_norm.weight")), tensors["norm"])
     if not tied:

@@ -67,6 +67,18 @@ def test_the_runtime_computes_what_the_reference_does(tmp_path, recipe, tied) ->
     assert np.abs(session.score(IDS) - reference.score(IDS)).max() < 1e-4
 
 
+def test_steps_of_all_lengths_and_kinds_follow_each_other(checkpoint, tmp_path) -> None:
+    """What a step binds is bound again only where it changes."""
+    model = open_model(checkpoint)
+    session = CONVERTERS.get("onnx").open(program(model, tmp_path), CONTEXT)
+    wanted = ReferenceSession(model, CONTEXT).score(IDS)
+    for _ in range(2):
+        session.reset()
+        found = [session.prefill(IDS[:2]), session.decode(IDS[2]), session.decode(IDS[3])]
+        assert np.abs(np.stack(found) - wanted[1:4]).max() < 1e-4
+        assert np.abs(session.score(IDS[4:]) - wanted[4:]).max() < 1e-4
+
+
 def test_int8_activations_stay_close(checkpoint, tmp_path) -> None:
     model = compressed(open_model(checkpoint), "w4g32", tmp_path / "scratch")
     session = CONVERTERS.get("onnx").open(program(model, tmp_path, activations=8), CONTEXT)

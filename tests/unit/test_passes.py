@@ -74,7 +74,7 @@ def test_the_model_computes_the_same(step, changes, tmp_path) -> None:
 
 def test_layer_norms_and_ungated_mlps_fold_too(tmp_path) -> None:
     layer = varied().spec.layers[0]
-    ungated = replace(layer, mlp=replace(layer.mlp, gated=False, activation="relu"))
+    ungated = replace(layer, ffn=replace(layer.mlp, gated=False, activation="relu"))
     model = varied(norm="layer", layers=(ungated, ungated))
     for index, step in enumerate([Awq(clip=False), SmoothQuant(0.5), Rotation(hidden=False)]):
         (folder := tmp_path / str(index)).mkdir()

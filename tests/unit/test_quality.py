@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,17 @@ def test_the_error_of_a_layer_is_the_one_in_its_definition(checkpoint, compresse
             outputs.append(state.double())
     wanted = ((outputs[1] - outputs[0]).square().sum(-1) / outputs[0].square().sum(-1)).mean()
     assert report.layers[0].output == pytest.approx(float(wanted), rel=1e-3)
+
+
+def test_threads_are_worth_having_for_large_matrices_alone(checkpoint, monkeypatch) -> None:
+    from edgesdk.compress.quality import worthwhile_threads
+
+    monkeypatch.setattr("torch.get_num_threads", lambda: 8)
+    spec = edgesdk.open_model(checkpoint).spec
+    wide = replace(spec, hidden=1024, layers=(replace(spec.layers[0], mlp=replace(spec.layers[0].mlp, size=4096)),))
+    assert worthwhile_threads(spec) == 1
+    assert worthwhile_threads(wide) == 4
+    assert worthwhile_threads(replace(wide, hidden=8192)) == 8
 
 
 def test_a_compressed_model_has_lost_something(report) -> None:

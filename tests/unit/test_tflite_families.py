@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from edgesdk.compress.base import Setting
 from edgesdk.compress.calibration import Calibration
@@ -15,7 +14,6 @@ from edgesdk.converter import ProgramOptions
 from edgesdk.doctor import tiny_model
 from edgesdk.errors import TargetError
 from edgesdk.model import Model
-from edgesdk.model.opening import open_model
 from edgesdk.model.random_weights import RandomWeights
 from edgesdk.model.reference import ReferenceSession
 from edgesdk.progress import SILENT
@@ -24,33 +22,23 @@ from edgesdk_converters.tflite import arena, calibrate
 from edgesdk_converters.tflite.convert import CONVERTER
 from edgesdk_converters.tflite.micro import TFLM
 
-from .family_rows import CONTEXT, ROWS, Row, save_checkpoint
-from .test_families import IDS, chunked
+from .family_cells import IDS, chunked, fixture, float_cell
+from .family_rows import CONTEXT, CORE, LAYER_NORMS, ROWS
 
 FLOAT = ProgramOptions(CONTEXT, "float32", 32)
 
 
-@pytest.fixture(scope="module", params=ROWS, ids=lambda row: row.name)
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, np.ndarray]:
-    """A saved tiny checkpoint, opened by edgesdk, and transformers' logits for all of IDS."""
-    row: Row = request.param
-    folder = tmp_path_factory.mktemp(row.name)
-    network = save_checkpoint(row, folder)
-    with torch.no_grad():
-        wanted = network(torch.tensor([IDS])).logits[0].float().numpy()
-    return open_model(folder), wanted
+case = fixture(ROWS)
+core = fixture(CORE + LAYER_NORMS)
 
 
 @pytest.mark.parametrize("converter", [CONVERTER, TFLM], ids=["litert", "tflm"])
 def test_float_program_equals_transformers(case, tmp_path, converter) -> None:
-    model, wanted = case
-    program = converter.convert(model, FLOAT, tmp_path, SILENT)
-    found = chunked(converter.open(tmp_path / program.main, CONTEXT, threads=2), IDS)
-    assert np.abs(found - wanted).max() < 1e-4
+    float_cell(case, converter, tmp_path, "float32", 1e-4)
 
 
-def test_tflm_and_litert_run_the_same_file_and_like_the_same_tokens(case, tmp_path) -> None:
-    model, _ = case
+def test_tflm_and_litert_run_the_same_file_and_like_the_same_tokens(core, tmp_path) -> None:
+    model = core.model
     program = CONVERTER.convert(model, FLOAT, tmp_path, SILENT)
     answers = []
     for converter in (CONVERTER, TFLM):
@@ -63,9 +51,9 @@ def test_tflm_and_litert_run_the_same_file_and_like_the_same_tokens(case, tmp_pa
     assert answers[0] == answers[1]
 
 
-def test_static_integers_stay_close(case, tmp_path, monkeypatch) -> None:
+def test_static_integers_stay_close(core, tmp_path, monkeypatch) -> None:
     """Against the float reference over the same integers; errors are shares of the logits' spread."""
-    model, _ = case
+    model = core.model
     (tmp_path / "scratch").mkdir()
     rounded, _ = open_recipe("w8")(model, Setting(tmp_path / "scratch", SILENT, TFLM.limits()))
     wanted = ReferenceSession(rounded, CONTEXT).score(IDS)
@@ -86,7 +74,7 @@ def test_static_integers_stay_close(case, tmp_path, monkeypatch) -> None:
 
 def test_gelu_with_erf_is_refused_for_microcontrollers_and_runs_in_litert(tmp_path) -> None:
     model = tiny_model()
-    layers = tuple(replace(layer, mlp=replace(layer.mlp, activation="gelu")) for layer in model.spec.layers)
+    layers = tuple(replace(layer, ffn=replace(layer.mlp, activation="gelu")) for layer in model.spec.layers)
     spec = replace(model.spec, layers=layers)
     model = Model(spec, RandomWeights(spec))
     with pytest.raises(TargetError, match=r"operator GELU \(erf\)"):

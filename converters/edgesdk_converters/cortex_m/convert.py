@@ -13,7 +13,8 @@ from edgesdk.boards import Footprint
 from edgesdk.compress.base import Limits
 from edgesdk.converter import Converter, MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import EdgeError, MissingExtraError, RecipeError, TargetError
-from edgesdk.estimate import refuse_schemes, tensor_bits
+from edgesdk.estimate import refuse_features, refuse_schemes, tensor_bits
+from edgesdk.model.features import PLAIN
 from edgesdk.model.spec import is_linear
 from edgesdk.targets import RuntimeRange
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from edgesdk.session import Session, TextRunner
     from edgesdk.targets import Target
 
+BUILDS = PLAIN | {"layer_norm", "learned_positions"}
 IMAGE_FILE = "model.lm"
 GOLDEN_FILE = "golden.json"
 TFLM = "tflm"
@@ -63,6 +65,7 @@ class CortexMConverter:
                 f"the C99 runtime computes in float32 beside its integers, not in {options.float_type}",
                 hint="leave out --float",
             )
+        refuse_features(spec, BUILDS, self.name)
         refuse_schemes(spec, recipe, target)
         if options.activations != 8:
             raise RecipeError(

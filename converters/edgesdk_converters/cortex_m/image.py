@@ -134,7 +134,7 @@ class _Writer:
         layer, prefix = self.spec.layers[index], f"layers.{index}."
         attention, mlp = layer.attention, layer.mlp
         slots = capacity(layer, self.context)
-        flags = (mlp.gated * GATED) | (attention.qk_norm * QK_NORM) | (layer.post_norms * POST_NORMS)
+        flags = (mlp.gated * GATED) | (bool(attention.qk_norm) * QK_NORM) | (layer.post_norms * POST_NORMS)
         record = LAYER.pack(
             attention.heads,
             attention.kv_heads,
@@ -229,7 +229,7 @@ def phase_steps(spec: DecoderSpec) -> np.ndarray:
     """Turns a position of every rotary frequency, times 2^32: uint32 [rotations]; phases then wrap by themselves."""
     steps: list[int] = []
     for rope, head_dim in spec.ropes:
-        steps += _turns(inverse_frequencies(rope, head_dim))
+        steps += _turns(inverse_frequencies(rope, head_dim, spec.context))
     return np.array(steps, dtype="<u4")
 
 

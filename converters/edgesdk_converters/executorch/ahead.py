@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgesdk.errors import EdgeError, MissingExtraError
-from edgesdk.model.reference import DecoderLayer, rms_norm, rotate
+from edgesdk.model.layers import DecoderLayer, rms_norm, rotate
 from edgesdk.model.rope import rotary_tables
 from edgesdk.model.weights import dense
 
@@ -53,14 +53,15 @@ class StepLayer(DecoderLayer):
 
     def step(self, x: Tensor, tables: tuple[Tensor, Tensor], position: Tensor, age: Tensor) -> Tensor:
         """Hidden states [1, 1, hidden] through the layer; ``age`` is how far back each entry lies, [context]."""
-        return self._after_attention(x, self._attend_step(self._norm(x, "attn_norm"), tables, position, age))
+        normed = self._norm(x, "attn_norm")
+        return self._after_attention(x, normed, self._attend_step(normed, tables, position, age))
 
     def _attend_step(self, x: Tensor, tables: tuple[Tensor, Tensor], position: Tensor, age: Tensor) -> Tensor:
         attention = self.layer.attention
         groups = attention.heads // attention.kv_heads
-        q = self._linear(x, "q").view(1, 1, attention.heads, attention.head_dim).transpose(1, 2)
-        k = self._linear(x, "k").view(1, 1, attention.kv_heads, attention.head_dim).transpose(1, 2)
-        v = self._linear(x, "v").view(1, 1, attention.kv_heads, attention.head_dim)
+        q = self.linear(x, "q").view(1, 1, attention.heads, attention.head_dim).transpose(1, 2)
+        k = self.linear(x, "k").view(1, 1, attention.kv_heads, attention.head_dim).transpose(1, 2)
+        v = self.linear(x, "v").view(1, 1, attention.kv_heads, attention.head_dim)
         if attention.qk_norm:
             q, k = self._norm(q, "q_norm"), self._norm(k, "k_norm")
         q, k = rotate(q, *tables), rotate(k, *tables)
@@ -76,7 +77,7 @@ class StepLayer(DecoderLayer):
         seen = torch.logical_and(age >= 0, age < window)
         scores = scores + torch.where(seen, 0.0, _MASKED)
         mixed = torch.softmax(scores, dim=-1) @ every_value
-        return self._linear(mixed.transpose(1, 2).reshape(1, 1, attention.q_size), "o")
+        return self.linear(mixed.transpose(1, 2).reshape(1, 1, attention.q_size), "o")
 
 
 class StepDecoder(nn.Module):

@@ -61,6 +61,8 @@ class XnnArithmetic:
             return graph.multiply(x, graph.unary("XNNSigmoid", x))
         if kind == "relu":
             return graph.relu(x)
+        if kind == "relu2":
+            return graph.unary("XNNSquare", graph.relu(x))
         if kind == "gelu":
             return graph.unary("XNNGelu", x)
         # The tanh form is x * sigmoid(2 * sqrt(2 / pi) * (x + 0.044715 * x**3)).

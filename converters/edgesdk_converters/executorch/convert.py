@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from edgesdk.compress.base import Limits
 from edgesdk.converter import KindConverter, MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import MissingExtraError, RecipeError, TargetError
-from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, refuse_layer_norms, refuse_schemes, tensor_bits
+from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, refuse_features, refuse_schemes, tensor_bits
 from edgesdk.kinds import ENCODER, SEQ2SEQ
+from edgesdk.model.features import PLAIN
 
 from .encoder_convert import ExecuTorchEncoders
 from .seq2seq_convert import ExecuTorchSeq2Seqs
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from edgesdk.session import Session, TextRunner
     from edgesdk.targets import Target
 
+BUILDS = PLAIN
+_AHEAD_BUILDS = PLAIN
 MODEL_FILE = "model.pte"
 _AHEAD = ("vulkan", "coreml")
 _VENDORS = {
@@ -65,7 +68,7 @@ class ExecuTorchConverter:
                 hint="install it and lower the model with ExecuTorch's own exporter; edgesdk builds "
                 f"{', '.join(name for name in target.delegates if name not in _VENDORS)}",
             )
-        refuse_layer_norms(spec, self.name)
+        refuse_features(spec, _AHEAD_BUILDS if options.delegate in _AHEAD else BUILDS, self.name)
         if options.delegate in _AHEAD:
             self._check_ahead(spec, recipe, options)
             return

@@ -74,7 +74,10 @@ class OnnxArithmetic:
             return self.op("FastGelu", [x], domain=CONTRIB)
         if kind == "gelu":
             return self.op("Gelu", [x], domain=CONTRIB)
-        return self.op("Tanh" if kind == "tanh" else "Relu", [x])
+        if kind == "tanh":
+            return self.op("Tanh", [x])
+        positive = self.op("Relu", [x])
+        return self.multiply(positive, positive) if kind == "relu2" else positive
 
     def norm(self, x: ir.Value, name: str, norm: Normalization) -> ir.Value:
         weight, bias = self._norm_weights(name)

@@ -86,8 +86,8 @@ class GraphBuilder:
         """A float initializer in the program's own float type."""
         return self.weight(name, tensor.to(self.dtype))
 
-    def constant(self, name: str, values: Sequence[int] | int) -> ir.Value:
-        """A small int64 initializer: a vector, or a scalar."""
+    def constant(self, name: str, values: Sequence[int] | Sequence[list[int]] | int) -> ir.Value:
+        """A small int64 initializer: a matrix, a vector, or a scalar."""
         import torch
 
         return self.weight(name, torch.tensor(values, dtype=torch.int64))

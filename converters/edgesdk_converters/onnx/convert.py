@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from edgesdk.converter import KindConverter, MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import EdgeError, MissingExtraError, RecipeError, TargetError
-from edgesdk.estimate import FLOAT_BITS, kv_cache_bytes, refuse_layer_norms, refuse_schemes, tensor_bits
+from edgesdk.estimate import (
+    FLOAT_BITS,
+    inner_size,
+    kv_cache_bytes,
+    mixer_size,
+    refuse_features,
+    refuse_schemes,
+    tensor_bits,
+)
 from edgesdk.kinds import ENCODER, SEQ2SEQ, VISION
+from edgesdk.model.features import FEATURES
+from edgesdk.model.spec import Attention
 
 from .encoder_convert import OnnxEncoders
 from .limits import ACCURACY, BLOCK_BYTES, GRAPH_BYTES, LIMITS, RUNTIME_BYTES
@@ -27,6 +37,7 @@ if TYPE_CHECKING:
     from edgesdk.session import Session, TextRunner
     from edgesdk.targets import Target
 
+BUILDS = frozenset(FEATURES)
 _PREFILL = 256
 
 
@@ -56,12 +67,18 @@ class OnnxConverter:
         if options.kv_bits is not None:
             raise RecipeError("the ONNX converter keeps the key-value cache in float: leave out -kv8")
         refuse_schemes(spec, recipe, target)
-        refuse_layer_norms(spec, self.name)
+        refuse_features(spec, BUILDS, self.name)
         for layer in spec.layers:
-            if layer.attention.head_dim % 16:
+            attention = layer.mixer
+            if isinstance(attention, Attention) and attention.rope is not None and attention.head_dim % 16:
                 raise TargetError(
-                    f"ONNX Runtime's attention rotates heads of a multiple of 16, not {layer.attention.head_dim}"
+                    f"ONNX Runtime's attention rotates heads of a multiple of 16, not {attention.head_dim}"
                 )
+        if spec.recurrent and options.float_type != "float32":
+            raise TargetError(
+                f"ONNX Runtime's CPU kernels carry states in float32, not in {options.float_type}",
+                hint="leave out --float",
+            )
 
     def plan(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> MemoryPlan:
         program, weights = GRAPH_BYTES, 0
@@ -75,9 +92,11 @@ class OnnxConverter:
                 weights += 2 * stored if spec.tied else stored
         width = FLOAT_BITS[options.float_type] // 8
         tables = len(spec.ropes) * options.context * width
-        program += tables * max(layer.attention.head_dim for layer in spec.layers)
-        widest = max(2 * layer.mlp.size + layer.attention.q_size + 4 * spec.hidden for layer in spec.layers)
-        heads = max(layer.attention.heads for layer in spec.layers)
+        program += tables * max((head_dim for _, head_dim in spec.ropes), default=0)
+        widest = max(
+            2 * inner_size(layer.ffn) + mixer_size(layer.mixer, spec.hidden) + 4 * spec.hidden for layer in spec.layers
+        )
+        heads = max((layer.mixer.heads for layer in spec.layers if isinstance(layer.mixer, Attention)), default=0)
         step = min(_PREFILL, options.context)
         activations = step * (widest * width + heads * options.context * 4) + spec.vocab * 8
         return MemoryPlan(program, weights, kv_cache_bytes(spec, options), activations, RUNTIME_BYTES)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgesdk.model.spec import Attention
+
 from .names import MODEL_FILE
 
 if TYPE_CHECKING:
@@ -14,8 +16,12 @@ _TYPES = {"llama": "llama", "mistral": "mistral", "qwen2": "qwen2", "qwen3": "qw
 
 
 def uniform(model: Model) -> bool:
-    """Whether all layers have caches of the same shape, as onnxruntime-genai takes for granted."""
-    return len({(layer.attention.kv_heads, layer.attention.head_dim) for layer in model.spec.layers}) == 1
+    """Whether all layers have caches of the same shape and nothing else, as onnxruntime-genai takes for granted."""
+    caches = {
+        (layer.mixer.kv_heads, layer.mixer.head_dim) if isinstance(layer.mixer, Attention) else None
+        for layer in model.spec.layers
+    }
+    return len(caches) == 1 and None not in caches
 
 
 def genai_config(model: Model, context: int) -> dict[str, Any]:

@@ -71,14 +71,25 @@ def embedding(builder: GraphBuilder, ids: ir.Value, name: str, table: Stored) ->
     )
 
 
-def tied_head(builder: GraphBuilder, x: ir.Value, name: str, table: Stored, activations: Activations) -> ir.Value:
-    """``x @ table.T`` over the initializers that :func:`embedding` stored under the same name."""
+def tied_head(
+    builder: GraphBuilder,
+    x: ir.Value,
+    name: str,
+    table: Stored,
+    activations: Activations,
+    bias: torch.Tensor | None = None,
+) -> ir.Value:
+    """``x @ table.T + bias`` over the initializers that :func:`embedding` stored under the same name."""
+    added = None if bias is None else builder.floats("head.bias", bias)
     if isinstance(table, QuantizedTensor):
-        return _packed_linear(builder, x, name, table, activations, None)
+        return _packed_linear(builder, x, name, table, activations, added)
     matrix = builder.floats(f"{name}.weight", dense(table))
     if builder.dtype == torch.float32:
-        return builder.op("FusedMatMul", [x, matrix], "head.out", domain=CONTRIB, transB=1)
-    return builder.op("MatMul", [x, builder.op("Transpose", [matrix], "head.weight", perm=[1, 0])], "head.out")
+        product = builder.op("FusedMatMul", [x, matrix], "head.out", domain=CONTRIB, transB=1)
+    else:
+        matrix = builder.op("Transpose", [matrix], "head.weight", perm=[1, 0])
+        product = builder.op("MatMul", [x, matrix], "head.out")
+    return product if added is None else builder.op("Add", [product, added], "head.biased")
 
 
 def block_size(weight: QuantizedTensor) -> int:
@@ -139,15 +150,26 @@ def _pack_bits(unsigned: torch.Tensor, bits: int) -> torch.Tensor:
 
 def _scales(builder: GraphBuilder, name: str, weight: QuantizedTensor, block: int) -> ir.Value:
     """Scales [out, blocks] in the program's float type, widened and repeated at load where that saves space."""
-    stored = scale_storage(weight.scales)
-    scales = builder.weight(name + SCALES, weight.scales.to(stored))
-    if stored != builder.dtype:
-        scales = builder.shared("Cast", [scales], f"{name}.scales.wide", to=int(onnx_type(builder.dtype)))
+    scales = wide_scales(builder, name, weight.scales)
     blocks = -(-weight.shape[1] // block)
     if weight.scales.shape[1] != blocks:
         repeat = builder.constant(f"{name}.scales.shape", [weight.shape[0], blocks])
         scales = builder.shared("Expand", [scales, repeat], f"{name}.scales.each")
     return scales
+
+
+def wide_scales(builder: GraphBuilder, name: str, scales: torch.Tensor) -> ir.Value:
+    """Scales in the program's float type, stored in the smallest that holds them."""
+    stored = scale_storage(scales)
+    value = builder.weight(name + SCALES, scales.to(stored))
+    if stored != builder.dtype:
+        value = builder.shared("Cast", [value], f"{name}.scales.wide", to=int(onnx_type(builder.dtype)))
+    return value
+
+
+def block_scales(weight: QuantizedTensor, block: int) -> torch.Tensor:
+    """The scale of every block: [out, blocks]."""
+    return weight.scales.repeat_interleave(weight.group // block, dim=1)
 
 
 def _zero_points(builder: GraphBuilder, name: str, weight: QuantizedTensor, block: int) -> ir.Value | None:

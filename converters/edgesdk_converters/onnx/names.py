@@ -20,6 +20,11 @@ def past_names(layer: int) -> tuple[str, str]:
     return f"past_key_values.{layer}.key", f"past_key_values.{layer}.value"
 
 
+def state_names(layer: int, state: str) -> tuple[str, str]:
+    """Names of the input and the output of a state that a layer carries."""
+    return f"past_state.{layer}.{state}", f"present_state.{layer}.{state}"
+
+
 def present_names(layer: int) -> tuple[str, str]:
     """Names of a layer's cache outputs."""
     return f"present.{layer}.key", f"present.{layer}.value"

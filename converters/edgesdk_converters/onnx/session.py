@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 
 from edgesdk.errors import BundleError, EdgeError
-from edgesdk.session import refuse_rewind, refuse_tokens
+from edgesdk.session import Recall, refuse_rewind, refuse_tokens
 
 from .names import LOGITS_START, past_names, present_names
 
@@ -74,19 +74,37 @@ class OnnxSession:
         self._mask = np.ones((1, context), dtype=np.int64)
         self._last, self._first = np.array([-1], dtype=np.int64), np.array([0], dtype=np.int64)
         self._logits = np.zeros(self.vocab, dtype=self._float)
+        self._bound_ids, self._bound_last = 0, False  # what the last step bound, which costs time after every step
         self._caches = self._bind_caches()  # before logits, which are then the last of the outputs
+        self._states = self._make_states()
+        self._bind_states()  # likewise
+        self.reset()
 
     def reset(self) -> None:
-        self.position = 0
+        self._restore(0, None)
+        self._recall = Recall(self._save, self._restore, self.prefill) if self._states else None
 
     def rewind(self, count: int) -> None:
         refuse_rewind(self, count)
-        self.position -= count
+        if self._recall is None:
+            self.position -= count
+        else:
+            self._recall.rewind(self.position - count)
+
+    def _save(self) -> dict[str, np.ndarray]:
+        return {name: state.copy() for name, (state, _) in self._states.items()}
+
+    def _restore(self, position: int, saved: Mapping[str, np.ndarray] | None) -> None:
+        self.position = position
+        for name, (state, _) in self._states.items():
+            state[...] = saved[name] if saved else 0
 
     def prefill(self, ids: Sequence[int]) -> np.ndarray:
         refuse_tokens(self, ids)
-        self._bind_input(LOGITS_START, self._last, (1,))
-        self._binding.bind_output("logits", "cpu", 0, self._float, (1, 1, self.vocab), self._logits.ctypes.data)
+        if not self._bound_last:
+            self._bind_input(LOGITS_START, self._last, (1,))
+            self._binding.bind_output("logits", "cpu", 0, self._float, (1, 1, self.vocab), self._logits.ctypes.data)
+            self._bound_last = True
         for chunk in _chunks(ids):
             self._run(chunk)
         last: np.ndarray = self._logits.astype(np.float32)
@@ -98,6 +116,7 @@ class OnnxSession:
     def score(self, ids: Sequence[int]) -> np.ndarray:
         refuse_tokens(self, ids)
         self._bind_input(LOGITS_START, self._first, (1,))
+        self._bound_last = False
         rows = []
         for chunk in _chunks(ids):
             self._binding.bind_output("logits", "cpu")  # more rows than declared: ONNX Runtime must allocate them
@@ -111,15 +130,21 @@ class OnnxSession:
 
     def _run(self, ids: Sequence[int]) -> None:
         """Run one step; the caches already hold ``position`` tokens."""
+        if self._recall is not None:
+            self._recall.note(self.position, ids)
+        self._bind_states()
         count, total = len(ids), self.position + len(ids)
         self._ids[0, :count] = ids
-        self._bind_input("input_ids", self._ids, (1, count))
+        if count != self._bound_ids:
+            self._bind_input("input_ids", self._ids, (1, count))
+            self._bound_ids = count
         self._bind_input("attention_mask", self._mask, (1, total))
         try:
             self._session.run_with_iobinding(self._binding)
         except RuntimeError as failure:
             raise EdgeError(f"ONNX Runtime {ort.__version__} failed: {str(failure).splitlines()[0]}") from None
         self.position, self.runs = total, self.runs + 1
+        self._states = {name: (following, state) for name, (state, following) in self._states.items()}
 
     def _bind_input(self, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
         self._binding.bind_input(name, "cpu", 0, array.dtype, shape, array.ctypes.data)
@@ -128,7 +153,7 @@ class OnnxSession:
         """One buffer for each cache, bound as past and as present: GroupQueryAttention then writes in place."""
         shapes = {value.name: value.shape for value in self._session.get_inputs()}
         kept = []
-        for layer in range(sum(name.endswith(".key") for name in shapes)):
+        for layer in [int(name.split(".")[1]) for name in shapes if name.endswith(".key")]:
             for past, present in zip(past_names(layer), present_names(layer), strict=True):
                 _, heads, _, head_dim = shapes[past]
                 cache = np.zeros((1, heads, self.context, head_dim), dtype=self._float)
@@ -136,6 +161,21 @@ class OnnxSession:
                 self._binding.bind_output(present, "cpu", 0, self._float, cache.shape, cache.ctypes.data)
                 kept.append(cache)
         return kept
+
+    def _make_states(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Two buffers for each recurrent state, which take turns: what a step reads, and what it writes."""
+        found = {}
+        for value in self._session.get_inputs():
+            if value.name.startswith("past_state."):
+                shape = (1, *value.shape[1:])
+                found[value.name] = (np.zeros(shape, np.float32), np.zeros(shape, np.float32))
+        return found
+
+    def _bind_states(self) -> None:
+        for name, (state, following) in self._states.items():
+            self._bind_input(name, state, state.shape)
+            present = name.replace("past", "present", 1)
+            self._binding.bind_output(present, "cpu", 0, state.dtype, state.shape, following.ctypes.data)
 
 
 def _available(names: Sequence[str]) -> list[str]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from edgesdk.compress.base import Limits
 from edgesdk.converter import MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import EdgeError, MissingExtraError, RecipeError, TargetError
-from edgesdk.estimate import kv_cache_bytes, refuse_schemes, tensor_bits
+from edgesdk.estimate import kv_cache_bytes, refuse_features, refuse_schemes, tensor_bits
+from edgesdk.model.features import PLAIN
 
 if TYPE_CHECKING:
     from edgesdk.compress.recipe import Recipe
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 MODEL_FILE = "model.tflite"
 LARGEST = (1 << 31) - (1 << 20)  # a flatbuffer counts its bytes in 31 bits
 BLOCKS = (128, 64, 32)  # columns of a block that LiteRT's 4-bit kernels take
+BUILDS = PLAIN | {"layer_norm", "learned_positions", "no_rope", "rope_magnitude"}
 _RUNTIME_BYTES = 60_000_000  # resident size of a process with LiteRT and numpy loaded
 
 
@@ -43,6 +45,7 @@ class TfliteConverter:
             raise RecipeError("the LiteRT converter keeps the key-value cache in float: leave out -kv8")
         if options.float_type != "float32":
             raise TargetError(f"the LiteRT converter computes in float32, not {options.float_type}")
+        refuse_features(spec, BUILDS, self.name)
         refuse_schemes(spec, recipe, target)
         for name, shape in spec.tensors().items():
             bits, group = recipe.grid(name) or (16, 0)

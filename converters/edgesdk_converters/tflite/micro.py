@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any
 from edgesdk.compress.base import Limits
 from edgesdk.converter import MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import BundleError, EdgeError, MissingExtraError, RecipeError, TargetError
-from edgesdk.estimate import refuse_schemes
+from edgesdk.estimate import refuse_features, refuse_schemes
 from edgesdk.model.spec import is_linear
 from edgesdk.model.tensors import QuantizedTensor
 
-from .convert import MODEL_FILE, program_bytes, refuse_large, refuse_shapes
+from .convert import BUILDS, MODEL_FILE, program_bytes, refuse_large, refuse_shapes
 
 if TYPE_CHECKING:
     from edgesdk.compress.recipe import Recipe
@@ -60,6 +60,7 @@ class TfliteMicro:
     def check(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
         if options.float_type != "float32":
             raise TargetError(f"TFLite-Micro computes in float32, not {options.float_type}")
+        refuse_features(spec, BUILDS, self.name)
         refuse_schemes(spec, recipe, target, static=True)
         packed = [name for name in spec.tensors() if (grid := recipe.grid(name)) and grid[0] < 16]
         for name in packed:

@@ -14,9 +14,10 @@ Source: Ashkboos et al., SliceGPT, arXiv 2401.15024.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ...errors import RecipeError
+from ...model.features import TURNED
 from ...progress import track
 from ..base import PassReport, PassResult, Setting, Shapes
 from ..kept import kept_tensor
@@ -40,6 +41,8 @@ class Hidden(Shapes):
     Attributes:
         keep: share of the model's parameters that is left at most, embedding and head counted.
     """
+
+    takes: ClassVar[frozenset[str]] = TURNED
 
     keep: float = 0.75
 

@@ -16,9 +16,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from ...errors import ModelError, RecipeError
 from ...model import Model
+from ...model.features import ALL
 from ...model.tokenizer import Tokenizer
 from ...model.vocabulary import closed, required_ids, restricted, without, without_others
 from ..base import PassReport, PassResult, Setting, Shapes
@@ -37,6 +39,8 @@ class Vocabulary(Shapes):
         corpus: a text file (or chats as .jsonl) that shows what is needed; default: the calibration text.
         least: how often a token must occur to stay.
     """
+
+    takes: ClassVar[frozenset[str]] = ALL - {"head_bias"}
 
     size: int | None = None
     corpus: str | None = None

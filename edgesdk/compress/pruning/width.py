@@ -18,9 +18,10 @@ import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ...errors import RecipeError
+from ...model.features import FOLDED
 from ...model.weights import dense
 from ...progress import track
 from ..base import PassReport, PassResult, Setting, Shapes
@@ -62,6 +63,8 @@ class Width(Shapes):
         neurons: whether neurons may go.
         least: share of each layer's neurons that stays at least.
     """
+
+    takes: ClassVar[frozenset[str]] = FOLDED - {"alibi", "qk_norm_all"}
 
     keep: float = 0.75
     heads: bool = True
@@ -160,7 +163,7 @@ def _measured(model: Model, setting: Setting) -> list[_Parts]:
     reference.release()
     found = []
     for index in track(setting.progress, "Weighing heads and neurons", range(len(spec.layers))):
-        inputs = Inputs()
+        inputs = Inputs(spec, index)
         states = observe(reference, reference.layer(index), index, states, inputs)
         size = sum(float(x.double().square().sum()) for x in states)
         found.append(_parts(model, index, setting, inputs, size))
@@ -276,8 +279,8 @@ def _narrowed(layer: Layer, kept: Kept) -> Layer:
     heads = attention.heads // attention.kv_heads * len(kept.groups)
     return replace(
         layer,
-        attention=replace(attention, heads=heads, kv_heads=len(kept.groups)),
-        mlp=replace(layer.mlp, size=kept.neurons),
+        mixer=replace(attention, heads=heads, kv_heads=len(kept.groups)),
+        ffn=replace(layer.mlp, size=kept.neurons),
     )
 
 

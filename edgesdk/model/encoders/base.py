@@ -36,9 +36,9 @@ _MODULES = ("Transformer", "Pooling", "Normalize")
 _POOLINGS: dict[str, Pooling] = {"mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls"}
 
 
-def part(first: int, last: int) -> tuple[int, int]:
+def part(first: int, last: int) -> tuple[int, int, int]:
     """As :attr:`Stowed.rows`: the rows from ``first`` to ``last`` (excluded) of a matrix that holds several."""
-    return (first, last)
+    return 1, first, last
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from ..encoder_spec import (
     Normalization,
     TokenEmbedding,
 )
-from ..families.base import ACTIVATIONS, rope_scaling
+from ..families.base import ACTIVATIONS
+from ..families.ropes import rope_scaling
 from ..spec import Mlp, Rope
 from ..weights import Stowed
 from .base import EncoderFamily, attention_of, part, scores_of
@@ -56,7 +57,9 @@ def _rope(config: Config, local: bool) -> Rope:
     kind, older = ("sliding_attention", "local_rope_theta") if local else ("full_attention", "global_rope_theta")
     scaling = config.section("rope_parameters").section(kind)
     default = config.number(older, 10000.0 if local else 160000.0)
-    return Rope(scaling.number("rope_theta", default), rope_scaling(scaling))
+    theta = scaling.number("rope_theta", default)
+    head_dim = config.integer("hidden_size") // config.integer("num_attention_heads")
+    return Rope(theta, rope_scaling(scaling, config, theta, head_dim))
 
 
 def _spec(config: Config, head: Head) -> EncoderSpec:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .. import Weights
 from ..encoder_spec import EncoderAttention, EncoderSpec, Normalization, Pooling, RelativePositions
-from ..reference import activate, rms_norm, rotate
+from ..layers import activate, rms_norm, rotate
 from ..rope import rotary_tables
 from ..spec import Activation
 from ..weights import dense

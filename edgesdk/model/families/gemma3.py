@@ -9,30 +9,31 @@ from ..config import Config
 from ..spec import DecoderSpec, Layer, Rope
 from .base import (
     ACTIVATIONS,
-    LLAMA_TENSORS,
     Family,
     llama_attention,
     llama_mlp,
     llama_spec,
     rope,
-    rope_scaling,
     windowed,
 )
+from .gemma2 import SANDWICH
+from .ropes import rope_scaling
 
 _LOCAL_THETA = 10000.0
 _PATTERN = 6  # every sixth layer is global, when the configuration does not say
 
 
-def _ropes(config: Config) -> dict[bool, Rope]:
+def _ropes(config: Config, head_dim: int) -> dict[bool, Rope]:
     """The rotary embedding of global (False) and local (True) layers."""
     nested = config.section("rope_parameters")
     if "full_attention" in nested.values:
         found = {}
         for local, key in ((False, "full_attention"), (True, "sliding_attention")):
             part = nested.section(key)
-            found[local] = Rope(part.number("rope_theta", _LOCAL_THETA if local else 1e6), rope_scaling(part))
+            theta = part.number("rope_theta", _LOCAL_THETA if local else 1e6)
+            found[local] = Rope(theta, rope_scaling(part, config, theta, head_dim))
         return found
-    return {False: rope(config, 1e6), True: Rope(config.number("rope_local_base_freq", _LOCAL_THETA))}
+    return {False: rope(config, head_dim, 1e6), True: Rope(config.number("rope_local_base_freq", _LOCAL_THETA))}
 
 
 def _windows(config: Config, count: int) -> list[int | None]:
@@ -44,11 +45,10 @@ def _windows(config: Config, count: int) -> list[int | None]:
 
 
 def _spec(config: Config) -> DecoderSpec:
-    ropes = _ropes(config)
     head_dim = config.integer("head_dim", 256)
+    ropes = _ropes(config, head_dim)
     bias = config.flag("attention_bias", False)
     activation = config.choice("hidden_activation", ACTIVATIONS, "gelu_pytorch_tanh")
-    cap = config.get("attn_logit_softcapping")
     layers = tuple(
         Layer(
             llama_attention(
@@ -58,23 +58,22 @@ def _spec(config: Config) -> DecoderSpec:
                 rope=ropes[window is not None],
                 qkv_bias=bias,
                 out_bias=bias,
-                qk_norm=True,
+                qk_norm="head",
                 window=window,
-                softcap=None if cap is None else float(cap),
+                softcap=config.optional("attn_logit_softcapping"),
             ),
             llama_mlp(config, activation=activation),
             post_norms=True,
         )
         for window in _windows(config, config.integer("num_hidden_layers"))
     )
-    final_cap = config.get("final_logit_softcapping")
     return llama_spec(
         "gemma3",
         config,
         layers,
         tied=config.flag("tie_word_embeddings", True),
         embedding_scale=config.integer("hidden_size") ** 0.5,
-        logit_softcap=None if final_cap is None else float(final_cap),
+        logit_softcap=config.optional("final_logit_softcapping"),
     )
 
 
@@ -90,12 +89,7 @@ FAMILY = Family(
     "gemma3",
     ("gemma3_text",),
     _spec,
-    tensors=LLAMA_TENSORS
-    | {
-        "post_attn_norm": "post_attention_layernorm",
-        "mlp_norm": "pre_feedforward_layernorm",
-        "post_mlp_norm": "post_feedforward_layernorm",
-    },
+    SANDWICH,
     norm_offset=1.0,
     gguf_architectures=("gemma3",),
     gguf_config=_from_gguf,

@@ -16,10 +16,9 @@ def _spec(config: Config) -> DecoderSpec:
             llama_attention(
                 config,
                 head_dim=head_dim,
-                scale=head_dim**-0.5,
                 qkv_bias=bias,
                 out_bias=bias,
-                qk_norm=True,
+                qk_norm="head",
                 window=window,
             ),
             llama_mlp(config),

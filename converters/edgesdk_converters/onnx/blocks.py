@@ -1,0 +1,127 @@
+"""Blocks of a layer as nodes: norms, matrices of the model, feed-forward blocks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from edgesdk.model.weights import dense, stack_rows, stackable
+
+from .builder import CONTRIB, GraphBuilder
+from .linear import Activations, linear
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx_ir as ir
+
+    from edgesdk.model import Model
+    from edgesdk.model.spec import Activation, Mlp
+
+
+class Blocks:
+    """Adds blocks of one model to a graph; every node is named after the weights that it uses."""
+
+    def __init__(self, builder: GraphBuilder, model: Model, activations: Activations) -> None:
+        self.builder, self.model, self.activations = builder, model, activations
+        self._tensors = model.spec.tensors()
+
+    def vector(self, name: str) -> torch.Tensor:
+        """A tensor of the model in float."""
+        return dense(self.model.weights.get(name))
+
+    def optional(self, name: str) -> torch.Tensor | None:
+        """As :meth:`vector`, or None where the model has no such tensor."""
+        return self.vector(name) if name in self._tensors else None
+
+    def projection(self, name: str, x: ir.Value, part: str) -> ir.Value:
+        """The product of ``x`` with one matrix of the model, its bias added."""
+        weight = self.model.weights.get(f"{name}.{part}.weight")
+        return linear(self.builder, x, f"{name}.{part}", weight, self.activations, self.optional(f"{name}.{part}.bias"))
+
+    def projections(self, name: str, x: ir.Value, parts: Sequence[str]) -> list[ir.Value | None]:
+        """Products of ``x`` with several matrices: one stacked product where their grids agree (the rest are None)."""
+        weights = [self.model.weights.get(f"{name}.{part}.weight") for part in parts]
+        if not stackable(weights):
+            return [self.projection(name, x, part) for part in parts]
+        biases = [bias for part in parts if (bias := self.optional(f"{name}.{part}.bias")) is not None]
+        joined = linear(
+            self.builder,
+            x,
+            f"{name}.{''.join(parts)}",
+            stack_rows(weights),
+            self.activations,
+            torch.cat(biases) if biases else None,
+        )
+        return [joined, *[None] * (len(parts) - 1)]
+
+    def norm(self, x: ir.Value, name: str) -> ir.Value:
+        """The model's kind of norm, over the last axis."""
+        bias = self._norm_bias(name)
+        if bias is None:
+            return self.rms_norm(x, name)
+        return self.builder.op(
+            "LayerNormalization",
+            [x, self._norm_weight(name), bias],
+            f"{name}.out",
+            epsilon=self.model.spec.norm_eps,
+            axis=-1,
+            stash_type=1,
+        )
+
+    def rms_norm(self, x: ir.Value, name: str) -> ir.Value:
+        """An RMS norm, over the last axis."""
+        return self.builder.op(
+            "SimplifiedLayerNormalization",
+            [x, self._norm_weight(name)],
+            f"{name}.out",
+            epsilon=self.model.spec.norm_eps,
+            axis=-1,
+            stash_type=1,
+        )
+
+    def norm_of_sum(self, x: ir.Value, added: ir.Value | None, name: str) -> tuple[ir.Value, ir.Value]:
+        """The residual sum and its norm."""
+        if added is None:
+            return x, self.norm(x, name)
+        bias = self._norm_bias(name)
+        normed, _, _, total = self.builder.multi(
+            "SkipSimplifiedLayerNormalization" if bias is None else "SkipLayerNormalization",
+            [x, added, self._norm_weight(name), bias],
+            f"{name}.out",
+            domain=CONTRIB,
+            outputs=4,
+            epsilon=self.model.spec.norm_eps,
+        )
+        return total, normed
+
+    def mlp(self, name: str, mlp: Mlp, x: ir.Value) -> ir.Value:
+        """A dense feed-forward block."""
+        if mlp.gated:
+            gate, up = self.projection(name, x, "gate"), self.projection(name, x, "up")
+            inner = self.builder.op("Mul", [self.activated(name, gate, mlp.activation), up], f"{name}.gated")
+        else:
+            inner = self.activated(name, self.projection(name, x, "up"), mlp.activation)
+        if mlp.sub_norm:
+            inner = self.norm(inner, f"{name}.down_norm")
+        return self.projection(name, inner, "down")
+
+    def activated(self, name: str, x: ir.Value, kind: Activation) -> ir.Value:
+        """The activation of a feed-forward block."""
+        b, name = self.builder, f"{name}.activated"
+        if kind == "silu":
+            return b.op("QuickGelu", [x], name, domain=CONTRIB, alpha=1.0)
+        if kind == "gelu_tanh":
+            return b.op("FastGelu", [x], name, domain=CONTRIB)
+        if kind == "gelu":
+            return b.op("Gelu", [x], name, domain=CONTRIB)
+        positive = b.op("Relu", [x], name)
+        return positive if kind == "relu" else b.op("Mul", [positive, positive], f"{name}.squared")
+
+    def _norm_weight(self, name: str) -> ir.Value:
+        return self.builder.floats(f"{name}.weight", self.vector(f"{name}.weight"))
+
+    def _norm_bias(self, name: str) -> ir.Value | None:
+        bias = self.optional(f"{name}.bias")
+        return None if bias is None else self.builder.floats(f"{name}.bias", bias)

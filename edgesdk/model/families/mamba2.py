@@ -1,0 +1,38 @@
+"""Mamba-2: a state space with one decay a head in every layer (arXiv 2405.21060)."""
+
+from __future__ import annotations
+
+from ..spec import DecoderSpec, Layer, Mamba2
+from .base import Config, Family, refuse
+from .mamba import CONTEXT, TENSORS
+
+_NO_LIMIT = 1e6  # a configuration's infinity is a float, or a word of transformers' own
+
+
+def _spec(config: Config) -> DecoderSpec:
+    lowest, highest = config.get("time_step_limit") or (0, None)
+    free = lowest == 0 and not (isinstance(highest, (int, float)) and highest < _NO_LIMIT)
+    refuse(config, "Mamba-2 with limited step sizes", unless=free)
+    refuse(config, "Mamba-2 with another activation than SiLU", unless=config.get("hidden_act") in (None, "silu"))
+    hidden = config.integer("hidden_size")
+    mixer = Mamba2(
+        config.integer("expand", 2) * hidden,
+        config.integer("state_size"),
+        config.integer("conv_kernel"),
+        config.integer("num_heads"),
+        config.integer("n_groups"),
+        bias=config.flag("use_bias", False),
+        conv_bias=config.flag("use_conv_bias", True),
+    )
+    return DecoderSpec(
+        "mamba2",
+        config.integer("vocab_size"),
+        hidden,
+        CONTEXT,
+        (Layer(mixer, None),) * config.integer("num_hidden_layers"),
+        config.number("layer_norm_epsilon", 1e-5),
+        tied=config.flag("tie_word_embeddings", False),
+    )
+
+
+FAMILY = Family("mamba2", ("mamba2",), _spec, TENSORS, layers="backbone.layers.", prefix="backbone.")

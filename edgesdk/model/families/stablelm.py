@@ -1,0 +1,21 @@
+"""StableLM 2 and 3B: layer norms, rotary positions on a quarter of each head (arXiv 2402.17834)."""
+
+from __future__ import annotations
+
+from ..spec import DecoderSpec, Layer
+from .base import Config, Family, llama_attention, llama_mlp, llama_spec, refuse, rope
+
+
+def _spec(config: Config) -> DecoderSpec:
+    refuse(config, "StableLM with norms on queries and keys", unless=not config.flag("qk_layernorm", False))
+    turning = rope(config, config.integer("hidden_size") // config.integer("num_attention_heads"), default_part=0.25)
+    layer = Layer(
+        llama_attention(config, qkv_bias=config.flag("use_qkv_bias", False), rope=turning),
+        llama_mlp(config),
+        residual="shared" if config.flag("use_parallel_residual", False) else "serial",
+    )
+    layers = (layer,) * config.integer("num_hidden_layers")
+    return llama_spec("stablelm", config, layers, norm="layer", norm_eps=config.number("layer_norm_eps", 1e-5))
+
+
+FAMILY = Family("stablelm", ("stablelm",), _spec)

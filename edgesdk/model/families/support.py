@@ -1,0 +1,88 @@
+"""The support matrix: what the tests found of every family in every runtime, kept as data beside the families.
+
+``support.json`` is made from the results of the parity tests by ``python -m tests.family_matrix``; CI compares it with
+theirs. A cell is *proven* (its test passed, with the difference or error that was seen), or *refused* with the reason
+that an export gives.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...schema import load
+
+FILE = Path(__file__).with_name("support.json")
+SCHEMES = ("float32", "float16", "w8", "w4g32")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What came of one variant of a family in one runtime with one scheme.
+
+    Attributes:
+        difference: largest difference of a logit from transformers', with float weights.
+        error: mean error against the float reference over the same integers, as a share of the logits' spread.
+        refused: why the runtime does not take it, or None: it is proven.
+    """
+
+    difference: float | None = None
+    error: float | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One tiny configuration of a family, through every runtime: scheme to cell."""
+
+    name: str
+    runtimes: dict[str, dict[str, Cell]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FamilySupport:
+    """All variants of a family that were tried."""
+
+    name: str
+    variants: tuple[Variant, ...]
+
+    def verdict(self, runtime: str) -> str:
+        """A phrase for a runtime: the schemes that are proven for every variant, and why others are not."""
+        tried = [variant.runtimes[runtime] for variant in self.variants if runtime in variant.runtimes]
+        schemes = [scheme for scheme in SCHEMES if any(scheme in cells for cells in tried)]
+        proven = [
+            scheme for scheme in schemes if all(cells[scheme].refused is None for cells in tried if scheme in cells)
+        ]
+        if not tried or not schemes:
+            return "not tried"
+        if len(proven) == len(schemes):
+            return "yes"
+        partly = [
+            scheme for scheme in schemes if any(cells[scheme].refused is None for cells in tried if scheme in cells)
+        ]
+        why = "; ".join(dict.fromkeys(_short(cells[s].refused) for cells in tried for s in cells if cells[s].refused))
+        if not partly:
+            return f"no: {why}"
+        return f"{', '.join(proven or partly)}; not all: {why}"
+
+
+def support() -> tuple[FamilySupport, ...]:
+    """Every family that the tests tried, by name.
+
+    Raises:
+        EdgeError: the file is damaged.
+    """
+    data = json.loads(FILE.read_text(encoding="utf-8"))
+    return load(_Matrix, data, str(FILE)).families
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    families: tuple[FamilySupport, ...]
+
+
+def _short(reason: str | None) -> str:
+    """A refusal without what the table says already."""
+    text = (reason or "").partition(", which the ")[0]
+    return text.partition(" has ")[2] or text

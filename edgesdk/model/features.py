@@ -1,0 +1,101 @@
+"""What a spec asks of a runtime beyond Llama's plain decoder; converters and passes say what of it they build."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .spec import Attention, DecoderSpec, FeedForward, Layer, Mlp, Moe
+
+#: Every feature in the words of error messages and of the support matrix.
+FEATURES = {
+    "layer_norm": "layer norms",
+    "learned_positions": "learned positions",
+    "embed_norm": "a norm behind the embedding",
+    "head_bias": "a bias on the logits",
+    "alibi": "ALiBi positions",
+    "no_rope": "layers without rotary positions",
+    "rope_magnitude": "rotary tables with a magnitude (LongRoPE, YaRN)",
+    "qk_norm_all": "norms over all queries and keys",
+    "sub_norm": "norms inside its blocks",
+    "softcap": "capped attention scores",
+    "post_norm_only": "norms behind its blocks alone",
+    "parallel": "attention and MLP side by side",
+    "relu2": "squared ReLU",
+    "moe": "a mixture of experts",
+    "sparsemixer": "experts chosen by the sparse mixer",
+    "short_conv": "short convolutions",
+    "mamba": "Mamba's state spaces",
+    "mamba2": "Mamba-2's state spaces",
+    "rwkv": "RWKV's time mixing",
+}
+
+ALL = frozenset(FEATURES)
+#: What every converter builds.
+PLAIN = frozenset({"softcap"})
+#: Mixers that carry a state from position to position.
+RECURRENT = frozenset({"short_conv", "mamba", "mamba2", "rwkv"})
+#: Layers in which a norm, or values, feed matrices channel by channel.
+FOLDED = PLAIN | {
+    *("layer_norm", "learned_positions", "embed_norm", "head_bias", "relu2"),
+    *("alibi", "no_rope", "rope_magnitude", "qk_norm_all"),
+}
+#: Layers whose residual stream, and whose values, can be turned.
+TURNED = PLAIN | {"layer_norm", "post_norm_only", "no_rope", "rope_magnitude", "qk_norm_all", "relu2", "alibi"}
+
+
+def features(spec: DecoderSpec) -> frozenset[str]:
+    """The names of :data:`FEATURES` that a spec has."""
+    found = {"layer_norm": spec.norm == "layer", "learned_positions": spec.learned_positions}
+    found |= {"embed_norm": spec.embed_norm, "head_bias": spec.head_bias}
+    names = {name for name, there in found.items() if there}
+    for layer in dict.fromkeys(spec.layers):
+        names.update(_of_layer(layer, spec))
+    return frozenset(names)
+
+
+def lacking(spec: DecoderSpec, built: frozenset[str]) -> str | None:
+    """What of a spec is not among the features that are ``built``, in words; None: nothing is missing."""
+    missing = [words for name, words in FEATURES.items() if name in features(spec) - built]
+    return " and ".join(missing) or None
+
+
+def _of_layer(layer: Layer, spec: DecoderSpec) -> Iterator[str]:
+    if isinstance(layer.mixer, Attention):
+        yield from _of_attention(layer.mixer, spec)
+    else:
+        yield layer.mixer.kind
+    yield from _of_feed_forward(layer.ffn)
+    if not layer.pre_norms:
+        yield "post_norm_only"
+    if layer.residual != "serial":
+        yield "parallel"
+
+
+def _of_attention(attention: Attention, spec: DecoderSpec) -> Iterator[str]:
+    if attention.alibi is not None:
+        yield "alibi"
+    elif attention.rope is None and not spec.learned_positions:
+        yield "no_rope"
+    scaling = attention.rope.scaling if attention.rope else None
+    if scaling is not None and scaling.kind == "pairs" and {scaling.magnitude, scaling.long_magnitude} != {1.0}:
+        yield "rope_magnitude"
+    if attention.qk_norm == "all":
+        yield "qk_norm_all"
+    if attention.sub_norm:
+        yield "sub_norm"
+    if attention.softcap is not None:
+        yield "softcap"
+
+
+def _of_feed_forward(ffn: FeedForward | None) -> Iterator[str]:
+    mlps = [ffn] if isinstance(ffn, Mlp) else []
+    if isinstance(ffn, Moe):
+        mlps = [ffn.expert, *([ffn.shared] if ffn.shared else [])]
+    if any(mlp.sub_norm for mlp in mlps):
+        yield "sub_norm"
+    if any(mlp.activation == "relu2" for mlp in mlps):
+        yield "relu2"
+    if isinstance(ffn, Moe):
+        yield "moe"
+        if ffn.routing == "sparsemixer":
+            yield "sparsemixer"
