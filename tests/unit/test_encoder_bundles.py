@@ -147,7 +147,7 @@ def test_long_texts_are_cut_and_keep_what_stands_behind(sentences, tmp_path) -> 
 
 
 def test_what_is_for_decoders_alone_says_so(sentences, tmp_path) -> None:
-    with pytest.raises(TargetError, match="bert is an encoder, and which the tflite converter does not build"):
+    with pytest.raises(TargetError, match="bert is an encoder, which the tflite converter does not build"):
         edgesdk.export(sentences, "litert-arm64", tmp_path / "x")
     with pytest.raises(RecipeError, match="Gptq works on decoders alone"):
         export(sentences, tmp_path / "x", recipe="w4g32-gptq")
