@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .bundle import Bundle, check_runtime
+from .bundle import Bundle, check_runtime, refuse_kind
 from .converter import CONVERTERS, open_program
 from .drafting import Drafting, with_drafting
 from .errors import BundleError, EdgeError
@@ -32,8 +32,10 @@ def open_session(
         adapter: one of the bundle's own, by name, to run the program with; None: as the model is without.
 
     Raises:
-        EdgeError: the runtime is missing, of the wrong version, without such providers, or refuses the program.
+        EdgeError: the runtime is missing, of the wrong version, without such providers, or refuses the program; or the
+            bundle holds no decoder.
     """
+    refuse_kind(bundle.manifest, "a session with a key-value cache")
     check_runtime(bundle.manifest)
     name = bundle.manifest.program.converter
     converter = CONVERTERS.get(name)
@@ -79,7 +81,8 @@ def bundle_tokenizer(bundle: Bundle) -> Tokenizer:
         template = (bundle.folder / record.chat_template).read_text(encoding="utf-8")
     special = SpecialTokens(record.bos, record.stop, record.pad, record.prefix)
     tokenizer = Tokenizer((bundle.folder / record.file).read_text(encoding="utf-8"), special, template)
-    vocab = bundle.manifest.model.spec["vocab"]
+    spec = bundle.manifest.model.spec
+    vocab = (spec if "vocab" in spec else spec.get("encoder", spec.get("text", {})))["vocab"]
     if tokenizer.size > vocab:
         raise BundleError(
             f"{bundle.folder / record.file}: gives ids up to {tokenizer.size - 1}, but the program knows {vocab}",
@@ -96,6 +99,7 @@ def answer_with_runner(
     Raises:
         EdgeError: the runtime has none, or it fails.
     """
+    refuse_kind(bundle.manifest, "a text runner")
     check_runtime(bundle.manifest)
     tokenizer = bundle_tokenizer(bundle)
     templated = tokenizer.chat_template is not None

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
+from .errors import TargetError
+from .kinds import ENCODER, described
 from .registry import Registry
 
 if TYPE_CHECKING:
@@ -15,8 +17,10 @@ if TYPE_CHECKING:
     from .compress.base import Limits
     from .compress.recipe import Recipe
     from .model import DecoderSpec, Model
+    from .model.encoder_spec import EncoderSpec
+    from .model.encoders.model import EncoderModel
     from .progress import Progress
-    from .session import Session, TextRunner
+    from .session import EncoderSession, Session, TextRunner
     from .targets import FloatType, RuntimeRange, Target
 
 
@@ -182,6 +186,73 @@ def open_program(converter: Converter, main: Path, context: int, threads: int | 
     module, _, opener = converter.on_device.opener.partition(":")
     session: Session = getattr(import_module(module), opener)(main, context, threads, **choices)
     return session
+
+
+S = TypeVar("S", contravariant=True)
+M = TypeVar("M", contravariant=True)
+R = TypeVar("R", covariant=True)
+
+
+class KindConverter(Protocol[S, M, R]):
+    """Lowers models of another kind than decoders for one runtime; methods as those of :class:`Converter`.
+
+    ``S`` is the kind's spec, ``M`` its model, ``R`` its session.
+    """
+
+    def check(self, spec: S, recipe: Recipe, options: ProgramOptions, target: Target) -> None:
+        """Refuse, before any work, what the runtime cannot run or hold exactly.
+
+        Raises:
+            EdgeError: what cannot be held, and what can.
+        """
+
+    def plan(self, spec: S, recipe: Recipe, options: ProgramOptions) -> MemoryPlan:
+        """Estimate sizes before any work."""
+
+    def convert(self, model: M, options: ProgramOptions, folder: Path, progress: Progress) -> Program:
+        """Write the program into ``folder``, carrying the model's integers unchanged."""
+
+    def open(self, main: Path, context: int, threads: int | None = None) -> R:
+        """Open a session over a written program.
+
+        Raises:
+            EdgeError: the runtime refuses the program.
+        """
+
+
+EncoderConverter: TypeAlias = "KindConverter[EncoderSpec, EncoderModel, EncoderSession]"
+
+
+@runtime_checkable
+class BuildsOthers(Protocol):
+    """A converter that builds more than decoders.
+
+    Attributes:
+        others: what builds each other kind, by the names of :mod:`edgesdk.kinds`.
+    """
+
+    others: Mapping[str, KindConverter[Any, Any, Any]]
+
+
+def kind_converter(name: str, kind: str, what: str) -> KindConverter[Any, Any, Any]:
+    """The part of a converter that builds a kind of model; ``what`` is what needs it, for the message.
+
+    Raises:
+        TargetError: this converter does not build it; which ones do.
+    """
+    found = CONVERTERS.get(name)
+    if isinstance(found, BuildsOthers) and kind in found.others:
+        return found.others[kind]
+    able = [each for each in CONVERTERS.names() if kind in getattr(CONVERTERS.get(each), "others", ())]
+    raise TargetError(
+        f"{what} is {described(kind)}, which the {name} converter does not build",
+        hint=f"targets of {' and '.join(able)} run it (edgesdk targets)" if able else None,
+    )
+
+
+def encoder_converter(name: str, what: str) -> EncoderConverter:
+    """As :func:`kind_converter`, for encoders."""
+    return kind_converter(name, ENCODER, what)
 
 
 #: Converters are found by entry point alone: the SDK never imports one by name.

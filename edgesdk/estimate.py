@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from .compress.base import stored_width
 from .errors import RecipeError, TargetError
@@ -25,8 +25,15 @@ _HOST_LIBRARIES = 450_000_000  # resident size of torch and ONNX Runtime once im
 _FIT = "use a smaller --context, a smaller recipe (edgesdk recipes), or name the device's memory with --memory"
 
 
+class Shaped(Protocol):
+    """A spec of any kind: it knows its weights."""
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Canonical weight names and shapes."""
+
+
 def tensor_bits(
-    spec: DecoderSpec, recipe: Recipe, options: ProgramOptions, limits: Limits
+    spec: Shaped, recipe: Recipe, options: ProgramOptions, limits: Limits
 ) -> dict[str, tuple[int, int, int]]:
     """Elements, stored bits and group of every weight after the recipe (group 0: plain float).
 
@@ -46,7 +53,7 @@ def tensor_bits(
     return found
 
 
-def refuse_schemes(spec: DecoderSpec, recipe: Recipe, target: Target, *, static: bool = False) -> None:
+def refuse_schemes(spec: Shaped, recipe: Recipe, target: Target, *, static: bool = False) -> None:
     """Stop before any work when a recipe makes weights that the target does not hold.
 
     ``static``: scales of activations are measured before, so that the recipe may name an observer.
@@ -111,7 +118,7 @@ def mixer_size(mixer: Mixer, hidden: int) -> int:
     return 3 * (hidden if mixer.kind == "short_conv" else mixer.size if mixer.kind == "rwkv" else mixer.inner)
 
 
-def host_peak(spec: DecoderSpec, plan: MemoryPlan) -> int:
+def host_peak(spec: Shaped, plan: MemoryPlan) -> int:
     """Rough peak of the export process: libraries, the largest matrix in float twice, and the program in a session."""
     largest = max(math.prod(shape) for shape in spec.tensors().values()) * 4
     return _HOST_LIBRARIES + 2 * largest + plan.peak
@@ -128,7 +135,7 @@ def available_memory() -> int | None:
 
 
 def refuse_unfit(
-    spec: DecoderSpec, plan: MemoryPlan, options: ProgramOptions, target: Target, memory_mb: int | None
+    spec: Shaped, plan: MemoryPlan, options: ProgramOptions, target: Target, memory_mb: int | None
 ) -> None:
     """Stop before any work when the program cannot fit.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from . import bundle as bundles
 from . import estimate
@@ -24,8 +24,9 @@ from .drafting import draft_plan, measure, open_draft, take_in
 from .errors import EdgeError, MissingExtraError, QualityError
 from .files import file_entry, folder_beside, replacing_folder
 from .linting import refuse_tokenizer, warnings_of
+from .model import Model
 from .model.adapter import merge_notes, with_adapter, with_switchable
-from .model.opening import open_model
+from .model.opening import open_any
 from .model.vocabulary import in_vocabulary_of
 from .options import program_options
 from .progress import SILENT, Progress
@@ -40,10 +41,11 @@ if TYPE_CHECKING:
     from .compress.base import PassReport
     from .compress.quality import Divergence, Perplexity, PromptParity
     from .converter import Converter
-    from .model import DecoderSpec, Model
+    from .model import DecoderSpec
+    from .model.opening import AnyModel
     from .session import Session
 
-_SKIPPED = "skipped with --skip-checks"
+SKIPPED = "skipped with --skip-checks"
 _COMPRESSED = "the checkpoint was compressed before: compare with the original (edgesdk quality ORIGINAL BUNDLE)"
 _NO_ROOM = "the context has no room for a prompt and 64 tokens of answer"
 _LEAST_AGREEMENT = 0.5  # of greedy tokens; int8 activations stay above 0.9, a wrong graph is near 0
@@ -76,6 +78,22 @@ class Checks:
             raise EdgeError("--max-ppl-increase needs a text", hint="add --eval-text FILE")
 
 
+class Recorded(Protocol):
+    """What the manifest records of measurements, whatever was measured: dataclasses, or None."""
+
+    @property
+    def parity(self) -> Sequence[object] | None:
+        """Program against reference, a row for each text."""
+
+    @property
+    def divergence(self) -> object:
+        """Program against the uncompressed model."""
+
+    @property
+    def perplexity(self) -> object:
+        """Before and after, on a text of the user's."""
+
+
 @dataclass(frozen=True)
 class _Measured:
     """What was measured; everything is None when the user skipped it."""
@@ -87,7 +105,7 @@ class _Measured:
 
 
 def export(
-    model: str | Path | Model,
+    model: str | Path | AnyModel,
     target: str,
     out: str | Path,
     *,
@@ -108,10 +126,11 @@ def export(
     """Compress a model, convert it for a target, verify the program, and pack the bundle.
 
     Args:
-        model: what :func:`edgesdk.open_model` takes, or a model.
+        model: what :func:`edgesdk.open_model` takes, an encoder's folder, or a model.
         target: a name of :func:`edgesdk.target_names`.
         out: the bundle: a folder, or one file when the name ends in ``.zip``. Replaced only when all went well.
-        recipe: a decodable name, a TOML file, or a recipe; default: ``w4g32``, or a compressed checkpoint's own.
+        recipe: a decodable name, a TOML file, or a recipe; default: ``w4g32``, or a compressed checkpoint's own
+            (encoders: ``w8``).
         context: capacity of the key-value cache in tokens; default 2048, or the model's own if smaller.
         float_type: ``float32`` or ``float16``; default: the target's.
         memory_mb: memory of the concrete device, when it differs from the target's.
@@ -137,7 +156,13 @@ def export(
     converter = CONVERTERS.get(described.converter)
     refuse_target(converter, described, switchable)
     _require_torch(described.converter)
-    opened = _opened(model, adapter, switchable, progress)
+    opened = open_any(model, progress) if isinstance(model, (str, Path)) else model
+    if not isinstance(opened, Model):
+        from .exporting_others import export_other, refuse_choices
+
+        refuse_choices(checks, size, calibration, adapter=adapter, switchable=switchable, draft=draft)
+        return export_other(opened, described, out, wanted, context, float_type, memory_mb, delegate, checks, progress)
+    opened = _with_adapters(opened, adapter, switchable)
     drafter = open_draft(draft, opened, converter, described, progress)
     chosen = choose_recipe(opened, wanted)
     refuse_recipe(chosen, opened.switchable)
@@ -158,7 +183,7 @@ def export(
     if most is None and not chosen.reshapes:
         plan = converter.plan(spec, chosen, options).beside(beside)
         estimate.refuse_unfit(spec, plan, options, described, memory_mb)
-    with _staging(out) as (folder, scratch):
+    with staging(out) as (folder, scratch):
         limits = converter.limits(options.delegate)
         setting = Setting(scratch, progress, limits, calibration or Calibration())
         shaped, early = chosen(opened, setting, slice(chosen.shaping))
@@ -169,8 +194,7 @@ def export(
         plan = converter.plan(spec, chosen, options)
         estimate.refuse_unfit(spec, plan.beside(beside), options, described, memory_mb)
         warnings = [*warnings_of(opened, plan, described), *_notes_of(opened)]
-        for warning in warnings:
-            progress.note(warning)
+        tell(progress, warnings)
         warnings += [*sizing, *_widened(spec, chosen, limits)]
         compressed, late = chosen(shaped, setting, slice(chosen.shaping, None))
         reports = (*early, *late)
@@ -178,11 +202,11 @@ def export(
         notes = [*warnings, *(note for report in reports for note in report.notes)]
         write_texts(compressed, folder)
         notes += merge_notes(opened)
-        if (larger := _not_smaller(opened, folder, program)) is not None:
+        if (larger := not_smaller(opened, folder, program)) is not None:
             notes.append(larger)
             progress.note(larger)
         measured = _Measured()
-        reason = _SKIPPED if checks.skip else program.not_run
+        reason = SKIPPED if checks.skip else program.not_run
         if reason is None:
             start = partial(open_program, converter, folder / program.main, options.context)
             measured = _measure(original, compressed, start, options, checks, scratch, progress)
@@ -192,9 +216,10 @@ def export(
             measured = replace(measured, adapters=adapters)
         elif program.not_run is not None:
             progress.note(program.not_run)
-        record = _manifest(
+        record = manifest_of(
             opened, compressed, described, chosen, options, plan, program, reports, measured, reason, tuple(notes)
         )
+        record = replace(record, adapters=_adapters(opened, program, measured))
         made = partial(_export_draft, drafter, described, scratch / "draft", draft_recipe, options, memory_mb)
         record = (
             record if drafter is None else _with_draft(record, made, folder, converter, compressed, checks, progress)
@@ -205,14 +230,8 @@ def export(
     return sealed
 
 
-def _opened(
-    model: str | Path | Model,
-    adapter: str | Path | None,
-    switchable: Mapping[str, str | Path] | None,
-    progress: Progress,
-) -> Model:
-    """The model to export, with its adapters: one merged into it, some apart."""
-    opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
+def _with_adapters(opened: Model, adapter: str | Path | None, switchable: Mapping[str, str | Path] | None) -> Model:
+    """The model with its adapters: one merged into it, some apart."""
     opened = opened if adapter is None else with_adapter(opened, adapter)
     return with_switchable(opened, switchable) if switchable else opened
 
@@ -265,7 +284,7 @@ def _with_draft(
 
 
 @contextmanager
-def _staging(out: Path) -> Iterator[tuple[Path, Path]]:
+def staging(out: Path) -> Iterator[tuple[Path, Path]]:
     """A folder that becomes ``out`` when all went well, and a scratch folder on the same disk."""
     zipped = out.suffix == ".zip"
     if zipped and out.is_dir():
@@ -280,6 +299,12 @@ def _staging(out: Path) -> Iterator[tuple[Path, Path]]:
         else:
             with replacing_folder(out) as folder:
                 yield folder, scratch
+
+
+def tell(progress: Progress, notes: Sequence[str]) -> None:
+    """Show the user what an export goes on in spite of."""
+    for note in notes:
+        progress.note(note)
 
 
 def _require_torch(extra: str) -> None:
@@ -304,7 +329,8 @@ def _notes_of(model: Model) -> list[str]:
     return [note for report in (model.compression.reports if model.compression else ()) for note in report["notes"]]
 
 
-def _not_smaller(model: Model, folder: Path, program: Program) -> str | None:
+def not_smaller(model: AnyModel, folder: Path, program: Program) -> str | None:
+    """A sentence where a bundle is no smaller than the checkpoint that it was made from, or None."""
     before = model.origin.bytes
     files = (path for path in folder.rglob("*") if path.is_file())
     after = sum(path.stat().st_size for path in files if path.relative_to(folder).parts[0] not in program.made_from_it)
@@ -378,19 +404,20 @@ def _enforce(checks: Checks, measured: _Measured) -> None:
         )
 
 
-def _manifest(
-    model: Model,
-    compressed: Model,
+def manifest_of(
+    model: AnyModel,
+    compressed: AnyModel,
     target: Target,
     recipe: Recipe,
     options: ProgramOptions,
     plan: MemoryPlan,
     program: Program,
     reports: tuple[PassReport, ...],
-    measured: _Measured,
+    measured: Recorded,
     reason: str | None,
     notes: tuple[str, ...],
 ) -> bundles.Manifest:
+    """The manifest of a bundle that is about to be sealed; ``reason`` is why nothing was measured."""
     import torch
 
     special = compressed.tokenizer.special if compressed.tokenizer else None
@@ -438,7 +465,6 @@ def _manifest(
         parity_reason=None if measured.parity else (reason if measured.parity is None else _NO_ROOM),
         tools=_tools({"torch": torch.__version__, runtime.name: metadata.version(runtime.name)} | dict(program.tools)),
         notes=notes,
-        adapters=_adapters(model, program, measured),
     )
 
 

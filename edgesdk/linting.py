@@ -20,6 +20,7 @@ from .targets import FloatType, Target, open_target
 if TYPE_CHECKING:
     from .converter import MemoryPlan
     from .model import Model, Tokenizer
+    from .model.opening import AnyModel
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def refuse_tokenizer(tokenizer: Tokenizer, target: Target) -> None:
         board_converter(target).tokenizer_bytes(tokenizer)
 
 
-def warnings_of(model: Model, plan: MemoryPlan, target: Target) -> list[str]:
+def warnings_of(model: AnyModel, plan: MemoryPlan, target: Target) -> list[str]:
     """What an export should say although it goes on."""
     found = list(_delivery(plan, target))
     if model.tokenizer is not None:

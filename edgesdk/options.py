@@ -10,14 +10,14 @@ from .registry import unknown
 
 if TYPE_CHECKING:
     from .compress.recipe import Recipe
-    from .model import Model
+    from .model.opening import AnyModel
     from .targets import FloatType, Target
 
 DEFAULT_CONTEXT = 2048
 
 
 def program_options(
-    model: Model,
+    model: AnyModel,
     target: Target,
     recipe: Recipe,
     context: int | None = None,

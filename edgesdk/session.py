@@ -167,3 +167,167 @@ class TextRunner(Protocol):
         Raises:
             EdgeError: the runner failed.
         """
+
+
+class EncoderSession(Protocol):
+    """An encoder: a text becomes one row of numbers, its embedding or the logits of its labels.
+
+    Attributes:
+        context: most tokens of a text.
+        size: length of a row.
+    """
+
+    context: int
+    size: int
+
+    def encode(self, texts: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None = None) -> np.ndarray:
+        """Rows of texts given as token ids (with segments of the same lengths; default: all the first).
+
+        Returns: float32 [texts, size].
+
+        Raises:
+            EdgeError: no texts, no tokens, more than the context holds, or ids outside the vocabulary.
+        """
+
+    def states(self, ids: Sequence[int], types: Sequence[int] | None = None) -> np.ndarray:
+        """The last states of every token of one text, float32 [tokens, hidden]."""
+
+
+def refuse_texts(
+    texts: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None, context: int, vocab: int
+) -> None:
+    """Stop before texts reach a runtime that cannot take them.
+
+    Raises:
+        EdgeError: nothing to encode, a text too long, ids outside the vocabulary, or segments that fit no text.
+    """
+    if not texts or not all(texts):
+        raise EdgeError("no tokens to encode")
+    longest = max(map(len, texts))
+    if longest > context:
+        raise EdgeError(
+            f"{longest} tokens exceed the context of {context}",
+            hint="export with a larger --context, or shorten the text",
+        )
+    low, high = min(map(min, texts)), max(map(max, texts))
+    if low < 0 or high >= vocab:
+        raise EdgeError(f"token ids must lie in 0 to {vocab - 1}, found {low} to {high}")
+    if types is not None and [len(text) for text in texts] != [len(text) for text in types]:
+        raise EdgeError("a text and its segments differ in length")
+
+
+def padded(
+    texts: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids, segments and mask of texts as int64 [texts, longest]; the mask is 1 where there is a token."""
+    import numpy as np
+
+    longest = max(map(len, texts))
+    ids, kinds, mask = (np.zeros((len(texts), longest), dtype=np.int64) for _ in range(3))
+    for row, text in enumerate(texts):
+        ids[row, : len(text)], mask[row, : len(text)] = text, 1
+        if types is not None:
+            kinds[row, : len(text)] = types[row]
+    return ids, kinds, mask
+
+
+class Seq2SeqSession(Protocol):
+    """An encoder-decoder: it reads a text once, then continues an answer, whose keys and values it keeps.
+
+    Attributes:
+        context: most tokens of a text, and of an answer.
+        vocab: length of a row of logits.
+        start: the token that an answer begins after.
+    """
+
+    context: int
+    vocab: int
+    start: int
+    position: int
+
+    def encode(self, ids: Sequence[int]) -> None:
+        """Read a text; the answer is empty then.
+
+        Raises:
+            EdgeError: no tokens, more than the context holds, or ids outside the vocabulary.
+        """
+
+    def decode(self, tokens: Sequence[int]) -> np.ndarray:
+        """Append tokens to the answer (the first is :attr:`start`); logits after each, float32 [tokens, vocab].
+
+        Raises:
+            EdgeError: nothing was read before, or the answer is longer than the context.
+        """
+
+    def reset(self) -> None:
+        """Empty the answer; the text stays."""
+
+
+def refuse_answer(session: Seq2SeqSession, tokens: Sequence[int], encoded: bool) -> None:
+    """Stop before tokens of an answer reach a runtime that cannot take them.
+
+    Raises:
+        EdgeError: nothing was encoded, none, too many for the context, or outside the vocabulary.
+    """
+    if not encoded:
+        raise EdgeError("nothing was encoded yet, so there is nothing to answer")
+    if not tokens or session.position + len(tokens) > session.context:
+        raise EdgeError(f"{session.position + len(tokens)} tokens of an answer, of a context of {session.context}")
+    if min(tokens) < 0 or max(tokens) >= session.vocab:
+        raise EdgeError(f"token ids must lie in 0 to {session.vocab - 1}, found {min(tokens)} to {max(tokens)}")
+
+
+class VisionSession(Session, Protocol):
+    """A decoder that reads images too: each takes the place of :attr:`image_rows` image tokens in a row.
+
+    Attributes:
+        image_token: the token in whose place rows of images stand, in order.
+        image_rows: how many an image takes.
+        image_size: edge of an image, in pixels.
+    """
+
+    image_token: int
+    image_rows: int
+    image_size: int
+
+    def show(self, pixels: np.ndarray) -> np.ndarray:
+        """Keep an image, float32 [channels, size, size] as the model was trained on, for image tokens to come.
+
+        Returns: its rows, float32 [image_rows, hidden]. :meth:`reset` forgets all images.
+        """
+
+
+class ImageRows:
+    """Rows of images, by the image tokens before them."""
+
+    def __init__(self, token: int, hidden: int) -> None:
+        self.token, self._hidden = token, hidden
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all images."""
+        self._rows: list[np.ndarray] = []
+        self._ids: list[int] = []
+
+    def add(self, rows: np.ndarray) -> None:
+        """Keep the rows of one more image, [rows, hidden]."""
+        self._rows.extend(rows)
+
+    def take(self, position: int, ids: Sequence[int]) -> np.ndarray:
+        """Rows for the image tokens among ``ids``, which begin at ``position``: float32 [image tokens, hidden].
+
+        Raises:
+            EdgeError: more image tokens than rows.
+        """
+        import numpy as np
+
+        del self._ids[position:]
+        first = self._ids.count(self.token)
+        self._ids += ids
+        last = self._ids.count(self.token)
+        if last > len(self._rows):
+            raise EdgeError(
+                f"{last} image tokens (id {self.token}), but {len(self._rows)} rows of images",
+                hint="show every image before the tokens that stand for it",
+            )
+        return np.array(self._rows[first:last], dtype=np.float32).reshape(last - first, self._hidden)

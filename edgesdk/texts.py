@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .model import Model
+    from .model.opening import AnyModel
 
 
-def write_texts(model: Model, folder: Path) -> None:
+def write_texts(model: AnyModel, folder: Path) -> None:
     """Tokenizer, chat template and licences."""
     tokenizer = model.tokenizer
     if tokenizer is not None:

@@ -15,13 +15,19 @@ from edgesdk.model.weights import stack_rows
 def assert_carried(model: Model, packed: Mapping[str, QuantizedTensor]) -> None:
     """Every matrix of the layers is in the program with the model's own integers and scales.
 
-    Programs may stack ``q``, ``k`` and ``v``, and repeat one scale a row for every group.
+    Programs may stack ``q``, ``k`` and ``v``, or ``gate`` and ``up``, and repeat one scale a row for every group.
     """
     names = {name for name in model.spec.tensors() if is_linear(name)}
     checked = set()
     for stowed, tensor in packed.items():
         prefix, _, last = stowed.removesuffix(".weight").rpartition(".")
-        parts = ["q", "k", "v"] if last == "qkv" else ["q", "k"] if last == "qk" else [last]
+        stacked = {
+            "qkv": ["q", "k", "v"],
+            "qk": ["q", "k"],
+            "gateup": ["gate", "up"],
+            "cross_kcross_v": ["cross_k", "cross_v"],
+        }
+        parts = stacked.get(last, [last])
         members = [f"{prefix}.{part}.weight" for part in parts]
         if not names.issuperset(members):
             continue

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import BundleError
 from ..files import file_entry, replacing
+from ..kinds import DECODER, described
 from ..progress import SILENT, Progress, track
 from .manifest import FILE, SCHEMA, Manifest
 
@@ -156,6 +157,28 @@ def is_bundle(path: Path) -> bool:
     return isinstance(data, dict) and {"schema", "program", "files", "digest"} <= data.keys()
 
 
+def kind_of(manifest: Manifest) -> str:
+    """What a bundle's program does, by the names of :mod:`edgesdk.kinds`; one that does not say is a decoder."""
+    return str(manifest.program.facts.get("kind", DECODER))
+
+
+def refuse_kind(manifest: Manifest, what: str) -> None:
+    """Stop where something is built for decoders alone.
+
+    Args:
+        manifest: of the bundle.
+        what: cannot be done, as the beginning of a sentence.
+
+    Raises:
+        BundleError: the bundle holds a model of another kind.
+    """
+    if (kind := kind_of(manifest)) != DECODER:
+        raise BundleError(
+            f"{what} is built for decoders, and {manifest.model.name} is {described(kind)}",
+            hint="edgesdk run BUNDLE TEXT runs it on this machine, edgesdk push copies it to a device",
+        )
+
+
 def check_runtime(manifest: Manifest) -> str | None:
     """The installed version of the bundle's runtime, or None when it is not installed here.
 
@@ -179,4 +202,16 @@ def check_runtime(manifest: Manifest) -> str | None:
     return found
 
 
-__all__ = ["FILE", "SCHEMA", "Bundle", "Manifest", "check_runtime", "is_bundle", "open_bundle", "pack", "seal"]
+__all__ = [
+    "FILE",
+    "SCHEMA",
+    "Bundle",
+    "Manifest",
+    "check_runtime",
+    "is_bundle",
+    "kind_of",
+    "open_bundle",
+    "pack",
+    "refuse_kind",
+    "seal",
+]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--recipe",
     "-r",
-    help="Compression (edgesdk recipes), or a .toml file.  [default: w4g32, or the checkpoint's own]",
+    help="Compression (edgesdk recipes), or a .toml file.  [default: w4g32 (encoders: w8), or the checkpoint's own]",
 )
 @click.option(
     "--context",
@@ -122,7 +122,10 @@ def _by_name(given: tuple[str, ...]) -> dict[str, str]:
 
 def print_summary(manifest: Manifest) -> None:
     """A bundle in a dozen lines."""
+    from ..bundle import kind_of
     from ..estimate import megabytes
+    from ..kinds import DECODER
+    from .other_kinds import measured_rows
 
     model, program = manifest.model, manifest.program
     quality = manifest.quality
@@ -146,6 +149,9 @@ def print_summary(manifest: Manifest) -> None:
         ("context", f"{manifest.context} tokens"),
         ("memory", f"about {megabytes(peak)} at full context, {megabytes(memory.kv_cache)} of it KV cache (estimate)"),
     ]
+    if kind_of(manifest) != DECODER:
+        print_table(("", ""), [*rows, *measured_rows(manifest), *(("note", note) for note in manifest.notes)])
+        return
     if boards := program.facts.get("boards"):
         rows += _boards(boards, program.facts.get("arena_bytes"))
     if (found := quality.divergence) is not None:

@@ -60,18 +60,25 @@ def command(
     fleet: Path | None,
     as_json: bool,
 ) -> None:
-    """Run a bundle: answer PROMPT, or chat.
+    """Run a bundle: answer PROMPT, or chat; an encoder's gives PROMPT's embedding or its labels.
 
     With a chat template the prompt is a user's message; without one the text is continued. Without PROMPT, lines are
     read until end of file (Ctrl-D). With --device the bundle runs on that device, where it is pushed first if it is
     missing; a microcontroller has it from `edgesdk flash`.
     """
-    from ..bundle import open_bundle
+    from ..bundle import kind_of, open_bundle
     from ..chat import Chat
     from ..generation import Sampling
+    from ..kinds import DECODER
+    from .other_kinds import run_other
 
     sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, seed)
     with open_bundle(bundle) as opened:
+        if kind_of(opened.manifest) != DECODER:
+            if device is not None or runner or stop or adapter is not None or sampling != Sampling():
+                raise EdgeError("this bundle takes a text, --threads, --max-tokens and --json, and no other choice")
+            run_other(opened, prompt, max_tokens, threads, as_json)
+            return
         if adapter is not None and (device is not None or runner):
             raise EdgeError("--adapter is for programs that run here, in edgesdk's own session")
         if device is not None or runner:

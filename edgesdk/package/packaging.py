@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..bundle import open_bundle
+from ..bundle import open_bundle, refuse_kind
 from ..files import FileEntry, file_entry, replacing_folder
 from ..progress import SILENT, Progress
 from ..schema import dump, load
@@ -61,6 +61,7 @@ def package(
     check_replaceable(out)
     with open_bundle(bundle, progress=progress) as opened:
         manifest = opened.manifest
+        refuse_kind(manifest, f"a deliverable of kind '{kind}'")
         maker.check(manifest, chosen)
         with replacing_folder(out) as folder:
             written = maker.write(opened, chosen, folder, progress)

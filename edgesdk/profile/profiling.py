@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..bundle import Bundle
+from ..bundle import Bundle, refuse_kind
 from ..devices.base import Device, DeviceError
 from ..devices.facts import Facts
 from ..devices.shell import ShellDevice
@@ -140,6 +140,7 @@ def _prepared(
     paired: str | None = None,
 ) -> Iterator[tuple[Measuring, Record]]:
     """A measurement that is ready to run, with its record."""
+    refuse_kind(bundle.manifest, "a profile")
     _refuse_plan(plan, bundle)
     found, facts = _sensors(device), _facts(device)
     every = [*(sensor for meter in meters for sensor in meter.sensors), *found]  # a meter goes before the device's own

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgesdk.compress.base import Limits
-from edgesdk.converter import MemoryPlan, OnDevice, Program, ProgramOptions
+from edgesdk.converter import KindConverter, MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import MissingExtraError, RecipeError, TargetError
 from edgesdk.estimate import FLOAT_BITS, inner_size, kv_cache_bytes, refuse_features, refuse_schemes, tensor_bits
+from edgesdk.kinds import ENCODER, SEQ2SEQ
 from edgesdk.model.features import ALL, RECURRENT
 from edgesdk.model.spec import Moe
 
+from .encoder_convert import ExecuTorchEncoders
+from .seq2seq_convert import ExecuTorchSeq2Seqs
 from .sizes import capacity, head_width, rewind_limit, step_sizes
 from .wheel import folder as wheel_folder
 from .wheel import version
@@ -56,6 +59,7 @@ class ExecuTorchConverter:
         "edgesdk_converters.executorch.operators:operator_times",
         drafts=True,
     )
+    others: Mapping[str, KindConverter[Any, Any, Any]] = {ENCODER: ExecuTorchEncoders(), SEQ2SEQ: ExecuTorchSeq2Seqs()}
 
     def limits(self, delegate: str | None = None) -> Limits:
         from .packing import LIMITS

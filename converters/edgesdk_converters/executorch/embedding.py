@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from edgesdk.model.tensors import QuantizedTensor, pack_nibbles
 from edgesdk.model.weights import dense
@@ -15,8 +15,26 @@ if TYPE_CHECKING:
 
     from edgesdk.model.weights import Stored
 
-    from .attention import Step
-    from .program import Slot
+    from .program import Method, Slot
+
+
+class Tokens(Protocol):
+    """One step of a method, as far as its tokens go.
+
+    Attributes:
+        method: where kernels are called.
+        tokens: int64 [1, tokens].
+        chunk: how many there are at most.
+        type: of floats.
+    """
+
+    method: Method
+    tokens: Slot
+    chunk: int
+    type: torch.dtype
+
+    def tensor(self, shape: tuple[int, ...], dtype: torch.dtype | None = None, *, dynamic: bool = True) -> Slot:
+        """A tensor in planned memory."""
 
 
 def swaps_pairs(table: Stored) -> bool:
@@ -24,7 +42,7 @@ def swaps_pairs(table: Stored) -> bool:
     return isinstance(table, QuantizedTensor) and table.bits == 4
 
 
-def embed(step: Step, table: Stored, tied: bool) -> Slot:
+def embed(step: Tokens, table: Stored, tied: bool) -> Slot:
     """Rows of the table [vocab, hidden] for the step's tokens: [1, tokens, hidden]."""
     method, out = step.method, step.tensor((1, step.chunk, table.shape[1]))
     if not isinstance(table, QuantizedTensor):

@@ -162,10 +162,13 @@ class Method:
         return Number(self._value("Int", {"int_val": 0}))
 
     def literal(self, value: object) -> int:
-        """None, a bool, an integer or a float."""
+        """None, a bool, an integer, a float, or a tuple of integers."""
         key = (type(value), value)
         if key not in self._literals:
-            self._literals[key] = self._value(*_literal(value))
+            if isinstance(value, tuple):
+                self._literals[key] = self._value("IntList", {"items": [self.literal(item) for item in value]})
+            else:
+                self._literals[key] = self._value(*_literal(value))
         return self._literals[key]
 
     def call(self, operator: str, arguments: Sequence[object], *out: Slot | Number) -> None:

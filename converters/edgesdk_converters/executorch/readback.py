@@ -32,12 +32,11 @@ def read_packed(path: Path) -> dict[str, QuantizedTensor]:
     segments = [content[layout.data_start + segment["offset"] :][: segment["size"]] for segment in program["segments"]]
     named = {entry["key"]: segments[entry["segment_index"]] for entry in program["named_data"]}
     found: dict[str, QuantizedTensor] = {}
-    plan = program["execution_plan"][0]
-    for delegate in plan["delegates"]:
-        graph = _graph(bytes(segments[delegate["processed"]["index"]]))
-        for name, packed in _filters(graph, named):
+    plans = program["execution_plan"]
+    for number in sorted({delegate["processed"]["index"] for plan in plans for delegate in plan["delegates"]}):
+        for name, packed in _filters(_graph(bytes(segments[number])), named):
             found[name] = unpack_filter(packed)
-    embedding = _embedding(plan, segments[0], program["constant_segment"]["offsets"])
+    embedding = _embedding(plans[0], segments[0], program["constant_segment"]["offsets"])
     return found if embedding is None else {**found, "embedding": embedding}
 
 

@@ -34,18 +34,12 @@ class ExecuTorchSession:
         Raises:
             BundleError: the file is damaged, of another schema, or the runtime refuses it.
         """
-        check_file(program)
-        runtime = load_runtime()
+        self._program = load_program(program, threads)
         with native_log() as log:
-            if threads is not None:
-                runtime._unsafe_reset_threadpool(threads)
             try:
-                self._program = runtime._load_program(
-                    str(program), program_verification=runtime.Verification.InternalConsistency
-                )
                 self._forward = _Method(self._program, "forward")
             except RuntimeError as failure:
-                raise _refused(program, failure, log()) from None
+                raise refused(program, failure, log()) from None
         self._score: _Method | None = None
         self.context, self.vocab = context, self._forward.vocab
         self._ids: list[int] = []
@@ -135,7 +129,25 @@ def _slack(program: Any) -> int:
     return int(slack)
 
 
-def _refused(program: Path, failure: RuntimeError, log: str) -> BundleError:
+def load_program(program: Path, threads: int | None) -> Any:
+    """A program in the runtime; ``threads`` count for the whole process.
+
+    Raises:
+        BundleError: the file is damaged, of another schema, or the runtime refuses it.
+    """
+    check_file(program)
+    runtime = load_runtime()
+    with native_log() as log:
+        if threads is not None:
+            runtime._unsafe_reset_threadpool(threads)
+        try:
+            return runtime._load_program(str(program), program_verification=runtime.Verification.InternalConsistency)
+        except RuntimeError as failure:
+            raise refused(program, failure, log()) from None
+
+
+def refused(program: Path, failure: RuntimeError, log: str) -> BundleError:
+    """The error for a program that the runtime refuses, with what its log says."""
     known = [name for name in log.splitlines() if "Missing operator" in name or "missing" in name.lower()]
     reason = known[-1].rpartition("] ")[2] if known else str(failure).splitlines()[0]
     return BundleError(f"{program.name}: ExecuTorch {version()} cannot load it: {reason}")

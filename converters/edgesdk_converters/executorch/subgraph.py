@@ -129,6 +129,12 @@ class Subgraph:
     def relu(self, value: Value) -> Value:
         return self.unary("XNNClamp", value, (0.0, float("inf")))
 
+    def average(self, value: Value) -> Value:
+        """The mean over both middle axes of [n, height, width, channels], each of length 1 then."""
+        result = self._float((value.shape[0], 1, 1, value.shape[3]))
+        self._node("XNNGlobalAvgPooling2d", {"input_id": value.id, "output_id": result.id})
+        return result
+
     def reshape(self, value: Value, shape: Sequence[int], bound: Sequence[int]) -> Value:
         """``shape`` with 0 for the one length that follows from the input; ``bound`` is its upper bound."""
         result = self._float(bound, value.dtype)

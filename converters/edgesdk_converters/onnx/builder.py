@@ -22,9 +22,26 @@ _INLINE_BYTES = 1024  # smaller tensors stay inside the graph
 class GraphBuilder:
     """Collects nodes and initializers; large tensors go straight to the data file and out of memory."""
 
-    def __init__(self, folder: Path, data: BinaryIO, dtype: torch.dtype, *, repeats: bool = False) -> None:
-        """``repeats``: equal tensors are stored once; to find them, every tensor is hashed."""
+    def __init__(
+        self,
+        folder: Path,
+        data: BinaryIO,
+        dtype: torch.dtype,
+        stored: dict[str, ir.TensorProtocol] | None = None,
+        *,
+        repeats: bool = False,
+    ) -> None:
+        """Start a graph.
+
+        Args:
+            folder: of the program.
+            data: the data file.
+            dtype: the program's float type.
+            stored: the tensors that several graphs over one data file share, by name.
+            repeats: equal tensors are stored once; to find them, every tensor is hashed.
+        """
         self.folder, self.dtype = folder, dtype
+        self._stored = {} if stored is None else stored
         self._offsets: dict[bytes, int] | None = {} if repeats else None
         self.inputs: list[ir.Value] = []
         self.outputs: list[ir.Value] = []
@@ -98,6 +115,13 @@ class GraphBuilder:
         )
 
     def _store(self, name: str, tensor: torch.Tensor) -> ir.Value:
+        if name not in self._stored:
+            self._stored[name] = self._kept(name, tensor)
+        stored = self._stored[name]
+        shape = ir.Shape(tuple(tensor.shape))
+        return ir.Value(name=name, type=ir.TensorType(stored.dtype), shape=shape, const_value=stored)
+
+    def _kept(self, name: str, tensor: torch.Tensor) -> ir.TensorProtocol:
         import torch
 
         data_type = onnx_type(tensor.dtype)
@@ -112,7 +136,7 @@ class GraphBuilder:
             stored = ir.ExternalTensor(
                 DATA_FILE, offset, raw.nbytes, data_type, shape=shape, name=name, base_dir=self.folder
             )
-        return ir.Value(name=name, type=ir.TensorType(data_type), shape=shape, const_value=stored)
+        return stored
 
     def _written(self, raw: memoryview) -> int:
         """Where the bytes are in the data file: written now, or before."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from edgesdk.compress.base import Limits
-from edgesdk.converter import MemoryPlan, OnDevice, Program, ProgramOptions
+from edgesdk.converter import KindConverter, MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import EdgeError, MissingExtraError, RecipeError, TargetError
 from edgesdk.estimate import (
     FLOAT_BITS,
@@ -20,12 +19,18 @@ from edgesdk.estimate import (
     refuse_schemes,
     tensor_bits,
 )
+from edgesdk.kinds import ENCODER, SEQ2SEQ, VISION
 from edgesdk.model.features import FEATURES
 from edgesdk.model.spec import Attention
 
+from .encoder_convert import OnnxEncoders
+from .limits import ACCURACY, BLOCK_BYTES, GRAPH_BYTES, LIMITS, RUNTIME_BYTES
 from .names import DATA_FILE, MODEL_FILE
+from .seq2seq_convert import OnnxSeq2Seqs
+from .vision_convert import OnnxVisions
 
 if TYPE_CHECKING:
+    from edgesdk.compress.base import Limits
     from edgesdk.compress.recipe import Recipe
     from edgesdk.model import DecoderSpec, Model
     from edgesdk.progress import Progress
@@ -33,12 +38,7 @@ if TYPE_CHECKING:
     from edgesdk.targets import Target
 
 BUILDS = frozenset(FEATURES)
-_ACCURACY = {8: 4, 32: 1}  # accuracy_level of MatMulNBits
-LIMITS = Limits(widths=(2, 4, 8))
 _PREFILL = 256
-_RUNTIME_BYTES = 60_000_000  # resident size of a process with ONNX Runtime and numpy loaded, measured
-_GRAPH_BYTES = 400_000
-_BLOCK_BYTES = 12  # MatMulNBits keeps, in float32, each block's scale twice and its sum
 
 
 class OnnxConverter:
@@ -54,6 +54,13 @@ class OnnxConverter:
         adapters=True,
         drafts=True,
     )
+
+    def __init__(self) -> None:
+        self.others: Mapping[str, KindConverter[Any, Any, Any]] = {
+            ENCODER: OnnxEncoders(),
+            SEQ2SEQ: OnnxSeq2Seqs(),
+            VISION: OnnxVisions(self),
+        }
 
     def limits(self, delegate: str | None = None) -> Limits:
         return LIMITS
@@ -76,11 +83,11 @@ class OnnxConverter:
             )
 
     def plan(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> MemoryPlan:
-        program, weights = _GRAPH_BYTES, 0
+        program, weights = GRAPH_BYTES, 0
         for name, (elements, bits, group) in tensor_bits(spec, recipe, options, self.limits(options.delegate)).items():
             stored = elements * bits // 8 + (elements // group * 2 if group else 0)
             blocks = elements // math.gcd(group, 256) if group else 0
-            packed = elements * bits // 8 + blocks * _BLOCK_BYTES
+            packed = elements * bits // 8 + blocks * BLOCK_BYTES
             program += stored
             weights += packed
             if name == "embed.weight" and group:  # as stored, and reshaped for the gather
@@ -94,7 +101,7 @@ class OnnxConverter:
         heads = max((layer.mixer.heads for layer in spec.layers if isinstance(layer.mixer, Attention)), default=0)
         step = min(_PREFILL, options.context)
         activations = step * (widest * width + heads * options.context * 4) + spec.vocab * 8
-        return MemoryPlan(program, weights, kv_cache_bytes(spec, options), activations, _RUNTIME_BYTES)
+        return MemoryPlan(program, weights, kv_cache_bytes(spec, options), activations, RUNTIME_BYTES)
 
     def remarks(self, spec: DecoderSpec, options: ProgramOptions) -> Sequence[str]:
         return ()
@@ -110,7 +117,7 @@ class OnnxConverter:
         from .decoder import OPSET, DecoderGraph
         from .linear import Activations
 
-        accuracy = _ACCURACY[options.activations]
+        accuracy = ACCURACY[options.activations]
         with (folder / DATA_FILE).open("wb") as data:
             builder = GraphBuilder(folder, data, getattr(torch, options.float_type), repeats=model.spec.repeats > 1)
             graph = DecoderGraph(builder, model, options.context, Activations(accuracy))
