@@ -69,9 +69,7 @@ class Service:
         with self._locked():
             before, older = self.version("current"), self.version("previous")
             if self._refused() == name and before not in (None, name):
-                say(
-                    f"version {name} did not come up before: {before} stays in use (without {self._note} it is tried again)"
-                )
+                say(f"version {name} did not come up before, {before} stays in use (rm {self._note} to try it again)")
                 return
             self.install(name)
             if before != name:
