@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import zipfile
@@ -17,7 +18,7 @@ from edgesdk.package.android.model import write_model
 from edgesdk.package.base import PackageError
 
 from .android.chain import SAYINGS, chain_bundle
-from .android.kotlin import App, compiled, double, libraries, sources, stubs
+from .android.kotlin import PACKS, App, compiled, double, libraries, sources, stubs
 from .android.packages import KOTLIN, fetched
 from .lab import LabUnavailableError
 from .lab.host import run
@@ -43,14 +44,46 @@ def app(bundle: Path, classpath: list[Path], tmp_path_factory: pytest.TempPathFa
     return App(bundle, tmp_path_factory.mktemp("app"), classpath)
 
 
-@pytest.mark.parametrize("pack", ["asset-pack", "ai-pack"])
-def test_everything_compiles_against_the_real_classes(
-    pack: str, bundle: Path, classpath: list[Path], tmp_path: Path
-) -> None:
-    package(bundle, "android", tmp_path / "project", options={"pack": pack})
-    assert compiled(sources(tmp_path / "project"), classpath, tmp_path / "classes") == []
-    found = {path.stem for path in (tmp_path / "classes").rglob("*.class")}
+def everything(project: Path, classpath: list[Path], out: Path, *more: Path) -> None:
+    """Compile all of a project, without a warning."""
+    assert compiled([*sources(project), *more], classpath, out) == []
+    found = {path.stem for path in out.rglob("*.class")}
     assert {"EdgeModel", "ModelPack", "ChatActivity", "BenchmarkActivity"} <= found
+
+
+def test_everything_compiles_against_the_real_classes(bundle: Path, classpath: list[Path], tmp_path: Path) -> None:
+    package(bundle, "android", tmp_path / "project", options={"pack": "ai-pack"})
+    everything(tmp_path / "project", classpath, tmp_path / "classes")
+
+
+def test_a_model_that_was_damaged_on_the_phone_has_a_way_out(
+    bundle: Path, classpath: list[Path], tmp_path: Path
+) -> None:
+    """One that was pushed, and one that Google Play fetched; everything compiles with asset packs too."""
+    package(bundle, "android", tmp_path / "project")
+    everything(tmp_path / "project", classpath, tmp_path / "classes", PACKS)
+    path = ":".join(map(str, [*classpath, tmp_path / "classes"]))
+    home, model = tmp_path / "phone", tmp_path / "project/modelpack/src/main/assets/edgemodel"
+    said = json.loads(run(["java", "-cp", path, "dev.edgesdk.edgemodel.PacksKt", home, model]))
+    damaged = r"BundleDamagedException: model\.pte has \d+ bytes instead of \d+"
+    expected = {
+        "before": "BundleMissingException: .*",
+        "fetched": "Ready",
+        "opened": "pack/edgemodel",
+        "pushed is damaged": damaged,
+        "pushed is forgotten": r"kotlin\.Unit",
+        "the pack counts again": "pack/edgemodel",
+        "pack is damaged": damaged,
+        "pack stays": "BundleDamagedException: Google Play cannot remove the pack: busy",
+        "pack is forgotten": r"kotlin\.Unit",
+        "pack is gone": "BundleMissingException: .*",
+        "pack is fetched": "Ready",
+        "pack is whole": "pack/edgemodel",
+        "pack is empty": "BundleDamagedException: .*pack/edgemodel holds no model",
+    }
+    assert {name: bool(re.fullmatch(pattern, said[name])) for name, pattern in expected.items()} == dict.fromkeys(
+        expected, True
+    ), said
 
 
 def test_the_aar_has_the_librarys_classes_where_a_compiler_is_given(
@@ -177,8 +210,10 @@ def test_one_answer_at_a_time(app: App) -> None:
     assert app.run("busy", "A")["second"] == "BusyException"
 
 
-def test_a_model_without_a_template_continues_plain_text(app: App, tmp_path: Path) -> None:
-    model = _tree(chain_bundle(tmp_path / "bundle", template=None, prefix=True), tmp_path)
+@pytest.mark.parametrize("post_processor", [True, False], ids=["by-the-runtime", "by-the-app"])
+def test_a_model_without_a_template_continues_plain_text(app: App, tmp_path: Path, post_processor: bool) -> None:
+    bundle = chain_bundle(tmp_path / "bundle", template=None, prefix=True, post_processor=post_processor)
+    model = _tree(bundle, tmp_path)
     said = app.run("+chat", 3, "LL", "AL", model=model)
     assert said["answers"] == ["lalolu"] * 2
     assert said["prompt"] == 3  # each prompt by itself, after the BOS that the policy wants

@@ -19,6 +19,7 @@ from .packages import EXECUTORCH, JSON, KOTLIN, debian, fetched
 
 LANGUAGE = "2.2"  # of the Kotlin plugin that the project's version catalogue names
 _OWN = Path(__file__).parent
+PACKS = _OWN / "packs/Packs.kt"  # a main class over a stand-in for Google Play, for projects with an asset pack
 _SCENARIOS = "dev.edgesdk.edgemodel.ScenariosKt"
 
 
