@@ -187,7 +187,8 @@ class Service:
             signal.signal(number, lambda *_: server.terminate())
         if self.comes_up(math.inf, server):  # nobody else ends it: one that is slow is not one that fails
             self.settle()
-        return server.wait()
+        status = server.wait()
+        return status if status >= 0 else 128 - status  # as a shell says that a signal ended it
 
     def comes_up(self, seconds: float, server: subprocess.Popen[bytes] | None = None) -> bool:
         """Whether the server answers within some seconds, and does not end meanwhile."""
