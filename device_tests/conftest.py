@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,6 +23,14 @@ from .lab.board import Board
 from .lab.phone import Phone, adb_server
 from .lab.processes import LIMIT
 
+if TYPE_CHECKING:
+    from .android.kotlin import App
+
+# Files that share what takes long to start or to build: with `-n 2` a group has one process, as other files do.
+GROUPS = {
+    "lab": ("contract", "faults", "profile_board", "refusals", "relay", "running", "service_board"),
+    "android": ("android_benchmark", "android_bundle", "android_kotlin"),
+}
 KINDS = ("local", "adbd", "sshd", "phone", "board", "dropbear")
 
 
@@ -83,6 +92,21 @@ def sshd_settings(daemon: Sshd, folder: Path, store: str | None = None) -> Setti
     return Settings(f"ssh:{USER}@127.0.0.1:{daemon.port}", store=store, key=str(key), known_hosts=str(hosts))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """With ``-n``: whole groups of files, the one with most tests first."""
+    from xdist.scheduler import LoadFileScheduling
+
+    groups = {f"test_{name}": group for group, names in GROUPS.items() for name in names}
+
+    class ByGroup(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            name = Path(super()._split_scope(nodeid)).stem
+            return groups.get(name, name)
+
+    return ByGroup(config, log)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Contract tests run on every kind of device, and on those that the command line names."""
     if "place" in metafunc.fixturenames:
@@ -142,6 +166,33 @@ class _or_skip(ExitStack):  # noqa: N801 (reads as a verb)
             return self.enter_context(self._start())  # type: ignore[operator]
         except LabUnavailableError as failure:
             pytest.skip(f"{failure.message} ({failure.hint})")
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A phone's bundle of a model that says what it is told to; tests must not change it."""
+    from .android.chain import chain_bundle
+
+    return chain_bundle(tmp_path_factory.mktemp("chain") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def classpath() -> list[Path]:
+    """What Kotlin for Android is compiled against, or a skip that says what is missing."""
+    from .android.kotlin import libraries, stubs
+
+    try:
+        return [*libraries(), stubs()]
+    except LabUnavailableError as failure:
+        pytest.skip(f"{failure.message} ({failure.hint})")
+
+
+@pytest.fixture(scope="session")
+def android_app(chain: Path, classpath: list[Path], tmp_path_factory: pytest.TempPathFactory) -> App:
+    """The Android project with its model in the app's assets, compiled; tests must not change it."""
+    from .android.kotlin import App
+
+    return App(chain, tmp_path_factory.mktemp("app"), classpath)
 
 
 @pytest.fixture(scope="session")

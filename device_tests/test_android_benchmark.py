@@ -12,27 +12,17 @@ from edgesdk.devices.runner.link import answered
 from edgesdk.profile.app_result import Result, read_result
 from edgesdk.profile.schema import ProfileError
 
-from .android.chain import chain_bundle
-from .android.kotlin import App, libraries, stubs
-from .lab import LabUnavailableError
+from .android.kotlin import App
 
 TOKENS, REPEATS = 16, 3
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> App:
-    folder = tmp_path_factory.mktemp("measured")
-    try:
-        classpath = [*libraries(), stubs()]
-    except LabUnavailableError as failure:
-        pytest.skip(f"{failure.message} ({failure.hint})")
-    return App(chain_bundle(folder / "bundle"), folder, classpath)
-
-
-@pytest.fixture(scope="module")
-def file(app: App, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file(android_app: App, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("result") / "result.jsonl"
-    said = app.main("dev.edgesdk.benchmark.MeasuredKt", app.model, out, TOKENS, REPEATS, "L", "AAA", "A:")
+    said = android_app.main(
+        "dev.edgesdk.benchmark.MeasuredKt", android_app.model, out, TOKENS, REPEATS, "L", "AAA", "A:"
+    )
     assert said == out.read_text(encoding="utf-8")  # logcat and the file say the same
     return out
 
@@ -94,7 +84,7 @@ def test_a_changed_line_is_refused_and_a_cut_one_left_out(file: Path, tmp_path: 
     assert not found.complete and found.runs and "cut off" in found.summary()
 
 
-def test_the_script_brings_the_result_back(app: App, file: Path, tmp_path: Path) -> None:
+def test_the_script_brings_the_result_back(android_app: App, file: Path, tmp_path: Path) -> None:
     """With programs in the place of Gradle and adb that note their arguments: the order, and how it ends."""
     log, there = tmp_path / "log", tmp_path / "there"
     gradle, adb = tmp_path / "gradle", tmp_path / "adb"
@@ -105,7 +95,13 @@ def test_the_script_brings_the_result_back(app: App, file: Path, tmp_path: Path)
     )
     for program in (gradle, adb):
         program.chmod(0o755)
-    command = [str(app.project / "scripts/benchmark.sh"), "--repeats", "3", "--out", str(tmp_path / "out.jsonl")]
+    command = [
+        str(android_app.project / "scripts/benchmark.sh"),
+        "--repeats",
+        "3",
+        "--out",
+        str(tmp_path / "out.jsonl"),
+    ]
     environment = os.environ | {"GRADLE": str(gradle), "ADB": str(adb)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

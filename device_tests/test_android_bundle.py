@@ -25,7 +25,6 @@ from .android.app_bundle import (
     sign,
     tools,
 )
-from .android.chain import chain_bundle
 from .lab import LabUnavailableError
 from .lab.host import run
 
@@ -53,11 +52,6 @@ def _or_skip(kilobytes: int) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return chain_bundle(tmp_path_factory.mktemp("chain") / "bundle")
-
-
-@pytest.fixture(scope="module")
 def key(found: Tools, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return keystore(tmp_path_factory.mktemp("key"))
 
@@ -72,10 +66,10 @@ def key(found: Tools, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_an_app_bundle_with_the_model_in_a_pack(
-    kind: str, delivery: str, found: Tools, bundle: Path, library: Path, key: Path, tmp_path: Path
+    kind: str, delivery: str, found: Tools, chain: Path, library: Path, key: Path, tmp_path: Path
 ) -> None:
     project = tmp_path / "project"
-    package(bundle, "android", project, options={"pack": kind, "delivery": delivery})
+    package(chain, "android", project, options={"pack": kind, "delivery": delivery})
     aab = app_bundle(found, project, library, _folder(tmp_path / "made"), kind=kind)
     said = found.bundle("validate", f"--bundle={aab}")
     assert "modelpack" in said and "arm64-v8a" in said
@@ -83,7 +77,7 @@ def test_an_app_bundle_with_the_model_in_a_pack(
     (pack,) = (path for name, path in made.items() if name.startswith("modelpack"))
     with zipfile.ZipFile(pack) as archive:
         assert archive.getinfo(_PTE).compress_type == zipfile.ZIP_STORED
-        with open_bundle(bundle) as opened:
+        with open_bundle(chain) as opened:
             assert archive.read(_PTE) == opened.main.read_bytes()
     native = f"lib/arm64-v8a/{library.name}"
     (holding,) = (path for path in made.values() if path.parent.name == "splits" and _holds(path, native))
@@ -100,9 +94,9 @@ def test_an_app_bundle_with_the_model_in_a_pack(
 
 
 def test_bundletool_refuses_a_pack_of_a_kind_that_there_is_not(
-    found: Tools, bundle: Path, library: Path, tmp_path: Path
+    found: Tools, chain: Path, library: Path, tmp_path: Path
 ) -> None:
-    package(bundle, "android", tmp_path / "project")
+    package(chain, "android", tmp_path / "project")
     with pytest.raises(EdgeError, match="model-pack"):
         app_bundle(found, tmp_path / "project", library, _folder(tmp_path / "made"), kind="model-pack")
 
@@ -145,7 +139,7 @@ def test_a_signed_apk_with_one_flipped_bit_is_refused(found: Tools, library: Pat
 
 
 def test_a_library_of_4_kb_pages_passes_apksigner_and_bundletool(
-    found: Tools, bundle: Path, key: Path, tmp_path: Path
+    found: Tools, chain: Path, key: Path, tmp_path: Path
 ) -> None:
     """Neither looks into a library: ``edgesdk doctor`` does, in each of the places."""
     bad = _or_skip(4)
@@ -154,7 +148,7 @@ def test_a_library_of_4_kb_pages_passes_apksigner_and_bundletool(
     align_zip(plain_apk(found, bad, tmp_path), aligned)
     sign(aligned, key)
     run(["apksigner", "verify", str(aligned)])
-    package(bundle, "android", tmp_path / "project")
+    package(chain, "android", tmp_path / "project")
     aab = app_bundle(found, tmp_path / "project", bad, _folder(tmp_path / "made"))
     found.bundle("validate", f"--bundle={aab}")
     made = apks(found, aab, key, tmp_path)
@@ -164,15 +158,15 @@ def test_a_library_of_4_kb_pages_passes_apksigner_and_bundletool(
         assert bad.name in said and "aligned to 4096 bytes" in said
 
 
-def test_the_aar_links_as_a_library(found: Tools, bundle: Path, tmp_path: Path) -> None:
-    package(bundle, "android", tmp_path / "project")
+def test_the_aar_links_as_a_library(found: Tools, chain: Path, tmp_path: Path) -> None:
+    package(chain, "android", tmp_path / "project")
     (aar,) = (tmp_path / "project/maven").rglob("*.aar")
     shutil.unpack_archive(aar, tmp_path / "aar", "zip")
     linked = tmp_path / "linked.apk"
     command = [str(found.aapt2), "link", "--static-lib", "-I", "/usr/share/android-framework-res/framework-res.apk"]
     run([*command, "--manifest", str(tmp_path / "aar/AndroidManifest.xml"), "-o", str(linked)])
     assert zipfile.is_zipfile(linked)
-    with open_bundle(tmp_path / "aar/assets/edgemodel/bundle") as opened, open_bundle(bundle) as original:
+    with open_bundle(tmp_path / "aar/assets/edgemodel/bundle") as opened, open_bundle(chain) as original:
         assert opened.manifest.digest == original.manifest.digest
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import zipfile
@@ -17,54 +18,67 @@ from edgesdk.package.android.model import write_model
 from edgesdk.package.base import PackageError
 
 from .android.chain import SAYINGS, chain_bundle
-from .android.kotlin import App, compiled, double, libraries, sources, stubs
+from .android.kotlin import JVM, PACKS, App, compiled, double, sources
 from .android.packages import KOTLIN, fetched
-from .lab import LabUnavailableError
 from .lab.host import run
 
 _LLM = "org.pytorch.executorch.extension.llm"
 
 
-@pytest.fixture(scope="module")
-def classpath() -> list[Path]:
-    try:
-        return [*libraries(), stubs()]
-    except LabUnavailableError as failure:
-        pytest.skip(f"{failure.message} ({failure.hint})")
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return chain_bundle(tmp_path_factory.mktemp("chain") / "bundle")
-
-
-@pytest.fixture(scope="module")
-def app(bundle: Path, classpath: list[Path], tmp_path_factory: pytest.TempPathFactory) -> App:
-    return App(bundle, tmp_path_factory.mktemp("app"), classpath)
-
-
-@pytest.mark.parametrize("pack", ["asset-pack", "ai-pack"])
-def test_everything_compiles_against_the_real_classes(
-    pack: str, bundle: Path, classpath: list[Path], tmp_path: Path
-) -> None:
-    package(bundle, "android", tmp_path / "project", options={"pack": pack})
-    assert compiled(sources(tmp_path / "project"), classpath, tmp_path / "classes") == []
-    found = {path.stem for path in (tmp_path / "classes").rglob("*.class")}
+def everything(project: Path, classpath: list[Path], out: Path, *more: Path) -> None:
+    """Compile all of a project, without a warning."""
+    assert compiled([*sources(project), *more], classpath, out) == []
+    found = {path.stem for path in out.rglob("*.class")}
     assert {"EdgeModel", "ModelPack", "ChatActivity", "BenchmarkActivity"} <= found
 
 
+def test_everything_compiles_against_the_real_classes(chain: Path, classpath: list[Path], tmp_path: Path) -> None:
+    package(chain, "android", tmp_path / "project", options={"pack": "ai-pack"})
+    everything(tmp_path / "project", classpath, tmp_path / "classes")
+
+
+def test_a_model_that_was_damaged_on_the_phone_has_a_way_out(
+    chain: Path, classpath: list[Path], tmp_path: Path
+) -> None:
+    """One that was pushed, and one that Google Play fetched; everything compiles with asset packs too."""
+    package(chain, "android", tmp_path / "project")
+    everything(tmp_path / "project", classpath, tmp_path / "classes", PACKS)
+    path = ":".join(map(str, [*classpath, tmp_path / "classes"]))
+    home, model = tmp_path / "phone", tmp_path / "project/modelpack/src/main/assets/edgemodel"
+    said = json.loads(run(["java", *JVM, "-cp", path, "dev.edgesdk.edgemodel.PacksKt", home, model]))
+    damaged = r"BundleDamagedException: model\.pte has \d+ bytes instead of \d+"
+    expected = {
+        "before": "BundleMissingException: .*",
+        "fetched": "Ready",
+        "opened": "pack/edgemodel",
+        "pushed is damaged": damaged,
+        "pushed is forgotten": r"kotlin\.Unit",
+        "the pack counts again": "pack/edgemodel",
+        "pack is damaged": damaged,
+        "pack stays": "BundleDamagedException: Google Play cannot remove the pack: busy",
+        "pack is forgotten": r"kotlin\.Unit",
+        "pack is gone": "BundleMissingException: .*",
+        "pack is fetched": "Ready",
+        "pack is whole": "pack/edgemodel",
+        "pack is empty": "BundleDamagedException: .*pack/edgemodel holds no model",
+    }
+    assert {name: bool(re.fullmatch(pattern, said[name])) for name, pattern in expected.items()} == dict.fromkeys(
+        expected, True
+    ), said
+
+
 def test_the_aar_has_the_librarys_classes_where_a_compiler_is_given(
-    bundle: Path, classpath: list[Path], tmp_path: Path
+    chain: Path, classpath: list[Path], tmp_path: Path
 ) -> None:
     kotlin = fetched(KOTLIN)
     compiler = tmp_path / "kotlinc"
-    jars = ":".join(map(str, kotlin.glob("*.jar")))
+    java = f"java {' '.join(JVM)} -cp {':'.join(map(str, kotlin.glob('*.jar')))}"
     compiler.write_text(
-        f'#!/bin/sh\nexec java -cp {jars} org.jetbrains.kotlin.cli.jvm.K2JVMCompiler -no-stdlib -no-reflect "$@"\n'
+        f'#!/bin/sh\nexec {java} org.jetbrains.kotlin.cli.jvm.K2JVMCompiler -no-stdlib -no-reflect "$@"\n'
     )
     compiler.chmod(0o755)
     options = {"kotlinc": str(compiler), "classpath": ":".join(map(str, classpath))}
-    made = package(bundle, "android", tmp_path / "project", options=options)
+    made = package(chain, "android", tmp_path / "project", options=options)
     assert not any("kotlinc" in remark for remark in made.written.remarks)
     (aar,) = (tmp_path / "project/maven").rglob("*.aar")
     with zipfile.ZipFile(aar) as archive, zipfile.ZipFile(BytesIO(archive.read("classes.jar"))) as jar:
@@ -72,13 +86,13 @@ def test_the_aar_has_the_librarys_classes_where_a_compiler_is_given(
             jar.namelist()
         )
     with pytest.raises(PackageError, match="the library does not compile"):
-        package(bundle, "android", tmp_path / "other", options=options | {"classpath": str(classpath[0])})
+        package(chain, "android", tmp_path / "other", options=options | {"classpath": str(classpath[0])})
 
 
 def test_a_call_that_executorch_does_not_have_does_not_compile(
-    bundle: Path, classpath: list[Path], tmp_path: Path
+    chain: Path, classpath: list[Path], tmp_path: Path
 ) -> None:
-    package(bundle, "android", tmp_path / "project")
+    package(chain, "android", tmp_path / "project")
     model = next((tmp_path / "project/edgemodel").rglob("EdgeModel.kt"))
     text = model.read_text()
     model.write_text(text.replace("module.resetContext()", "module.resetContexts()"))
@@ -96,8 +110,8 @@ def test_the_double_has_the_public_methods_of_the_real_class(classpath: list[Pat
     assert public(double()) == public(real)
 
 
-def test_characters_of_several_tokens_come_whole(app: App) -> None:
-    said = app.run("stream", "A:", 64)
+def test_characters_of_several_tokens_come_whole(android_app: App) -> None:
+    said = android_app.run("stream", "A:", 64)
     assert said["pieces"] == ["Gr", "ü", "n", "日", "😀", "!"]  # the emoji is two tokens
     assert (said["prompt"], said["new"], said["end"]) == (2, len(SAYINGS[0]) - 1, "MODEL")
     assert said["position"] == 2 + len(SAYINGS[0]) - 2
@@ -105,53 +119,53 @@ def test_characters_of_several_tokens_come_whole(app: App) -> None:
     assert said["prefill"] == pytest.approx(2 / said["first"])
 
 
-def test_half_a_character_at_the_end_is_not_given(app: App) -> None:
-    said = app.run("stream", "A", 4)
+def test_half_a_character_at_the_end_is_not_given(android_app: App) -> None:
+    said = android_app.run("stream", "A", 4)
     assert said["pieces"] == ["aa", "é", "bb"]
     assert (said["new"], said["end"]) == (4, "LENGTH")
 
 
-def test_an_answer_of_half_a_character_has_no_time_to_its_first(app: App) -> None:
-    said = app.run("stream", "H", 1)
+def test_an_answer_of_half_a_character_has_no_time_to_its_first(android_app: App) -> None:
+    said = android_app.run("stream", "H", 1)
     assert said["pieces"] == [] and (said["new"], said["end"]) == (1, "LENGTH")
     assert said["first"] is None and said["prefill"] is None and said["decode"] is None
 
 
-def test_the_limit_is_of_tokens(app: App) -> None:
-    said = app.run("stream", "L", 5)
+def test_the_limit_is_of_tokens(android_app: App) -> None:
+    said = android_app.run("stream", "L", 5)
     assert said["pieces"] == ["la", "lo", "lu", "la", "lo"]
     assert (said["new"], said["end"]) == (5, "LENGTH")
 
 
-def test_line_ends_are_pieces_like_others(app: App) -> None:
-    assert app.run("stream", "N", 4)["pieces"] == ["x", "\n", "y", "\n"]
+def test_line_ends_are_pieces_like_others(android_app: App) -> None:
+    assert android_app.run("stream", "N", 4)["pieces"] == ["x", "\n", "y", "\n"]
 
 
-def test_an_answer_that_ends_at_once_is_empty(app: App) -> None:
-    said = app.run("stream", "Z", 64)
+def test_an_answer_that_ends_at_once_is_empty(android_app: App) -> None:
+    said = android_app.run("stream", "Z", 64)
     assert said["pieces"] == [] and said["end"] == "MODEL" and said["new"] < 6
 
 
-def test_stop_ends_an_answer(app: App) -> None:
-    said = app.run("stop", "L", 5)
+def test_stop_ends_an_answer(android_app: App) -> None:
+    said = android_app.run("stop", "L", 5)
     assert said["end"] == "STOPPED" and 5 <= said["heard"] <= 70 and said["new"] < 100
 
 
-def test_stop_before_the_first_token_is_not_lost(app: App) -> None:
-    said = app.run("stop_first", "L")
+def test_stop_before_the_first_token_is_not_lost(android_app: App) -> None:
+    said = android_app.run("stop_first", "L")
     assert said["end"] == "STOPPED" and said["new"] < 10
 
 
-def test_who_wants_no_more_stops_the_model(app: App) -> None:
-    said = app.run("cancel", "L", 3)
+def test_who_wants_no_more_stops_the_model(android_app: App) -> None:
+    said = android_app.run("cancel", "L", 3)
     assert said["pieces"] == ["la", "lo", "lu"]
     assert said["position"] < 120 and said["again"] == ["la", "lo", "lu", "la"]
 
 
-def test_a_conversation_goes_on_in_what_the_model_holds(app: App, bundle: Path) -> None:
-    said = app.run("chat", 64, "Hi", "Yes")
+def test_a_conversation_goes_on_in_what_the_model_holds(android_app: App, chain: Path) -> None:
+    said = android_app.run("chat", 64, "Hi", "Yes")
     assert said["answers"] == ["Grün日😀!"] * 2 and said["turns"] == 2
-    with open_bundle(bundle) as opened:
+    with open_bundle(chain) as opened:
         chat = Chat(opened)
         assert [chat.ask("Hi"), chat.ask("Yes")] == said["answers"]
     first = len("user:Hi") + len("assistant:") + 3  # letters and special tokens
@@ -160,46 +174,52 @@ def test_a_conversation_goes_on_in_what_the_model_holds(app: App, bundle: Path) 
     assert said["prompt"] == second and said["positions"] == [first + answer, first + answer + second + answer]
 
 
-def test_after_an_answer_that_was_cut_off_all_is_read_again(app: App) -> None:
-    said = app.run("chat", 2, "Hi", "Yes")
+def test_after_an_answer_that_was_cut_off_all_is_read_again(android_app: App) -> None:
+    said = android_app.run("chat", 2, "Hi", "Yes")
     assert said["answers"] == ["Grü"] * 2
     assert said["prompt"] > 2 * len("<s>user:Hi")  # of the second question: both, and the first answer
 
 
-def test_two_conversations_with_one_model_do_not_mix(app: App) -> None:
-    said = app.run("two", "Hi", "something long in between", "Yes")
+def test_two_conversations_with_one_model_do_not_mix(android_app: App) -> None:
+    said = android_app.run("two", "Hi", "something long in between", "Yes")
     answer = len(SAYINGS[0]) - 2  # the token that ends it was not read
     assert said["prompt"] > len("user:Hi") + len("user:Yes") + answer  # all that was said in the first one
     assert said["position"] == said["prompt"] + answer  # and nothing of the other
 
 
-def test_one_answer_at_a_time(app: App) -> None:
-    assert app.run("busy", "A")["second"] == "BusyException"
+def test_one_answer_at_a_time(android_app: App) -> None:
+    assert android_app.run("busy", "A")["second"] == "BusyException"
 
 
-def test_a_model_without_a_template_continues_plain_text(app: App, tmp_path: Path) -> None:
-    model = _tree(chain_bundle(tmp_path / "bundle", template=None, prefix=True), tmp_path)
-    said = app.run("+chat", 3, "LL", "AL", model=model)
+@pytest.mark.parametrize("post_processor", [True, False], ids=["by-the-runtime", "by-the-app"])
+def test_a_model_without_a_template_continues_plain_text(
+    android_app: App, tmp_path: Path, post_processor: bool
+) -> None:
+    bundle = chain_bundle(tmp_path / "bundle", template=None, prefix=True, post_processor=post_processor)
+    model = _tree(bundle, tmp_path)
+    said = android_app.run("+chat", 3, "LL", "AL", model=model)
     assert said["answers"] == ["lalolu"] * 2
     assert said["prompt"] == 3  # each prompt by itself, after the BOS that the policy wants
     assert said["positions"] == [5, 5]
 
 
-def test_the_limit_is_of_tokens_where_executorch_counts_the_whole_conversation(app: App, tmp_path: Path) -> None:
+def test_the_limit_is_of_tokens_where_executorch_counts_the_whole_conversation(
+    android_app: App, tmp_path: Path
+) -> None:
     """As it does where a step may be as long as the context."""
     model = _tree(chain_bundle(tmp_path / "bundle", context=128), tmp_path)
-    said = app.run("+stream", "L" * 50, 5, model=model)
+    said = android_app.run("+stream", "L" * 50, 5, model=model)
     assert said["pieces"] == ["la", "lo", "lu", "la", "lo"] and said["new"] < 10
-    assert app.run("+stream", "L" * 126, 64, model=model)["pieces"] == ["la", "lo"]
+    assert android_app.run("+stream", "L" * 126, 64, model=model)["pieces"] == ["la", "lo"]
 
 
-def test_a_full_context_is_said(app: App) -> None:
-    said = app.run("stream", "L" * 500, 64)
+def test_a_full_context_is_said(android_app: App) -> None:
+    said = android_app.run("stream", "L" * 500, 64)
     assert said["error"] == "ContextFullException" and "512 tokens" in said["message"]
 
 
-def test_the_model_in_assets_is_copied_once(app: App, tmp_path: Path) -> None:
-    said = app.run("copy", tmp_path, model=app.model.parent)
+def test_the_model_in_assets_is_copied_once(android_app: App, tmp_path: Path) -> None:
+    said = android_app.run("copy", tmp_path, model=android_app.model.parent)
     assert said["folder"].startswith(str(tmp_path)) and said["folder"].endswith(said["digest"])
     assert said["again"] and said["untouched"]
 
@@ -215,27 +235,27 @@ def test_the_model_in_assets_is_copied_once(app: App, tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_model_is_refused_before_it_is_loaded(
-    app: App, tmp_path: Path, name: str, change: str, message: str
+    android_app: App, tmp_path: Path, name: str, change: str, message: str
 ) -> None:
     model = tmp_path / "model"
-    shutil.copytree(app.model, model)
+    shutil.copytree(android_app.model, model)
     _damage(model / name, change)
-    said = app.run("stream", "A", 4, model=model)
+    said = android_app.run("stream", "A", 4, model=model)
     assert said["error"] == "BundleDamagedException" and message in said["message"]
 
 
-def test_no_model_is_said(app: App, tmp_path: Path) -> None:
-    assert app.run("stream", "A", 4, model=tmp_path)["error"] == "BundleMissingException"
+def test_no_model_is_said(android_app: App, tmp_path: Path) -> None:
+    assert android_app.run("stream", "A", 4, model=tmp_path)["error"] == "BundleMissingException"
 
 
-def test_a_program_that_executorch_refuses_is_said(bundle: Path, app: App, tmp_path: Path) -> None:
+def test_a_program_that_executorch_refuses_is_said(chain: Path, android_app: App, tmp_path: Path) -> None:
     """Whose hashes fit: as a bundle of another release would."""
-    said = app.run("+stream", "A", 4, model=_resealed(app.model, tmp_path))
+    said = android_app.run("+stream", "A", 4, model=_resealed(android_app.model, tmp_path))
     assert said["error"] == "LoadFailedException" and "ExecuTorch refuses the model" in said["message"]
 
 
-def _tree(bundle: Path, folder: Path) -> Path:
-    with open_bundle(bundle) as opened:
+def _tree(chain: Path, folder: Path) -> Path:
+    with open_bundle(chain) as opened:
         return write_model(opened, folder / "model").folder
 
 

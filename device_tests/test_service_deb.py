@@ -194,3 +194,37 @@ def test_a_damaged_version_gives_way_at_the_start(root: Root, releases: tuple[Re
     with served(root) as client:
         assert fingerprint(client) == f"edgesdk-{one.digest[:12]}"
     assert release_of(in_use(root)[0]) == "1.0.0"
+
+
+_SYSTEMCTL = """#!/bin/sh
+# stands in for systemd: starts the service at once, or fails where /broken says so
+[ "$1" = restart ] || exit 0
+test ! -e /broken || exit 1
+pkill -TERM -f "edgesdk-service/manager.py run" && while pgrep -f "manager.py run" > /dev/null; do sleep 0.1; done
+nohup edgesdk-service run > /dev/null 2>&1 < /dev/null &
+"""
+
+
+def test_an_upgrade_that_does_not_come_up_is_refused_until_it_is_installed_again(
+    root: Root, releases: tuple[Release, Release]
+) -> None:
+    """By a systemctl of the test's: no systemd runs here as process 1."""
+    one, two = releases
+    install(root, one)
+    settings = root.path / "etc/edgesdk/server.toml"
+    settings.write_text(settings.read_text().replace("port = 8080", f"port = {free_port()}"))
+    (root.path / "usr/bin/systemctl").write_text(_SYSTEMCTL)
+    (root.path / "run/systemd/system").mkdir(parents=True, exist_ok=True)
+    (root.path / "broken").touch()
+    with pytest.raises(AssertionError, match=r"2\.0\.0-\w+ does not come up, and 1\.0\.0-\w+ is in use again"):
+        install(root, two)
+    assert (release_of(in_use(root)[0]), in_use(root)[1]) == ("1.0.0", None)
+    said = root.run("dpkg", "--configure", "-a")
+    assert "did not come up before" in said and release_of(in_use(root)[0]) == "1.0.0"
+    assert root.run("dpkg-query", "-W", "-f", "${Status}", "edgesdk-service") == "install ok installed"
+    (root.path / "broken").unlink()
+    assert "is in use" in install(root, two)
+    assert tuple(map(release_of, in_use(root))) == ("2.0.0", "1.0.0")
+    assert json.loads(root.run("edgesdk-service", "status"))["health"]["bundle"] == two.digest
+    root.run("dpkg", "-P", "edgesdk-service")
+    assert not (root.path / "var/lib/edgesdk").exists()

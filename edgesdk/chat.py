@@ -103,10 +103,10 @@ def answer_with_runner(
     check_runtime(bundle.manifest)
     tokenizer = bundle_tokenizer(bundle)
     templated = tokenizer.chat_template is not None
-    text = tokenizer.render([{"role": "user", "content": prompt}]) if templated else prompt
+    start, bos_tokens = ("", 0) if templated else tokenizer.written_prefix()
+    text = tokenizer.render([{"role": "user", "content": prompt}]) if templated else start + prompt
     converter = CONVERTERS.get(bundle.manifest.program.converter)
     runner = converter.text_runner(bundle.main, bundle.folder / bundle.manifest.tokenizer.file)
-    bos_tokens = 0 if templated else len(tokenizer.special.prefix)
     return runner.generate(text, on_text, max_tokens=max_tokens, temperature=temperature, bos_tokens=bos_tokens)
 
 

@@ -168,6 +168,7 @@ def _delivery(plan: MemoryPlan, target: Target) -> Iterator[Remark]:
 def _tokenizer(tokenizer: Tokenizer, target: Target) -> Iterator[Remark]:
     if target.runtime.name != "executorch":
         return
+    yield from _prefix(tokenizer)
     found = sorted(set(_lookarounds(json.loads(tokenizer.definition).get("pre_tokenizer"))))
     for pattern in found:
         yield Remark(
@@ -175,6 +176,22 @@ def _tokenizer(tokenizer: Tokenizer, target: Target) -> Iterator[Remark]:
             "tokenizer",
             f"the tokenizer's pattern {pattern} looks ahead or behind, which RE2 in a plain ExecuTorch build refuses",
             "use the published Android and iOS packages, or build with -DSUPPORT_REGEX_LOOKAHEAD=ON",
+        )
+
+
+def _prefix(tokenizer: Tokenizer) -> Iterator[Remark]:
+    """ExecuTorch's tokenizer adds special tokens by the definition's post-processor, and by nothing else."""
+    try:
+        start, _ = tokenizer.written_prefix()
+    except EdgeError as failure:
+        yield Remark("warning", "tokenizer", failure.message, failure.hint)
+        return
+    if start:
+        yield Remark(
+            "warning",
+            "tokenizer",
+            f"plain text begins with {start}, and no post-processor of the tokenizer adds it, so ExecuTorch does not",
+            f"what edgesdk package writes does; an app of your own has to write {start} in front of each plain prompt",
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from edgesdk.package.android.archives import write_zip
 
 from ..lab.host import run
+from .kotlin import JVM
 from .packages import EXECUTORCH, FRAMEWORK, OLD_REACT, PACKERS, debian, fetched
 
 _DIST = "http://schemas.android.com/apk/distribution"
@@ -40,7 +41,7 @@ class Tools:
         Raises:
             EdgeError: it refuses.
         """
-        return run(["java", "-Xmx500m", "-jar", self.bundletool, command, *options])
+        return run(["java", "-Xmx500m", *JVM, "-jar", self.bundletool, command, *options])
 
 
 def tools() -> Tools:

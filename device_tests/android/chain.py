@@ -66,6 +66,7 @@ def chain_bundle(
     context: int = 512,
     template: str | None = TEMPLATE,
     prefix: bool = False,
+    post_processor: bool = True,
     target: str = "android-arm64",
 ) -> Path:
     """Export the model.
@@ -76,6 +77,7 @@ def chain_bundle(
         context: most tokens.
         template: of chats.
         prefix: whether plain text begins with a BOS.
+        post_processor: whether the tokenizer's definition says so too.
         target: a phone.
     """
     letters = _letters()
@@ -91,7 +93,7 @@ def chain_bundle(
     definition = {
         "version": "1.0",
         "added_tokens": special,
-        "post_processor": _prefixing(ids["<s>"]) if prefix else None,
+        "post_processor": _prefixing(ids["<s>"]) if prefix and post_processor else None,
         "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
         "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
         "model": {"type": "BPE", "vocab": {name: ids[name] for name in names}, "merges": []},

@@ -17,8 +17,10 @@ from edgesdk.package import package
 from ..lab.host import lab_dir, run
 from .packages import EXECUTORCH, JSON, KOTLIN, debian, fetched
 
+JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")  # runs of seconds are over before optimizing pays
 LANGUAGE = "2.2"  # of the Kotlin plugin that the project's version catalogue names
 _OWN = Path(__file__).parent
+PACKS = _OWN / "packs/Packs.kt"  # a main class over a stand-in for Google Play, for projects with an asset pack
 _SCENARIOS = "dev.edgesdk.edgemodel.ScenariosKt"
 
 
@@ -68,7 +70,7 @@ def compiled(sources: Iterable[Path], classpath: Sequence[Path], out: Path) -> l
         EdgeError: it does not compile.
     """
     kotlin = fetched(KOTLIN)
-    command = ["java", "-Xmx700m", "-XX:+UseSerialGC", "-cp", os.pathsep.join(map(str, sorted(kotlin.glob("*.jar"))))]
+    command = ["java", "-Xmx700m", *JVM, "-cp", os.pathsep.join(map(str, sorted(kotlin.glob("*.jar"))))]
     command += ["org.jetbrains.kotlin.cli.jvm.K2JVMCompiler", "-no-stdlib", "-no-reflect", "-jvm-target", "11"]
     command += ["-language-version", LANGUAGE, "-api-version", LANGUAGE, "-d", str(out)]
     command += ["-classpath", os.pathsep.join(map(str, classpath)), *map(str, sources)]
@@ -104,7 +106,7 @@ class App:
 
     def main(self, name: str, *arguments: object) -> str:
         """What a main class prints."""
-        command = ["java", "-Xmx300m", "-cp", os.pathsep.join(map(str, self._classpath))]
+        command = ["java", "-Xmx300m", *JVM, "-cp", os.pathsep.join(map(str, self._classpath))]
         properties = {"python": sys.executable, "runner": _OWN / "runner.py", "log": self._log}
         command += [f"-Dedgesdk.{key}={value}" for key, value in properties.items()]
         command += [name, *map(str, arguments)]

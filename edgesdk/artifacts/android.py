@@ -20,6 +20,8 @@ _SCHEMES = {0x7109871A: "v2", 0xF05368C0: "v3", 0x1B93AD61: "v3.1"}  # IDs in th
 _SMALL_PAGE = 4096  # of 32-bit Android
 _TARGET = "android-arm64"
 _MODULE, _PACK = "a base or feature module of Google Play", "an asset pack or AI pack of Google Play"
+_TOTAL_MB = 4000  # of modules and install-time packs, and again of fast-follow and on-demand packs (Google Play's help)
+_LATER = (b"fast-follow", b"on-demand")
 _POM = re.compile(
     r"<groupId>org\.pytorch</groupId>\s*<artifactId>executorch-android[^<]*</artifactId>\s*<version>([^<]+)</version>"
 )
@@ -63,6 +65,7 @@ def check_aar(path: Path, file: IO[bytes], entries: Entries) -> Iterator[Finding
         if needed not in entries:
             yield Finding("error", path.name, f"no {needed}, so no Android library")
     yield from _libraries(entries, "jni", placed=False)
+    yield from _assets(path.name, entries)
     pom = path.with_suffix(".pom")
     found = _POM.search(pom.read_text(encoding="utf-8", errors="replace")) if pom.is_file() else None
     yield from _models(entries, found[1] if found else None)
@@ -87,22 +90,55 @@ def _models(entries: Entries, runtime: str | None, *, mapped: bool = True) -> It
         yield check_runtime_version(manifest, runtime, folder)
 
 
+def _assets(name: str, entries: Entries) -> Iterator[Finding]:
+    """What an AAR adds to the base module of an app that takes it."""
+    limit = _limits()[_MODULE]
+    size = sum(entry.packed for path, entry in entries.items() if path.startswith("assets/")) / 1e6
+    if size > limit:
+        yield Finding(
+            "error",
+            name,
+            f"{size:.1f} MB of assets, which become part of the app, and {_MODULE} takes {limit} MB",
+            "an asset pack or AI pack in place of the AAR (edgesdk package --as android writes one)",
+        )
+
+
 def _modules(entries: Entries, modules: list[str]) -> Iterator[Finding]:
-    limits = {delivery.way: delivery.max_mb for delivery in open_target(_TARGET).delivery}
+    limits = _limits()
+    totals = {"modules and install-time packs": 0.0, "fast-follow and on-demand packs": 0.0}
+    first, later = totals
     for module in modules:
         size = sum(entry.packed for name, entry in entries.items() if name.startswith(f"{module}/")) / 1e6
-        way = _PACK if _is_pack(entries, module) else _MODULE
+        manifest = _module_manifest(entries, module)
+        pack = _is_pack(manifest)
+        way = _PACK if pack else _MODULE
+        totals[later if pack and any(word in manifest for word in _LATER) else first] += size
         said = f"{size:.1f} MB in the bundle, and {way} takes {limits[way]} MB"
         if size > limits[way]:
             yield Finding("error", module, said, "a smaller recipe, several packs, or a download of your own")
         else:
             yield Finding("good", module, said)
+    for what, size in totals.items():
+        if size > _TOTAL_MB:
+            yield Finding(
+                "error",
+                what,
+                f"{size:.1f} MB together, and Google Play takes {_TOTAL_MB} MB of them",
+                f"bring some as {later if what == first else first}, smaller models, or a download of your own",
+            )
 
 
-def _is_pack(entries: Entries, module: str) -> bool:
-    """Whether a module has assets and nothing that runs; its manifest then says ``asset-pack`` or ``ai-pack``."""
+def _limits() -> dict[str, int]:
+    return {delivery.way: delivery.max_mb for delivery in open_target(_TARGET).delivery}
+
+
+def _module_manifest(entries: Entries, module: str) -> bytes:
     with entries[f"{module}/manifest/AndroidManifest.xml"].open() as file:
-        manifest = file.read()
+        return file.read()
+
+
+def _is_pack(manifest: bytes) -> bool:
+    """Whether a module has assets and nothing that runs; its manifest then says ``asset-pack`` or ``ai-pack``."""
     return b"asset-pack" in manifest or b"ai-pack" in manifest
 
 

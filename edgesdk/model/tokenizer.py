@@ -76,6 +76,25 @@ class Tokenizer:
         ids = list(self.backend.encode(text, add_special_tokens=False).ids)
         return [*self.special.prefix, *ids] if prefix else ids
 
+    def written_prefix(self) -> tuple[str, int]:
+        """How plain text gets its prefix from a runtime that goes by the definition's post-processor alone.
+
+        Returns: what has to be written in front of each text, and how many tokens the runtime then adds by itself.
+
+        Raises:
+            ModelError: neither gives the prefix.
+        """
+        prefix = self.special.prefix
+        if not prefix or _added_prefix(self) == prefix:
+            return "", len(prefix)
+        text = "".join(self.token(index) for index in prefix)
+        if any(self.encode(text + each) != self.encode(each, prefix=True) for each in ("a", " a", "A b\n")):
+            raise ModelError(
+                f"the tokenizer's {text} in front of plain text comes neither from its post-processor nor as text",
+                hint="give tokenizer.json a post_processor (TemplateProcessing) that puts it there, and export again",
+            )
+        return text, 0
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids`` without special tokens."""
         return self.backend.decode(list(ids), skip_special_tokens=True)

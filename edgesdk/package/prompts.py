@@ -28,7 +28,8 @@ class ChatFormat:
 
     Attributes:
         schema: version of this form.
-        templated: False where the bundle has no chat template: the strings are empty, each prompt is plain text.
+        templated: False where the bundle has no chat template: each prompt is plain text after ``start``, and the other
+            strings are empty.
         start: before the first user's text where there is no system text.
         system_start: before the system text; None where the template takes none.
         system_end: between the system text and the first user's text; None likewise.
@@ -69,12 +70,14 @@ def chat_format(bundle: Bundle) -> ChatFormat:
     """The chat format of a bundle.
 
     Raises:
-        PackageError: its template writes conversations in a way that fixed strings cannot, or there is no tokenizer.
+        EdgeError: its template writes conversations in a way that fixed strings cannot, there is no tokenizer, or
+            an app cannot put in front of plain text what the model wants there.
     """
     tokenizer = bundle_tokenizer(bundle)
     stop = tuple(tokenizer.token(index) for index in tokenizer.special.stop)
     if tokenizer.chat_template is None:
-        return ChatFormat(SCHEMA, False, "", None, None, "", "", False, len(tokenizer.special.prefix), stop)
+        start, bos_tokens = tokenizer.written_prefix()
+        return ChatFormat(SCHEMA, False, start, None, None, "", "", False, bos_tokens, stop)
     found = _taken_apart(tokenizer, stop)
     for messages in _conversations(with_system=found.system_start is not None):
         if found.render(messages) != tokenizer.render(messages):

@@ -61,7 +61,7 @@ def make_app(engine: Engine, tokenizer: Tokenizer, served: Served, settings: Set
         "/v1/chat/completions",
         response_model=ChatResponse,
         dependencies=bearer,
-        responses={200: {"content": _STREAM}, **documented(400, 401, 404, 408, 413, 429, 500, 503)},
+        responses={200: {"content": _STREAM}, **documented(400, 401, 403, 404, 408, 413, 429, 500, 503)},
     )
     async def chat_completions(request: Request, asked: ChatRequest) -> Response:
         """Answer a conversation, whole or as a stream of server-sent events."""
@@ -81,19 +81,21 @@ def make_app(engine: Engine, tokenizer: Tokenizer, served: Served, settings: Set
             return Response(status_code=_GONE)
         return Response(whole.model_dump_json(), media_type="application/json")
 
-    @app.get("/v1/models", dependencies=bearer, responses=documented(401))
+    @app.get("/v1/models", dependencies=bearer, responses=documented(401, 403))
     async def models() -> ModelList:
         """The one model."""
         return ModelList(data=[model])
 
-    @app.get("/v1/models/{name:path}", dependencies=bearer, responses=documented(401, 404))
+    @app.get("/v1/models/{name:path}", dependencies=bearer, responses=documented(401, 403, 404))
     async def one_model(name: Annotated[str, Path(description="its id, or 'default'")]) -> ServedModel:
         """The model, by name."""
         _check_model(name, served.name)
         return model
 
     @app.get(
-        "/health", response_model=Health, responses={**documented(), 503: {"model": Health, "description": "It stops."}}
+        "/health",
+        response_model=Health,
+        responses={**documented(403), 503: {"model": Health, "description": "It stops."}},
     )
     async def health() -> Response:
         """Whether it answers, and what runs it."""
@@ -109,7 +111,7 @@ def make_app(engine: Engine, tokenizer: Tokenizer, served: Served, settings: Set
         )
         return Response(found.model_dump_json(), 503 if engine.stopping else 200, media_type="application/json")
 
-    @app.get("/metrics", dependencies=bearer, responses={200: {"content": _TEXT}, **documented(401)})
+    @app.get("/metrics", dependencies=bearer, responses={200: {"content": _TEXT}, **documented(401, 403)})
     async def prometheus() -> Response:
         """Counters for Prometheus."""
         return Response(metrics.text(), headers={"Content-Type": CONTENT_TYPE})

@@ -66,6 +66,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     said = {
         400: "The request cannot be answered as it is; the message names the parameter.",
         401: "The token is missing or wrong.",
+        403: "The server has no token, and was asked by another name than this machine's, or by a web page.",
         404: "There is no such model.",
         408: "The body did not come in time.",
         413: "The body is too large.",

@@ -1,21 +1,28 @@
-"""What stands before the routes: whole bodies of a bounded size, the token, and the count of responses."""
+"""What stands before the routes: the token or who asks, whole bodies of a bounded size, and the count of responses."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import re
 from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import ApiError
+from .settings import is_loopback
 
 _BODY_SECONDS = 30.0
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+))(?::[0-9]{1,5})?")
 OPEN = ("/health",)  # what needs no token: it tells a load balancer or a supervisor that the server lives
 
 
 class Limits:
-    """Reads a request's body whole before anything sees it, and refuses what is too large, too slow or not allowed."""
+    """Reads a request's body whole before anything sees it, and refuses what is too large, too slow or not allowed.
+
+    Without a token, which is so on the loopback only, web pages in this machine's browser could ask too: from a name
+    that was made to lead here, or across origins. Both are refused. Any port is taken: a tunnel may have another one.
+    """
 
     def __init__(self, app: ASGIApp, body: int, token: str | None, responded: Callable[[str, int], None]) -> None:
         self._app, self._body, self._responded = app, body, responded
@@ -43,9 +50,12 @@ class Limits:
             await self._app(scope, _replayed(body, receive), counted)
 
     def _authorize(self, scope: Scope) -> None:
-        if self._token is None or scope["path"] in OPEN:
-            return
         headers = dict(scope["headers"])
+        if self._token is None:
+            _refuse_web_pages(headers)
+            return
+        if scope["path"] in OPEN:
+            return
         kind, _, given = headers.get(b"authorization", b"").partition(b" ")
         if kind.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._token):
             raise ApiError(
@@ -77,6 +87,27 @@ class Limits:
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"the body is larger than {self._body} bytes", code="body_too_large")
+
+
+def _refuse_web_pages(headers: dict[bytes, bytes]) -> None:
+    host = headers.get(b"host", b"").decode("latin-1")
+    found = _HOST.fullmatch(host)
+    if found is None or not is_loopback((found[1] or found[2]).lower()):
+        raise ApiError(
+            403,
+            f"without a token, this server answers to localhost and loopback addresses, not to the host '{host}': "
+            "start it with a token to reach it by other names",
+            kind="permission_error",
+            code="host_not_allowed",
+        )
+    origin = headers.get(b"origin")
+    if origin is not None and origin.decode("latin-1").lower() != f"http://{host}".lower():
+        raise ApiError(
+            403,
+            "without a token, this server does not answer to web pages: start it with a token that the page sends",
+            kind="permission_error",
+            code="origin_not_allowed",
+        )
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

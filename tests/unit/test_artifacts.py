@@ -194,20 +194,51 @@ def test_an_aab(tmp_path) -> None:
     )
 
 
+def sized(tmp_path: Path, **modules: tuple[bytes, float]) -> list[Finding]:
+    """What is said of an app bundle of modules with such manifests and so many megabytes."""
+    entries = {}
+    for name, (manifest, megabytes) in modules.items():
+        (tmp_path / name).write_bytes(manifest)
+        file = tmp_path / name
+        entries[f"{name}/manifest/AndroidManifest.xml"] = Entry(name, 0, 0, lambda file=file: file.open("rb"))
+        entries[f"{name}/assets/a.pte"] = Entry(name, 0, int(megabytes * 1e6), lambda file=file: file.open("rb"))
+    return list(_modules(entries, list(modules)))
+
+
 @pytest.mark.parametrize(("kind", "most"), [(b"x", 200), (b"..asset-pack..", 1500), (b"..ai-pack..", 1500)])
 def test_sizes_of_modules(tmp_path, kind, most) -> None:
-    def found(megabytes: float) -> Finding:
-        path = tmp_path / "manifest"
-        path.write_bytes(kind)
-        entries = {
-            name: Entry(name, 0, packed, lambda: path.open("rb"))
-            for name, packed in (("m/manifest/AndroidManifest.xml", 0), ("m/assets/a.pte", int(megabytes * 1e6)))
-        }
-        (finding,) = _modules(entries, ["m"])
-        return finding
+    (fine,), (wrong,) = sized(tmp_path, m=(kind, most)), sized(tmp_path, m=(kind, most + 1))
+    assert fine.level == "good"
+    assert wrong.level == "error" and f"takes {most} MB" in wrong.text
 
-    assert found(most).level == "good"
-    assert found(most + 1).level == "error" and f"takes {most} MB" in found(most + 1).text
+
+@pytest.mark.parametrize(
+    ("ways", "last", "said"),
+    [
+        (("install-time", "install-time", "install-time"), 900, "modules and install-time packs"),
+        (("fast-follow", "on-demand", "fast-follow"), 1000, "fast-follow and on-demand packs"),
+    ],
+)
+def test_sizes_of_a_whole_app_bundle(tmp_path, ways, last, said) -> None:
+    """4 GB of what comes with the app, and 4 GB of what comes after it."""
+
+    def found(megabytes: float, *others: tuple[bytes, float]) -> list[Finding]:
+        packs = [(f"asset-pack {way}".encode(), size) for way, size in zip(ways, (1500, 1500, megabytes), strict=True)]
+        modules = {f"pack{index}": pack for index, pack in enumerate([*packs, *others])}
+        return [each for each in sized(tmp_path, base=(b"x", 100), **modules) if each.level == "error"]
+
+    other = b"ai-pack on-demand" if ways[0] == "install-time" else b"ai-pack install-time"
+    assert found(last, (other, 1500)) == []  # each of the two sums by itself
+    (wrong,) = found(last + 1)
+    assert wrong.place == said and "4001.0 MB together" in wrong.text and "takes 4000 MB" in wrong.text and wrong.hint
+
+
+def test_an_aar_with_more_assets_than_a_base_module_takes(tmp_path) -> None:
+    manifest = {"AndroidManifest.xml": b"x", "classes.jar": b""}
+    heavy = {"assets/a.pte": b"\0" * 120_000_000, "assets/b.pte": b"\0" * 80_000_001}
+    (found,) = errors(zipped(tmp_path / "a.aar", {**manifest, **heavy}))
+    assert "200.0 MB of assets" in found and "takes 200 MB" in found
+    assert errors(zipped(tmp_path / "b.aar", {**manifest, **heavy}, (".pte",))) == []  # zeros, compressed
 
 
 def test_a_deb(tmp_path, bundle) -> None:

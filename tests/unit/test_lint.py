@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -41,6 +42,20 @@ def test_delivery_limits_come_from_the_target(tmp_path, monkeypatch) -> None:
     small = {remark.text for remark in lint(model, "ios-arm64") if remark.about == "delivery"}
     assert all(" fits " in text for text in small)
     assert len(small) == 4
+
+
+def test_a_prefix_that_executorch_does_not_add_is_said(checkpoint) -> None:
+    model = open_model(checkpoint)
+    special = replace(model.tokenizer.special, prefix=(model.tokenizer.special.bos,))
+    model = replace(model, tokenizer=replace(model.tokenizer, special=special))
+
+    def said(target: str) -> list[str]:
+        return [f"{remark.level}: {remark.text}" for remark in lint(model, target) if "begins with" in remark.text]
+
+    assert said("android-arm64") == said("ios-arm64") != []
+    assert said("android-arm64")[0].startswith("warning: plain text begins with <s>, and no post-processor")
+    assert said("linux-arm64") == []
+    assert not [remark for remark in lint(str(checkpoint), "android-arm64") if "begins with" in remark.text]
 
 
 def test_onnx_targets_have_no_remarks_about_regular_expressions(checkpoint) -> None:

@@ -266,6 +266,20 @@ def test_what_google_play_would_not_deliver_is_refused(
     DELIVERABLE.check(sized(int(limit.split()[0]) * 10**6), options)
 
 
+def test_a_model_too_large_for_a_base_module_comes_without_an_aar(
+    phone_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgesdk.package.android import options
+
+    monkeypatch.setattr(options, "_limit", lambda manifest, way: 0.1 if way == options._BASE else 1500)
+    made = package(phone_bundle, "android", tmp_path / "p")
+    assert not (tmp_path / "p/maven").exists() and "library" not in made.written.facts
+    [said] = [remark for remark in made.written.remarks if remark.startswith("No AAR: ")]
+    assert "asset pack or AI pack" in said and (tmp_path / "p/modelpack/build.gradle.kts").is_file()
+    readme = (tmp_path / "p/README.md").read_text()
+    assert "There is no AAR" in readme and "maven" not in readme
+
+
 def test_a_delegate_without_a_published_library_is_refused(manifest: Manifest) -> None:
     program = replace(manifest.program, facts=manifest.program.facts | {"delegate": "mediatek"})
     with pytest.raises(PackageError, match="mediatek"):

@@ -64,7 +64,7 @@ def test_the_package_is_an_archive_that_dpkg_reads(made: Path) -> None:
     assert fields["Version"] == "1.2.0" and fields["Architecture"] == "amd64" and "python3.11" in fields["Depends"]
     size = sum(info.size for info, _ in data.values())
     assert abs(int(fields["Installed-Size"]) * 1024 - size) <= 1024
-    for name in ("./postinst", "./prerm", "./postrm"):
+    for name in ("./preinst", "./postinst", "./prerm", "./postrm"):
         info, script = control[name]
         assert info.mode == 0o755 and script.startswith(b"#!/bin/sh\nset -e\n") and b"{{" not in script
     for name in control["./conffiles"][1].decode().splitlines():
@@ -237,7 +237,11 @@ def test_a_version_that_does_not_come_up_in_three_starts_gives_way(tmp_path: Pat
     service.settle()
     service.configure(two)
     assert [service.select() for _ in range(4)] == [two, two, two, one]
-    assert service.select() == one
+    assert (service.select(), service.version("previous")) == (one, None)
+    with pytest.raises(ServiceError, match="no version before"):
+        service.rollback()  # to one that fails
+    service.configure(two)
+    assert service.select() == one  # dpkg-reconfigure does not try it again
 
 
 def test_where_systemd_runs_an_upgrade_that_does_not_answer_is_taken_back(
@@ -262,9 +266,62 @@ def test_where_systemd_runs_an_upgrade_that_does_not_answer_is_taken_back(
         service.configure(two)
     assert service.version("current") == one
     assert [(verb, version) for verb, version in asked if verb == "restart"] == [("restart", two), ("restart", one)]
+    assert service.version("previous") is None
+    asked.clear()
+    service.configure(two)  # by a later dpkg --configure: it does not stop a service that answers
+    assert asked == [] and service.version("current") == one
     service.configure(three)
+    assert service.status()["refused"] == two
+    asked.clear()
+    with pytest.raises(ServiceError, match=f"version {two} does not come up, and {three} is in use again"):
+        service._note.unlink()  # what the package's preinst does
+        service.configure(two)
+    assert (service.version("current"), service.version("previous")) == (three, one)  # as before the attempt
     service.rollback()
     assert (service.version("current"), service.version("previous")) == (one, three)
+
+
+def _dying(calls: int, death: type[BaseException]) -> dict[str, Any]:
+    """Ways to change a file, of which the last one dies after so many calls."""
+    left = [calls]
+
+    def dying(real: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise death
+            return real(*arguments, **options)
+
+        return call
+
+    return {name: dying(getattr(Path, name)) for name in ("replace", "symlink_to", "unlink", "write_text")}
+
+
+def test_a_way_back_that_is_killed_at_any_moment_leaves_a_good_version(tmp_path: Path) -> None:
+    """The service that did not come up is given up by four changes of files; each is the last one once."""
+    from unittest import mock
+
+    class Killed(BaseException):
+        pass
+
+    for deadline in range(20):
+        service, (one, two, three) = a_board(tmp_path / str(deadline), "1", "2", "3")
+        for name in (one, two):
+            service.configure(name)
+        service.configure(three)
+        with mock.patch.multiple(Path, **_dying(deadline, Killed)):
+            try:
+                for _ in range(4):
+                    service.select()
+                done = True
+            except Killed:
+                done = False
+        for _ in range(5):
+            found = service.select()
+        assert found == two and service.version("previous") != three
+        if done:
+            break
+    assert 5 < deadline < 19
 
 
 def test_a_damaged_payload_is_not_installed(tmp_path: Path) -> None:

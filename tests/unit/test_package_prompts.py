@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 import edgesdk
+from edgesdk.errors import EdgeError
 from edgesdk.model.tokenizer import Message, SpecialTokens, Tokenizer
 from edgesdk.package.base import PackageError
 from edgesdk.package.prompts import chat_format
@@ -77,9 +80,29 @@ def test_what_fixed_strings_cannot_say_is_refused(definition, template, monkeypa
     assert "chat_template.jinja" in str(refused.value.hint)
 
 
+def with_post_processor(definition: str) -> str:
+    start, text = {"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    tokens = {"<s>": {"id": "<s>", "ids": [256], "tokens": ["<s>"]}}
+    step = {"type": "TemplateProcessing", "single": [start, text], "pair": [start, text], "special_tokens": tokens}
+    return json.dumps(json.loads(definition) | {"post_processor": step})
+
+
 def test_a_model_without_a_template_takes_plain_text(definition, monkeypatch) -> None:
-    found, _ = formatted(definition, None, monkeypatch)
+    """After a BOS: of the tokenizer's post-processor, or as text where it has none."""
+    found, _ = formatted(with_post_processor(definition), None, monkeypatch)
     assert (found.templated, found.bos_tokens, found.start) == (False, 1, "")
+    found, tokenizer = formatted(definition, None, monkeypatch)
+    assert (found.templated, found.bos_tokens, found.start) == (False, 0, "<s>")
+    assert tokenizer.encode(found.start + "Once") == tokenizer.encode("Once", prefix=True)
+
+
+def test_a_prefix_that_cannot_be_written_is_refused(definition, monkeypatch) -> None:
+    plain = json.loads(definition)
+    plain["added_tokens"] = [token for token in plain["added_tokens"] if token["content"] != "<s>"]
+    plain["model"]["vocab"]["<s>"] = 256  # a word like any other, which no text becomes
+    with pytest.raises(EdgeError, match="neither from its post-processor nor as text") as refused:
+        formatted(json.dumps(plain), None, monkeypatch)
+    assert "post_processor" in str(refused.value.hint)
 
 
 def test_it_comes_from_a_real_bundle(bundle) -> None:

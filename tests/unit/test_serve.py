@@ -137,7 +137,7 @@ def test_bodies_are_limited_and_must_be_json(bundle: Path) -> None:
     with running(bundle, TEXT, body_kb=2) as server:
         assert post(server, {"model": "default", "messages": QUESTION, "user": "x" * 2000})[0] == 413
         assert post(server, b"{")[1]["error"]["code"] == "invalid_json"
-        assert post(server, b"[1]")[0] == post(server, b"", Host="a")[0] == 400
+        assert post(server, b"[1]")[0] == post(server, b"", Host="localhost")[0] == 400
         assert post(server, {"model": "default", "messages": QUESTION})[0] == 200
         assert post(server, {"model": "default", "messages": QUESTION}, Connection="close")[0] == 200
 
@@ -269,10 +269,49 @@ def test_a_token_is_needed_where_there_is_one(bundle: Path, tmp_path: Path) -> N
         assert get(server, "/health")[0] == 200 and get(server, "/metrics")[0] == 401
 
 
-def get(server: Running, path: str) -> tuple[int, str]:
+def test_without_a_token_web_pages_are_refused(bundle: Path) -> None:
+    """A page whose name was made to lead here, and one of another origin, whatever the route and the verb."""
+    ask = {"model": "default", "messages": QUESTION}
+    with running(bundle, TEXT) as server:
+        port = server.server.listener.getsockname()[1]
+        rebound = ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", f"localhost@evil.example:{port}")
+        for host in (*rebound, "192.168.1.2", "0.0.0.0", "[::]", "localhost:", "", "[127.0.0.1", "localhost evil"):
+            status, body, _ = post(server, ask, Host=host)
+            assert (status, body["error"]["code"]) == (403, "host_not_allowed"), host
+            assert get(server, "/health", Host=host)[0] == get(server, "/metrics", Host=host)[0] == 403, host
+        here = f"127.0.0.1:{port}"
+        foreign = (
+            "https://evil.example",
+            "null",
+            f"https://{here}",
+            "http://localhost:3000",
+            f"http://{here}.evil.example",
+        )
+        for origin in (*foreign, f"http://localhost:{port}", "http://127.0.0.1", ""):
+            status, body, _ = post(server, ask, Host=here, Origin=origin)
+            assert (status, body["error"]["code"]) == (403, "origin_not_allowed"), origin
+            assert get(server, "/v1/models", Host=here, Origin=origin)[0] == 403, origin
+        assert server.server.engine.running == server.server.engine.waiting == 0
+        tunnel = "localhost:9000"
+        for host in (here, f"localhost:{port}", "LOCALHOST", "127.0.0.2:80", f"[::1]:{port}", tunnel):
+            assert post(server, ask, Host=host)[0] == 200, host
+        assert post(server, ask, Host=here, Origin=f"http://{here}")[0] == 200
+        assert 'status="403"' in get(server, "/metrics")[1]
+
+
+def test_with_a_token_any_name_and_any_page_may_ask(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(SECRET)
+    with running(bundle, TEXT, token_file=str(tmp_path / "token")) as server:
+        page = {"Host": "board.example", "Origin": "https://app.example"}
+        ask = {"model": "default", "messages": QUESTION}
+        assert post(server, ask, Authorization=f"Bearer {SECRET}", **page)[0] == 200
+        assert post(server, ask, **page)[0] == 401
+
+
+def get(server: Running, path: str, **headers: str) -> tuple[int, str]:
     connection = http.client.HTTPConnection("127.0.0.1", server.server.listener.getsockname()[1], timeout=PATIENCE)
     try:
-        connection.request("GET", path)
+        connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.read().decode()
     finally:

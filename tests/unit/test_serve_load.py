@@ -122,7 +122,7 @@ def process(bundle: Path, port: int, folder: Path) -> Iterator[subprocess.Popen[
 def cut_off(port: int, server: subprocess.Popen[str]) -> bool:
     """Kill the server when the first bytes of a stream come; whether its end did not come then."""
     body = json.dumps({"model": "default", "messages": QUESTION, "max_tokens": 200, "stream": True, "temperature": 0})
-    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
         connection.sendall(f"{head}{len(body)}\r\n\r\n{body}".encode())
         said = connection.recv(1)

@@ -12,7 +12,7 @@ from ..base import Deliverable, PackageError, Written
 from ..templates import fill
 from .maven import compiled_jar, empty_jar, write_repository
 from .model import NAME, Carried, prompts_text, write_model
-from .options import Options, application_id, check_options, check_size, delivery
+from .options import Options, application_id, check_options, check_size, delivery, why_no_aar
 from .runtime import executorch
 
 MIN_SDK, COMPILE_SDK, TARGET_SDK = 23, 35, 35
@@ -53,15 +53,18 @@ class Android:
         prompts = folder / "benchmark/src/main/assets/prompts.json"
         prompts.parent.mkdir(parents=True, exist_ok=True)
         prompts.write_text(prompts_text(bundle), encoding="utf-8", newline="\n")
-        with progress.stage("Writing the Maven repository"):
-            aar = _repository(folder, options, values, carried)
         facts = {
             "application": values["application_id"],
             "delivery": f"{options.delivery}, {options.pack}" if way.plugin else "assets of the base module",
             "runtime": values["executorch"],
-            "library": f"{aar.relative_to(folder).as_posix()} ({aar.stat().st_size / 1e6:.0f} MB)",
         }
-        return Written(facts, _remarks(options), ("cat README.md", "./scripts/benchmark.sh"))
+        without = why_no_aar(manifest)
+        if without is None:
+            with progress.stage("Writing the Maven repository"):
+                aar = _repository(folder, options, values, carried)
+            facts["library"] = f"{aar.relative_to(folder).as_posix()} ({aar.stat().st_size / 1e6:.0f} MB)"
+        remarks = _remarks(options, without)
+        return Written(facts, remarks, ("cat README.md", "./scripts/benchmark.sh"))
 
 
 def _values(manifest: Manifest, options: Options, carried: Carried) -> dict[str, Any]:
@@ -87,6 +90,7 @@ def _values(manifest: Manifest, options: Options, carried: Carried) -> dict[str,
         "versions": VERSIONS,
         "notes": manifest.notes,
         "has_classes": bool(options.kotlinc),
+        "has_aar": why_no_aar(manifest) is None,
     }
 
 
@@ -126,9 +130,11 @@ def _repository(folder: Path, options: Options, values: dict[str, Any], carried:
     )
 
 
-def _remarks(options: Options) -> tuple[str, ...]:
+def _remarks(options: Options, no_aar: str | None) -> tuple[str, ...]:
     remarks = ["Neither Gradle nor a phone has run this project here: README.md says what was proven."]
-    if not options.kotlinc:
+    if no_aar is not None:
+        remarks.append(no_aar)
+    elif not options.kotlinc:
         remarks.append("Without kotlinc the AAR brings the model alone: take edgemodel's sources, or set kotlinc.")
     if options.delivery == "install-time":
         remarks.append("An install-time pack has no path on the phone: the first start copies it, twice the storage.")

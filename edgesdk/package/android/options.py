@@ -118,15 +118,33 @@ def check_size(manifest: Manifest, options: Options) -> None:
     Raises:
         PackageError: the limit, and the way out.
     """
-    limits = {each.way: each.max_mb for each in open_target(manifest.target.name).delivery}
     way = _BASE if options.delivery == "assets" else _PACK
-    megabytes = sum(entry.size for entry in manifest.files) / 1e6
-    if megabytes <= limits[way]:
+    megabytes, limit = _megabytes(manifest), _limit(manifest, way)
+    if megabytes <= limit:
         return
     out = "delivery=fast-follow puts it into a pack" if way == _BASE else None
-    if out is None or megabytes > limits[_PACK]:
+    if out is None or megabytes > _limit(manifest, _PACK):
         out = (
             "export it smaller (a recipe with fewer bits, edgesdk compress --size), split it over several packs, "
             "or have the app download the bundle from your own server and verify it with Bundle.open"
         )
-    raise PackageError(f"the bundle has {megabytes:.0f} MB, and {way} takes {limits[way]} MB (compressed)", hint=out)
+    raise PackageError(f"the bundle has {megabytes:.0f} MB, and {way} takes {limit} MB (compressed)", hint=out)
+
+
+def why_no_aar(manifest: Manifest) -> str | None:
+    """Why an AAR with the model is of no use, and what is; None where Google Play would deliver an app that has it."""
+    megabytes, limit = _megabytes(manifest), _limit(manifest, _BASE)
+    if megabytes <= limit:
+        return None
+    return (
+        f"No AAR: the {megabytes:.0f} MB of the model would be assets of the app, and {_BASE} takes {limit} MB; "
+        "copy edgemodel/ and modelpack/ (an asset pack or AI pack) into a project that you have already."
+    )
+
+
+def _megabytes(manifest: Manifest) -> float:
+    return sum(entry.size for entry in manifest.files) / 1e6
+
+
+def _limit(manifest: Manifest, way: str) -> int:
+    return {each.way: each.max_mb for each in open_target(manifest.target.name).delivery}[way]

@@ -9,7 +9,8 @@
 
 ``/var/lib/edgesdk`` holds ``versions/ID``, and the links ``current`` and ``previous`` to two of them. A version has
 its name only when it is whole, and its name ends with the beginning of the SHA-256 of its list of hashes, so that a
-cut at any moment leaves the old version in use, or the new one.
+cut at any moment leaves the old version in use, or the new one. One that did not come up is noted in ``refused``: it is
+not gone back to, nor tried again before its package is unpacked again.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class Service:
         self.state = root / "var/lib/edgesdk"
         self.config = root / "etc/edgesdk"
         self.versions = self.state / "versions"
+        self._note = self.state / "refused"
 
     def version(self, link: str) -> str | None:
         """What ``current`` or ``previous`` names, where there is such a version."""
@@ -65,8 +67,11 @@ class Service:
         """Install what the package brought, switch to it, and go back where the service does not come up with it."""
         self._make_token()
         with self._locked():
+            before, older = self.version("current"), self.version("previous")
+            if self._refused() == name and before not in (None, name):
+                say(f"version {name} did not come up before, {before} stays in use (rm {self._note} to try it again)")
+                return
             self.install(name)
-            before = self.version("current")
             if before != name:
                 self._write("trial", f"{name} 0")
                 self._switch(name)
@@ -80,7 +85,7 @@ class Service:
         if before is None or before == name:
             raise ServiceError(f"version {name} does not come up: journalctl -u {UNIT} says why")
         with self._locked():
-            self._switch(before)
+            self._refuse(name, before, older if older != name else None)
         _systemctl("restart", UNIT)
         raise ServiceError(f"version {name} does not come up, and {before} is in use again: journalctl -u {UNIT}")
 
@@ -107,7 +112,7 @@ class Service:
     def select(self) -> str:
         """The version to start: the one in use, or the one before where it is damaged or did not come up."""
         with self._locked():
-            current, previous = self.version("current"), self.version("previous")
+            current, previous, failed = self.version("current"), self.version("previous"), False
             wrong = "is missing" if current is None else damage(self.versions / current)
             if current is not None and wrong is None:
                 tried = self._tried(current)
@@ -116,15 +121,18 @@ class Service:
                 if tried < _TRIES:
                     self._write("trial", f"{current} {tried + 1}")
                     return current
-                wrong = f"did not come up in {tried} starts"
+                wrong, failed = f"did not come up in {tried} starts", True
             if previous is None or previous == current or damage(self.versions / previous) is not None:
-                if current is not None and wrong is not None and wrong.startswith("did not"):
+                if current is not None and failed:
                     return current  # there is nothing better
                 raise ServiceError(
                     f"version {current} {wrong}, and there is no whole one before: install the package again"
                 )
             say(f"version {current} {wrong}: going back to {previous}")
-            self._switch(previous)
+            if current is not None and failed:
+                self._refuse(current, previous, None)
+            else:
+                self._switch(previous)
             return previous
 
     def settle(self) -> None:
@@ -179,7 +187,8 @@ class Service:
             signal.signal(number, lambda *_: server.terminate())
         if self.comes_up(math.inf, server):  # nobody else ends it: one that is slow is not one that fails
             self.settle()
-        return server.wait()
+        status = server.wait()
+        return status if status >= 0 else 128 - status  # as a shell says that a signal ended it
 
     def comes_up(self, seconds: float, server: subprocess.Popen[bytes] | None = None) -> bool:
         """Whether the server answers within some seconds, and does not end meanwhile."""
@@ -209,6 +218,7 @@ class Service:
             "current": self.version("current"),
             "previous": self.version("previous"),
             "on_trial": (self.state / "trial").is_file(),
+            "refused": self._refused(),
             "health": self.health(),
         }
 
@@ -229,6 +239,21 @@ class Service:
         for link, target in links:
             if target is not None and before != name:
                 self._link(link, target)
+
+    def _refuse(self, name: str, back: str, before: str | None) -> None:
+        """Go back from a version that did not come up, and to what was ``previous`` until it came."""
+        self._write("refused", name)
+        self._link("current", back)
+        if before is None:
+            (self.state / "previous").unlink(missing_ok=True)
+        else:
+            self._link("previous", before)
+        (self.state / "trial").unlink(missing_ok=True)
+
+    def _refused(self) -> str | None:
+        with suppress(OSError, UnicodeDecodeError):
+            return self._note.read_text(encoding="ascii").strip()
+        return None
 
     def _link(self, link: str, name: str) -> None:
         partial = self.state / f".{link}"

@@ -43,7 +43,7 @@ public struct ChatFormat: Decodable, Sendable {
     var turns = messages[...]
     guard templated else {
       guard turns.count == 1, turns[0].role == .user else { throw EdgeModelError.notAConversation }
-      return turns[0].text
+      return start + turns[0].text
     }
     var opening = start
     if let first = turns.first, first.role == .system {

@@ -4,9 +4,9 @@ import XCTest
 @testable import EdgeModel
 
 final class ChatFormatTests: XCTestCase {
-  private func format(trims: Bool = false, system: Bool = true) throws -> ChatFormat {
+  private func format(trims: Bool = false, system: Bool = true, templated: Bool = true) throws -> ChatFormat {
     let text = """
-      {"schema": 1, "templated": true, "start": "<u>", "system_start": \(system ? "\"<s>\"" : "null"),
+      {"schema": 1, "templated": \(templated), "start": "<u>", "system_start": \(system ? "\"<s>\"" : "null"),
        "system_end": \(system ? "\"</s><u>\"" : "null"), "answer": "</u><a>", "next": "</a><u>", "trims": \(trims),
        "bos_tokens": 0, "stop": ["</a>"]}
       """
@@ -19,6 +19,10 @@ final class ChatFormatTests: XCTestCase {
     let turns = [Message(.user, "Q"), Message(.assistant, "A"), Message(.user, "R ")]
     XCTAssertEqual(try format().prompt(turns), "<u>Q</u><a>A</a><u>R </u><a>")
     XCTAssertEqual(try format(trims: true).prompt(turns), "<u>Q</u><a>A</a><u>R</u><a>")
+  }
+
+  func testPlainText() throws {
+    XCTAssertEqual(try format(templated: false).prompt([Message(.user, "Q")]), "<u>Q")
   }
 
   func testSystemText() throws {

@@ -13,5 +13,7 @@ public interface AiPackManager {
 
   void unregisterListener(AiPackStateUpdateListener listener);
 
+  Task<Void> removePack(String name);
+
   Task<Integer> showConfirmationDialog(Activity activity);
 }

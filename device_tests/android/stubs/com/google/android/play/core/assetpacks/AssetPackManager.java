@@ -13,5 +13,7 @@ public interface AssetPackManager {
 
   void unregisterListener(AssetPackStateUpdateListener listener);
 
+  Task<Void> removePack(String name);
+
   Task<Integer> showConfirmationDialog(Activity activity);
 }

@@ -30,7 +30,7 @@ import kotlinx.coroutines.isActive
 import kotlinx.coroutines.launch
 import kotlinx.coroutines.withContext
 
-/** A conversation on one screen: it waits for the model, loads it, and answers. */
+/** A conversation on one screen: it waits for the model, loads it, and answers; where that fails, it can be repeated. */
 class ChatActivity : Activity() {
     private val scope: CoroutineScope = MainScope()
     private val talk by lazy { TextView(this) }
@@ -40,11 +40,12 @@ class ChatActivity : Activity() {
     private var model: EdgeModel? = null
     private var conversation: Conversation? = null
     private var answering: Job? = null
+    private var wayOut: (suspend () -> Unit)? = null // of a model that is not there, or damaged
 
     override fun onCreate(state: Bundle?) {
         super.onCreate(state)
         setContentView(screen())
-        scope.launch { reporting { begin() } }
+        scope.launch { begin() }
     }
 
     override fun onDestroy() {
@@ -79,8 +80,29 @@ class ChatActivity : Activity() {
         return whole
     }
 
+    /** Loads the model, after what has to be done before; where that fails, the button offers the way out. */
+    private suspend fun begin(before: suspend () -> Unit = {}) {
+        button.isEnabled = false
+        show("Looking for the model ...")
+        try {
+            before()
+            load()
+        } catch (damaged: BundleDamagedException) {
+            offer("Remove and fetch again", damaged) { withContext(Dispatchers.IO) { BundleStore.forget(this@ChatActivity) } }
+        } catch (failure: EdgeModelException) {
+            offer("Try again", failure) {}
+        }
+        button.isEnabled = true
+    }
+
+    private fun offer(label: String, failure: EdgeModelException, work: suspend () -> Unit) {
+        show("${failure.message}\n")
+        button.text = label
+        wayOut = work
+    }
+
     /** Loads the model, after fetching its pack where that is still to be done. */
-    private suspend fun begin() {
+    private suspend fun load() {
         val loaded =
             try {
                 opened()
@@ -91,17 +113,11 @@ class ChatActivity : Activity() {
         model = loaded
         conversation = Conversation(loaded)
         show("Loaded in %.1f s.\n".format(loaded.loadSeconds))
-        button.isEnabled = true
     }
 
     private suspend fun opened(): EdgeModel =
         withContext(Dispatchers.IO) {
-            try {
-                EdgeModel.open(BundleStore.locate(this@ChatActivity)).also { if (!isActive) it.close() }
-            } catch (damaged: BundleDamagedException) {
-                BundleStore.forget(this@ChatActivity) // a copy that went bad is made anew at the next start
-                throw damaged
-            }
+            EdgeModel.open(BundleStore.locate(this@ChatActivity)).also { if (!isActive) it.close() }
         }
 
     private suspend fun fetch() {
@@ -124,6 +140,12 @@ class ChatActivity : Activity() {
     private fun pressed() {
         if (answering?.isActive == true) {
             model?.stop()
+            return
+        }
+        wayOut?.let {
+            wayOut = null
+            button.text = "Send"
+            scope.launch { begin(it) }
             return
         }
         val question = input.text.toString()

@@ -13,20 +13,42 @@ object BundleStore {
      * app's own assets, which are copied once because ExecuTorch needs a path. Not on the main thread.
      *
      * @throws BundleMissingException it is in none of them: see [ModelPack] for one that is being fetched.
+     * @throws BundleDamagedException the pack that Google Play fetched holds no model: see [forget].
      * @throws NoSpaceException there is no room for the copy.
      */
     @Throws(EdgeModelException::class)
     fun locate(context: Context): File {
-        val pushed = context.getExternalFilesDir(null)?.let { File(it, NAME) }
-        if (pushed != null && File(pushed, Bundle.MANIFEST).isFile) return pushed
-        val pack = ModelPack(context).folder()?.let { File(it, NAME) }
-        if (pack != null && File(pack, Bundle.MANIFEST).isFile) return pack
-        return copied(context)
+        pushed(context)?.let { return it }
+        val pack = ModelPack(context).folder()?.let { File(it, NAME) } ?: return copied(context)
+        if (!File(pack, Bundle.MANIFEST).isFile) throw BundleDamagedException("$pack holds no model")
+        return pack
     }
 
-    /** Removes the copy in [locate]d assets, so that the next start makes it anew. */
+    /**
+     * Removes the model that [locate] gives, the way out of a [BundleDamagedException]: the next one counts then, or is
+     * fetched or copied anew. Not on the main thread.
+     *
+     * @throws BundleDamagedException it cannot be removed.
+     */
+    suspend fun forget(context: Context) {
+        val pushed = pushed(context)
+        val pack = ModelPack(context)
+        if (pushed != null) {
+            if (!pushed.deleteRecursively()) {
+                throw BundleDamagedException("$pushed cannot be removed from here: adb shell rm -r $pushed")
+            }
+        } else if (pack.folder() != null) {
+            pack.remove()
+        } else {
+            forgetCopy(context)
+        }
+    }
+
+    private fun pushed(context: Context): File? =
+        context.getExternalFilesDir(null)?.let { File(it, NAME) }?.takeIf { File(it, Bundle.MANIFEST).isFile }
+
     @Synchronized
-    fun forget(context: Context) {
+    private fun forgetCopy(context: Context) {
         File(context.filesDir, NAME).deleteRecursively()
     }
 

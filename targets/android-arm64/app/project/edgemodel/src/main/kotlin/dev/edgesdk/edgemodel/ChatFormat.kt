@@ -14,7 +14,7 @@ class ChatFormat internal constructor(json: JSONObject) {
     /** False where the model has no chat template: each prompt is plain text and stands alone. */
     val templated: Boolean = json.getBoolean("templated")
 
-    /** How many beginning-of-sequence tokens the runtime puts in front of a plain prompt. */
+    /** How many beginning-of-sequence tokens the runtime puts in front of a plain prompt; [start] has those it does not. */
     val bosTokens: Int = json.getInt("bos_tokens")
 
     /** Texts of the tokens that end an answer; ExecuTorch passes them on like any other. */
@@ -32,7 +32,7 @@ class ChatFormat internal constructor(json: JSONObject) {
 
     /** A whole conversation that ends with a question, ready for the answer. */
     fun render(system: String?, turns: List<Turn>, question: String): String {
-        if (!templated) return question
+        if (!templated) return start + question
         require(system == null || takesSystem) { "this model's chat template takes no system text" }
         val opening = if (system == null) start else systemStart + shaped(system) + systemEnd
         val before = turns.joinToString("") { shaped(it.question) + answer + shaped(it.answer) + next }

@@ -6,7 +6,7 @@ sealed class EdgeModelException(message: String, cause: Throwable? = null) : Exc
 /** The model is not on this device (yet): fetch its pack, or ask the user to. */
 class BundleMissingException(message: String) : EdgeModelException(message)
 
-/** A file of the model is not what the app was built with: remove it and fetch it again. */
+/** A file of the model is not what the app was built with: [BundleStore.forget] removes it, to be fetched again. */
 class BundleDamagedException(message: String) : EdgeModelException(message)
 
 /** The disk has no room for the model. */

@@ -7,9 +7,12 @@ import com.google.android.play.core.aipacks.AiPackState
 import com.google.android.play.core.aipacks.AiPackStateUpdateListener
 import com.google.android.play.core.aipacks.model.AiPackStatus
 import java.io.File
+import kotlin.coroutines.resume
+import kotlin.coroutines.resumeWithException
 import kotlinx.coroutines.channels.awaitClose
 import kotlinx.coroutines.flow.Flow
 import kotlinx.coroutines.flow.callbackFlow
+import kotlinx.coroutines.suspendCancellableCoroutine
 
 /** The AI pack with the model, as Google Play delivers it. */
 class ModelPack(context: Context) {
@@ -27,6 +30,18 @@ class ModelPack(context: Context) {
             .addOnSuccessListener { states -> states.packStates()[Packaged.PACK]?.let { trySend(stateOf(it)) } }
             .addOnFailureListener { close(BundleMissingException("Google Play has no such pack: ${it.message}")) }
         awaitClose { manager.unregisterListener(listener) }
+    }
+
+    /** Removes the pack from this device, so that [fetch] brings it anew. */
+    suspend fun remove() {
+        suspendCancellableCoroutine { done ->
+            manager
+                .removePack(Packaged.PACK)
+                .addOnSuccessListener { done.resume(Unit) }
+                .addOnFailureListener {
+                    done.resumeWithException(BundleDamagedException("Google Play cannot remove the pack: ${it.message}"))
+                }
+        }
     }
 
     /** Asks the user for what Google Play waits for. */

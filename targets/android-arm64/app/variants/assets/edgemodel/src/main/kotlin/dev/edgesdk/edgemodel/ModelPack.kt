@@ -15,6 +15,9 @@ class ModelPack(context: Context) {
     /** How far the pack is. */
     fun fetch(): Flow<PackState> = flowOf(PackState.Ready)
 
+    /** Removes a pack; there is none. */
+    suspend fun remove() = Unit
+
     /** Asks the user for what Google Play waits for. */
     fun confirm(activity: Activity) = Unit
 }
