@@ -79,10 +79,8 @@ def command(
                 raise EdgeError("this bundle takes a text, --threads, --max-tokens and --json, and no other choice")
             run_other(opened, prompt, max_tokens, threads, as_json)
             return
-        if adapter is not None and (device is not None or runner):
-            raise EdgeError("--adapter is for programs that run here, in edgesdk's own session")
         if device is not None or runner:
-            _say_undrafted(opened, draft)
+            _refuse_here_only(opened, draft, adapter)
         if device is not None:
             if runner or top_k or min_p or repetition_penalty != 1.0:
                 raise EdgeError("runners on devices sample by --temperature, --top-p and --seed, and by nothing else")
@@ -106,15 +104,18 @@ def command(
             _run_native(opened, prompt, max_tokens, temperature, as_json)
             return
         chat = Chat(opened, sampling=sampling, threads=threads, adapter=adapter, drafting=draft)
-        if prompt is None:
-            for line in typed_lines():
-                _answer(chat, line, max_tokens, stop)
-            return
-        if as_json:
-            answer = chat.ask(prompt, max_tokens=max_tokens, stop=stop)
-            found = chat.statistics
-            print_json({"answer": answer, **vars(found)})
-            return
+        _chat(chat, prompt, max_tokens, stop, as_json)
+
+
+def _chat(chat: Chat, prompt: str | None, max_tokens: int, stop: tuple[str, ...], as_json: bool) -> None:
+    """Answer a prompt, or every line that is typed."""
+    if prompt is None:
+        for line in typed_lines():
+            _answer(chat, line, max_tokens, stop)
+    elif as_json:
+        answer = chat.ask(prompt, max_tokens=max_tokens, stop=stop)
+        print_json({"answer": answer, **vars(chat.statistics)})
+    else:
         _answer(chat, prompt, max_tokens, stop)
 
 
@@ -130,8 +131,10 @@ def _answer(chat: Chat, prompt: str, max_tokens: int, stop: tuple[str, ...]) -> 
     click.echo(f"[{first}; {len(found.tokens)} tokens{rate}{drafted}; {found.reason}; on this machine]", err=True)
 
 
-def _say_undrafted(bundle: Bundle, draft: Drafting) -> None:
-    """Runners decode token by token."""
+def _refuse_here_only(bundle: Bundle, draft: Drafting, adapter: str | None) -> None:
+    """Runners run the program as it is, token by token."""
+    if adapter is not None:
+        raise EdgeError("--adapter is for programs that run here, in edgesdk's own session")
     if draft == "lookup":
         raise EdgeError("--draft lookup is for programs that run here, in edgesdk's own session")
     if bundle.manifest.draft is not None:

@@ -131,7 +131,7 @@ class Subgraph:
 
     def average(self, value: Value) -> Value:
         """The mean over both middle axes of [n, height, width, channels], each of length 1 then."""
-        result = self._float((value.shape[0], 1, 1, value.shape[3]))
+        result = self._float((value.shape[0], 1, 1, value.shape[3]), value.dtype)
         self._node("XNNGlobalAvgPooling2d", {"input_id": value.id, "output_id": result.id})
         return result
 
