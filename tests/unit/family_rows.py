@@ -184,6 +184,7 @@ ROWS = [
     Row("gpt2", "GPT2Config", _GPT2),
     Row("gpt2-untied-relu", "GPT2Config", _GPT2 | {"activation_function": "relu", "tie_word_embeddings": False}),
     Row("qwen2", "Qwen2Config", {"tie_word_embeddings": True}),
+    Row("starcoder2", "Starcoder2Config", {"sliding_window": 9}),
     Row("qwen2-yarn", "Qwen2Config", {"rope_parameters": _YARN}),
     Row("qwen2-window", "Qwen2Config", {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1}),
     Row("qwen3", "Qwen3Config", {"head_dim": 32}),
