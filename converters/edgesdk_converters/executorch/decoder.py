@@ -1,8 +1,9 @@
 """A decoder as an ExecuTorch program: XNNPACK subgraphs between the kernels that mix positions.
 
 Each layer is one subgraph, from the product after its attention to the projections before the next one's, so that a
-step calls one delegate and three kernels a layer. Two methods share the subgraphs and their weights: ``forward(tokens,
-start)`` gives the logits after the last token, as ExecuTorch's runners expect; ``score`` gives them after every token.
+step calls one delegate and three kernels a layer; a layer with experts ends its subgraph before them. Two methods share
+the subgraphs and their weights: ``forward(tokens, start)`` gives the logits after the last token, as ExecuTorch's
+runners expect; ``score`` gives them after every token.
 """
 
 from __future__ import annotations
