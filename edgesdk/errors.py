@@ -28,6 +28,10 @@ class TargetError(EdgeError):
     """A target is unknown, badly described, or cannot hold what was asked."""
 
 
+class UnbuiltError(TargetError):
+    """A converter does not build what a family has: no program can be planned."""
+
+
 class BundleError(EdgeError):
     """A bundle is damaged, incomplete, or of another version."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from .compress.base import stored_width
-from .errors import RecipeError, TargetError
+from .errors import RecipeError, TargetError, UnbuiltError
 from .model.features import lacking
 from .model.spec import Attention, Moe
 
@@ -86,11 +86,11 @@ def refuse_features(spec: DecoderSpec, built: frozenset[str], runtime: str) -> N
     """Stop before any work at what a converter does not build of a family: see :mod:`edgesdk.model.features`.
 
     Raises:
-        TargetError: which parts of the model they are.
+        UnbuiltError: which parts of the model they are.
     """
     missing = lacking(spec, built)
     if missing is not None:
-        raise TargetError(
+        raise UnbuiltError(
             f"family {spec.family} has {missing}, which the {runtime} converter does not build",
             hint="edgesdk models --families shows which runtimes take it",
         )

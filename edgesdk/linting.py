@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from . import estimate
 from .compress.recipe import Recipe, choose_recipe, open_recipe
 from .converter import CONVERTERS
-from .errors import EdgeError
+from .errors import EdgeError, UnbuiltError
 from .model.opening import open_model
 from .options import program_options
 from .progress import SILENT, Progress
@@ -68,16 +68,19 @@ def lint(
     spec, remarks = chosen.spec(opened.spec), []
     try:
         converter.check(spec, chosen, options, described)
+        planned = True
     except EdgeError as failure:
         remarks.append(_error("program", failure))
-    plan = converter.plan(spec, chosen, options)
-    try:
-        estimate.refuse_unfit(spec, plan, options, described, memory_mb)
-    except EdgeError as failure:
-        remarks.append(_error("memory", failure))
-    remarks += [Remark("note", "program", text) for text in converter.remarks(spec, options)]
-    remarks += _memory(plan)
-    remarks += _delivery(plan, described)
+        planned = not isinstance(failure, UnbuiltError)
+    if planned:
+        plan = converter.plan(spec, chosen, options)
+        try:
+            estimate.refuse_unfit(spec, plan, options, described, memory_mb)
+        except EdgeError as failure:
+            remarks.append(_error("memory", failure))
+        remarks += [Remark("note", "program", text) for text in converter.remarks(spec, options)]
+        remarks += _memory(plan)
+        remarks += _delivery(plan, described)
     if opened.tokenizer is not None:
         remarks += _tokenizer(opened.tokenizer, described)
         try:

@@ -92,3 +92,14 @@ def test_a_program_of_another_kind_is_told_what_a_microcontroller_lacks(checkpoi
     program.write_bytes(program.read_bytes()[:2000])
     with pytest.raises(EdgeError, match="not a whole TFLite program"):
         lint_program(program, "cortex-m4f")
+
+
+def test_a_family_that_is_not_built_is_said_where_no_size_can_be(tmp_path) -> None:
+    from .family_rows import ROWS, save_checkpoint
+
+    (row,) = [row for row in ROWS if row.name == "mamba2"]
+    save_checkpoint(row, tmp_path)
+    remarks = lint(tmp_path, "android-arm64")
+    assert [remark.level for remark in remarks] == ["error"]
+    assert "Mamba-2's state spaces, which the executorch converter does not build" in remarks[0].text
+    assert not any(remark.level == "error" for remark in lint(tmp_path, "linux-arm64"))
