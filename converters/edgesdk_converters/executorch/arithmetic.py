@@ -6,7 +6,6 @@ follows the text, so there is no padding and no mask for it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +14,7 @@ import torch
 from edgesdk.model.tensors import QuantizedTensor
 from edgesdk.model.weights import dense
 
+from .blocks import activated
 from .packing import pack_filter
 from .subgraph import Subgraph, Value
 
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from edgesdk.model import Weights
     from edgesdk.model.encoder_spec import EncoderAttention, Normalization
     from edgesdk.model.spec import Activation
-
-_GELU = 2 * math.sqrt(2 / math.pi)
 
 
 class XnnArithmetic:
@@ -54,21 +52,7 @@ class XnnArithmetic:
         return self.graph.multiply(first, second)
 
     def activate(self, x: Value, kind: Activation | Literal["tanh"]) -> Value:
-        graph = self.graph
-        if kind == "tanh":
-            return graph.unary("XNNTanh", x)
-        if kind == "silu":
-            return graph.multiply(x, graph.unary("XNNSigmoid", x))
-        if kind == "relu":
-            return graph.relu(x)
-        if kind == "relu2":
-            return graph.unary("XNNSquare", graph.relu(x))
-        if kind == "gelu":
-            return graph.unary("XNNGelu", x)
-        # The tanh form is x * sigmoid(2 * sqrt(2 / pi) * (x + 0.044715 * x**3)).
-        cubic = graph.multiply(graph.unary("XNNSquare", x), graph.scalar(0.044715 * _GELU))
-        inner = graph.multiply(x, graph.add(cubic, graph.scalar(_GELU)))
-        return graph.multiply(x, graph.unary("XNNSigmoid", inner))
+        return self.graph.unary("XNNTanh", x) if kind == "tanh" else activated(self.graph, x, kind)
 
     def norm(self, x: Value, name: str, norm: Normalization) -> Value:
         """XNNPACK has no mean over the last axis: it is a product with one row."""

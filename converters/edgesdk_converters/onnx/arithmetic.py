@@ -15,6 +15,7 @@ from edgesdk.model.encoders.reference import HIDDEN
 from edgesdk.model.rope import rotary_tables
 from edgesdk.model.weights import dense, stack_rows, stackable
 
+from .blocks import activated
 from .builder import CONTRIB, GraphBuilder
 from .linear import Activations, linear
 
@@ -68,16 +69,9 @@ class OnnxArithmetic:
         return self.op("Mul", [first, second])
 
     def activate(self, x: ir.Value, kind: Activation | Literal["tanh"]) -> ir.Value:
-        if kind == "silu":
-            return self.op("QuickGelu", [x], domain=CONTRIB, alpha=1.0)
-        if kind == "gelu_tanh":
-            return self.op("FastGelu", [x], domain=CONTRIB)
-        if kind == "gelu":
-            return self.op("Gelu", [x], domain=CONTRIB)
         if kind == "tanh":
             return self.op("Tanh", [x])
-        positive = self.op("Relu", [x])
-        return self.multiply(positive, positive) if kind == "relu2" else positive
+        return activated(self.builder, self.label(kind), x, kind)
 
     def norm(self, x: ir.Value, name: str, norm: Normalization) -> ir.Value:
         weight, bias = self._norm_weights(name)

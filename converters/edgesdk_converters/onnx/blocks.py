@@ -109,15 +109,7 @@ class Blocks:
 
     def activated(self, name: str, x: ir.Value, kind: Activation) -> ir.Value:
         """The activation of a feed-forward block."""
-        b, name = self.builder, f"{name}.activated"
-        if kind == "silu":
-            return b.op("QuickGelu", [x], name, domain=CONTRIB, alpha=1.0)
-        if kind == "gelu_tanh":
-            return b.op("FastGelu", [x], name, domain=CONTRIB)
-        if kind == "gelu":
-            return b.op("Gelu", [x], name, domain=CONTRIB)
-        positive = b.op("Relu", [x], name)
-        return positive if kind == "relu" else b.op("Mul", [positive, positive], f"{name}.squared")
+        return activated(self.builder, f"{name}.activated", x, kind)
 
     def _norm_weight(self, name: str) -> ir.Value:
         return self.builder.floats(f"{name}.weight", self.vector(f"{name}.weight"))
@@ -125,3 +117,15 @@ class Blocks:
     def _norm_bias(self, name: str) -> ir.Value | None:
         bias = self.optional(f"{name}.bias")
         return None if bias is None else self.builder.floats(f"{name}.bias", bias)
+
+
+def activated(builder: GraphBuilder, name: str, x: ir.Value, kind: Activation) -> ir.Value:
+    """An activation as one node (squared ReLU: two)."""
+    if kind == "silu":
+        return builder.op("QuickGelu", [x], name, domain=CONTRIB, alpha=1.0)
+    if kind == "gelu_tanh":
+        return builder.op("FastGelu", [x], name, domain=CONTRIB)
+    if kind == "gelu":
+        return builder.op("Gelu", [x], name, domain=CONTRIB)
+    positive = builder.op("Relu", [x], name)
+    return positive if kind == "relu" else builder.op("Mul", [positive, positive], f"{name}.squared")

@@ -5,18 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..config import Config
-from ..spec import DecoderSpec, Layer, Rope
-from .base import (
-    ACTIVATIONS,
-    Family,
-    llama_attention,
-    llama_mlp,
-    llama_spec,
-    rope,
-    windowed,
-)
-from .gemma2 import SANDWICH
+from ..spec import DecoderSpec, Rope
+from .base import Config, Family, rope, windowed
+from .gemma2 import HEAD_DIM, SANDWICH, sandwich
 from .ropes import rope_scaling
 
 _LOCAL_THETA = 10000.0
@@ -45,36 +36,9 @@ def _windows(config: Config, count: int) -> list[int | None]:
 
 
 def _spec(config: Config) -> DecoderSpec:
-    head_dim = config.integer("head_dim", 256)
-    ropes = _ropes(config, head_dim)
-    bias = config.flag("attention_bias", False)
-    activation = config.choice("hidden_activation", ACTIVATIONS, "gelu_pytorch_tanh")
-    layers = tuple(
-        Layer(
-            llama_attention(
-                config,
-                head_dim=head_dim,
-                scale=config.number("query_pre_attn_scalar", float(head_dim)) ** -0.5,
-                rope=ropes[window is not None],
-                qkv_bias=bias,
-                out_bias=bias,
-                qk_norm="head",
-                window=window,
-                softcap=config.optional("attn_logit_softcapping"),
-            ),
-            llama_mlp(config, activation=activation),
-            post_norms=True,
-        )
-        for window in _windows(config, config.integer("num_hidden_layers"))
-    )
-    return llama_spec(
-        "gemma3",
-        config,
-        layers,
-        tied=config.flag("tie_word_embeddings", True),
-        embedding_scale=config.integer("hidden_size") ** 0.5,
-        logit_softcap=config.optional("final_logit_softcapping"),
-    )
+    ropes = _ropes(config, config.integer("head_dim", HEAD_DIM))
+    windows = _windows(config, config.integer("num_hidden_layers"))
+    return sandwich("gemma3", config, windows, ropes, qk_norm="head")
 
 
 def _from_gguf(metadata: Mapping[str, Any]) -> dict[str, Any]:
