@@ -114,6 +114,8 @@ class Pieces:
                 self._found.get(timeout=0.05)
         for pipe in self._pipes.values():
             pipe.close()
+            with suppress(queue.Full):
+                self._found.put_nowait(None)  # another thread may wait for the end that was thrown away here
         return True
 
     def _read(self, name: Literal["out", "err"], pipe: IO[bytes]) -> None:

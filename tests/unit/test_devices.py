@@ -6,6 +6,7 @@ import ctypes
 import random
 import subprocess
 import sys
+import threading
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -176,6 +177,15 @@ class Cut(LocalDevice):
 
         channel.write = cut  # type: ignore[method-assign]
         return channel
+
+
+def test_who_waits_for_output_hears_that_another_thread_closed() -> None:
+    for _ in range(20):
+        channel = LocalDevice("local", Settings("local")).open("cat")
+        closing = threading.Timer(0.01, channel.close)
+        closing.start()
+        assert channel.read(30) is None
+        closing.join()
 
 
 @settings(max_examples=25, deadline=None)
