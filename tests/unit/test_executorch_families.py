@@ -13,7 +13,8 @@ from edgesdk.compress.base import Setting
 from edgesdk.compress.recipe import open_recipe
 from edgesdk.converter import CONVERTERS, ProgramOptions
 from edgesdk.errors import EdgeError
-from edgesdk.model import Model, reference
+from edgesdk.model import Model
+from edgesdk.model import layers as torch_layers
 from edgesdk.model.features import features
 from edgesdk.model.opening import open_model
 from edgesdk.model.reference import ReferenceSession
@@ -112,11 +113,11 @@ def test_only_experts_that_tokens_go_to_are_run(tmp_path) -> None:
 @pytest.mark.parametrize("name", ["mixtral", "phimoe"])
 def test_experts_behind_int8_caches_are_those_of_rounded_keys(tmp_path, monkeypatch, name) -> None:
     """Rounding sends some tokens to other experts, so the reference rounds queries, keys and values as well."""
-    update, attend = reference.LayerCache.update, reference.attend
+    update, attend = torch_layers.LayerCache.update, torch_layers.attend
     monkeypatch.setattr(
-        reference.LayerCache, "update", lambda self, start, k, v: update(self, start, rounded(k), rounded(v))
+        torch_layers.LayerCache, "update", lambda self, start, k, v: update(self, start, rounded(k), rounded(v))
     )
-    monkeypatch.setattr(reference, "attend", lambda q, k, v, attention: attend(rounded(q), k, v, attention))
+    monkeypatch.setattr(torch_layers, "attend", lambda q, k, v, attention: attend(rounded(q), k, v, attention))
     save_checkpoint(ROW[name], tmp_path)
     model = open_model(tmp_path)
     made = CONVERTER.convert(model, ProgramOptions(CONTEXT, "float32", 32, kv_bits=8), tmp_path, SILENT)

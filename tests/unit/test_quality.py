@@ -150,7 +150,7 @@ def test_threads_are_worth_having_for_large_matrices_alone(checkpoint, monkeypat
 
     monkeypatch.setattr("torch.get_num_threads", lambda: 8)
     spec = edgesdk.open_model(checkpoint).spec
-    wide = replace(spec, hidden=1024, layers=(replace(spec.layers[0], mlp=replace(spec.layers[0].mlp, size=4096)),))
+    wide = replace(spec, hidden=1024, layers=(replace(spec.layers[0], ffn=replace(spec.layers[0].mlp, size=4096)),))
     assert worthwhile_threads(spec) == 1
     assert worthwhile_threads(wide) == 4
     assert worthwhile_threads(replace(wide, hidden=8192)) == 8
