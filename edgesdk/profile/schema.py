@@ -196,8 +196,9 @@ class Case:
     """One prompt length with one number of threads.
 
     Attributes:
-        latency: ``time_to_first_token``, ``prefill_rate``, ``decode_rate``, ``token_p50``, ``token_p90``,
-            ``token_p99``, ``sampling``.
+        latency: ``time_to_first_token``, ``prefill_rate``, ``decode_rate``, ``token_min``, ``token_p50``,
+            ``token_p90``, ``token_p99``, ``sampling``. ``token_min``, the least, is the program's where other work
+            disturbs the device, and that of the shortest contexts; the others are what users feel.
         energy: ``prefill_power``, ``decode_power``, ``prefill_energy``, ``decode_energy`` (per token), both with
             ``_net`` above the idle power, ``efficiency`` (decoded tokens per joule).
         temperature: ``start``, ``end``, ``peak`` of the hottest zone.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from edgesdk.profile.schema import Profile, ProfileError, SensorFacts, read_prof
 from edgesdk.profile.statistics import interval, outliers, paired_interval, ratio_interval, summarised
 from edgesdk.profile.throttling import judged
 
-from .profile_records import record
+from .profile_records import TOKENS, record
 
 
 def test_medians_have_intervals_and_outliers_stay() -> None:
@@ -51,6 +53,42 @@ def scaled(profile: Profile, rate: float) -> Profile:
     each = tuple(rate * one * by for one, by in zip(value.each, jitter, strict=True))
     values = {**case.latency.values, "decode_rate": summarised(each, value.unit, "")}
     return replace(profile, cases=(replace(case, latency=replace(case.latency, values=values)),))
+
+
+def timed(times: Sequence[Sequence[float]], starts: int) -> Profile:
+    """A profile measured in turns whose tokens took so many times as long, repeat by repeat."""
+    lines = record(repeats=len(times), sensors=(), plan={"repeats": len(times), "starts": starts})
+    lines[0]["paired"] = "both"
+    repeats = (line for line in lines if line["key"].startswith("repeat/"))
+    for line, longer in zip(repeats, times, strict=True):
+        tokens = [event for event in line["events"] if event["event"] == "token" and event["ticks"]]
+        for event, by in zip(tokens, longer, strict=True):
+            event["ticks"] = int(event["ticks"] * by)
+    return derived(lines)
+
+
+def disturbed(draws: np.random.Generator, slower: float) -> Profile:
+    """Of starts with speeds of their own, and of tokens that other work delays, at times all of a repeat."""
+    speeds = np.repeat(1 + draws.normal(0, 0.01, 6), 6)
+    return timed(
+        [(1 + slower) * each * (1 + draws.exponential(draws.choice([0.02, 0.5]), TOKENS)) for each in speeds], 6
+    )
+
+
+def test_other_work_hides_a_slow_down_in_the_rate_and_not_in_the_least_token() -> None:
+    draws, verdicts = np.random.default_rng(5), {0.0: Counter[str](), 0.05: Counter[str]()}
+    for slower, said in verdicts.items():
+        for _ in range(8):
+            changes = {each.metric: each for each in compared(disturbed(draws, 0.0), disturbed(draws, slower))}
+            said[changes["token_min"].verdict] += 1
+            assert changes["decode_rate"].verdict == "unsure"
+    assert verdicts[0.05]["worse"] == 8 and not verdicts[0.0]["worse"] + verdicts[0.0]["better"]
+
+
+def test_the_least_of_more_repeats_is_no_improvement() -> None:
+    few, many = (timed([[by] * TOKENS for by in each] * 3, 3) for each in ([1.0, 1.1], [0.9, 1.0, 1.1, 1.2]))
+    least = {each.metric: each.ratio for each in compared(few, many)}["token_min"]
+    assert least == pytest.approx(1)
 
 
 def test_verdicts_follow_direction_allowance_and_interval() -> None:
