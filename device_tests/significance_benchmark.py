@@ -29,7 +29,7 @@ from edgesdk.model.random_weights import RandomWeights
 from edgesdk.model.spec import Attention, DecoderSpec, Layer, Mlp, Rope
 from edgesdk.profile import profiling
 from edgesdk.profile.compare import Change, Rule, compared
-from edgesdk.profile.metrics import DIRECTIONS, FLOORS
+from edgesdk.profile.metrics import DIRECTIONS
 from edgesdk.profile.schema import Profile
 
 SPEC = DecoderSpec(
@@ -174,8 +174,7 @@ def _components(pairs: Sequence[tuple[Profile, Profile]]) -> None:
     for name in METRICS if pairs else ():
         logs = np.log([[_by_start(profile, name) for profile in pair] for pair in pairs])  # trial, side, start, repeat
         within, means = logs.var(axis=-1, ddof=1).mean(), logs.mean(axis=-1).var(axis=-1, ddof=1).mean()
-        starts = logs.min(axis=-1) if name in FLOORS else np.median(logs, axis=-1)
-        pair = (starts[:, 1] - starts[:, 0]).var(axis=-1, ddof=1).mean() ** 0.5
+        pair = np.median(logs[:, 1] - logs[:, 0], axis=-1).var(axis=-1, ddof=1).mean() ** 0.5
         between = max(0.0, means - within / logs.shape[-1]) ** 0.5
         print(
             f"{name}, nothing changed: standard deviation within a start {within**0.5:.1%}, "

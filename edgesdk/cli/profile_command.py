@@ -43,11 +43,11 @@ _ROWS = {
 )
 @click.option("--new-tokens", type=click.IntRange(1), default=64, show_default=True, help="Tokens of every answer.")
 @click.option("--threads", callback=counts, metavar="N,N", help="Threads of the runtime.  [default: its own choice]")
-@click.option("--repeats", type=click.IntRange(1), help="Of every case.  [default: 6, or 36 with --against]")
+@click.option("--repeats", type=click.IntRange(1), help="Of every case.  [default: 6, or 35 with --against]")
 @click.option(
     "--starts",
     type=click.IntRange(1),
-    help="Of the runner, that the repeats are spread over.  [default: 3, or 6 with --against]",
+    help="Of the runner, that the repeats are spread over.  [default: 3, or 7 with --against]",
 )
 @click.option(
     "--warmup", type=click.IntRange(0), default=1, show_default=True, help="Runs in each start that are not counted."

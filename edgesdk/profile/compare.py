@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from ..schema import load
-from .metrics import DIRECTIONS, FLOORS, MEMORY, Figure, figures
+from .metrics import DIRECTIONS, MEMORY, Figure, figures
 from .schema import Plan, Profile, ProfileError
 from .statistics import paired_interval, ratio_interval
 
@@ -109,7 +109,8 @@ def compared(
 ) -> list[Change]:
     """Every figure that both have. An observation is a start of the runner: its repeats share what chance gave it.
 
-    Of profiles measured in turns, a start of A and the start of B beside it are a pair, whose ratio is the observation.
+    Of profiles measured in turns, a start of A and the start of B beside it are a pair: the observation is the median
+    of the ratios of their repeats, each of B to that of A beside it.
 
     Args:
         a: the profile before.
@@ -122,7 +123,7 @@ def compared(
             allowed; or they have no case in common.
     """
     _refuse(a, b, allow)
-    policy, paired = policy or Policy(), a.paired is not None and a.paired == b.paired
+    policy, paired = policy or Policy(), a.paired is not None and a.paired == b.paired and a.plan == b.plan
     before = {figure.place: figure for figure in figures(a)}
     found = [
         _change(before[figure.place], figure, policy, (a.plan, b.plan), paired)
@@ -175,35 +176,32 @@ def _change(a: Figure, b: Figure, policy: Policy, plans: tuple[Plan, Plan], pair
     if b.metric in MEMORY:  # the kernel's count, which hardly scatters and is taken once
         said = _verdict(ratio, ratio, ratio, rule, direction)
         return Change(b.metric, case, one, other, unit, ratio, None, None, said)
-    alike = _alike((a, b), plans)
-    together = np.min if alike and b.metric in FLOORS else np.median  # the lowest of more repeats would be lower
-    ours, theirs = (_units(each, plan, together) for each, plan in zip((a, b), plans, strict=True))
+    ours, theirs = (_units(each.value.each, each, plan) for each, plan in zip((a, b), plans, strict=True))
     if min(len(ours), len(theirs)) < _FEW:
         same: Verdict = "same" if ratio == 1 else "unsure"
         return Change(b.metric, case, one, other, unit, ratio, None, None, same, "few-repeats")
-    compare = paired_interval if paired and alike else ratio_interval
-    ratio, low, high = compare(ours, theirs, policy.level)
+    if paired and _whole(a, plans[0]) and _whole(b, plans[1]):
+        ratios = [after / before for before, after in zip(a.value.each, b.value.each, strict=True)]
+        ratio, low, high = paired_interval(_units(ratios, b, plans[1]), policy.level)
+    else:
+        ratio, low, high = ratio_interval(ours, theirs, policy.level)
     return Change(b.metric, case, one, other, unit, ratio, low, high, _verdict(ratio, low, high, rule, direction))
 
 
-def _alike(sides: tuple[Figure, Figure], plans: tuple[Plan, Plan]) -> bool:
-    """Whether both have the same repeats in the same starts, none missing: they belong together in order."""
-    (one, other), figure = plans, sides[0]
-    starts = min(one.starts, one.repeats)
-    whole = one.repeats if figure.case is not None else starts * len(one.threads)
-    same = (one.repeats, one.starts, one.threads) == (other.repeats, other.starts, other.threads)
-    return same and all(len(side.value.each) == whole for side in sides)
+def _whole(figure: Figure, plan: Plan) -> bool:
+    """Whether no value is missing, so that those of two profiles measured in turns belong together one by one."""
+    every = plan.repeats if figure.case is not None else min(plan.starts, plan.repeats) * len(plan.threads)
+    return len(figure.value.each) == every
 
 
-def _units(figure: Figure, plan: Plan, together: Callable[[Sequence[float]], float]) -> Sequence[float]:
+def _units(each: Sequence[float], figure: Figure, plan: Plan) -> Sequence[float]:
     """What counts as one observation: the repeats of one start of the runner together, where there were several."""
-    each = figure.value.each
     if figure.case is None or plan.starts < 2 or len(each) != plan.repeats:
         return each
     starts = [
         [value for index, value in enumerate(each) if plan.start_of(index) == number] for number in range(plan.starts)
     ]
-    return [float(together(values)) for values in starts if values]
+    return [float(np.median(values)) for values in starts if values]
 
 
 def _verdict(ratio: float, low: float, high: float, rule: Rule, direction: str) -> Verdict:

@@ -34,10 +34,6 @@ DIRECTIONS: dict[str, Direction] = {
     "stack": "lower",
 }
 
-#: What a program takes where nothing disturbs it: other work on a device only ever adds to a token's time, so that the
-#: least says most of the program (Chen and Revels, Robust benchmarking in noisy environments, 2016), the least of a
-#: start's repeats more. It is of the shortest contexts, and not what users feel: that is in the other figures.
-FLOORS = ("token_min",)
 MEMORY = ("peak_rss", "pss", "anonymous", "arena", "stack")
 
 

@@ -25,8 +25,8 @@ from .sampler import discover
 from .schema import BundleFacts, DeviceFacts, Plan, Profile, ProfileError, SensorFacts, write_profile
 from .sensors.base import Meter, Sensor, Sum
 
-#: Repeats are cheap beside starts, and of a start's repeats the least disturbed one is what counts most.
-IN_TURNS = Plan(repeats=36, starts=6, cost=0, operators=False)
+#: Repeats are cheap beside starts; an odd number of them in each has the bundles begin starts by turns.
+IN_TURNS = Plan(repeats=35, starts=7, cost=0, operators=False)
 _OVER = object()
 
 
