@@ -21,6 +21,7 @@ _ROWS = {
     "time_to_first_token": ("Time to first token", 1e3, "ms"),
     "prefill_rate": ("Prefill", 1, "tokens/s"),
     "decode_rate": ("Decode", 1, "tokens/s"),
+    "token_min": ("Token latency, least", 1e3, "ms"),
     "token_p50": ("Token latency p50", 1e3, "ms"),
     "token_p90": ("Token latency p90", 1e3, "ms"),
     "token_p99": ("Token latency p99", 1e3, "ms"),
@@ -42,13 +43,11 @@ _ROWS = {
 )
 @click.option("--new-tokens", type=click.IntRange(1), default=64, show_default=True, help="Tokens of every answer.")
 @click.option("--threads", callback=counts, metavar="N,N", help="Threads of the runtime.  [default: its own choice]")
-@click.option("--repeats", type=click.IntRange(1), default=6, show_default=True, help="Of every case.")
+@click.option("--repeats", type=click.IntRange(1), help="Of every case.  [default: 6, or 35 with --against]")
 @click.option(
     "--starts",
     type=click.IntRange(1),
-    default=3,
-    show_default=True,
-    help="Of the runner, that the repeats are spread over.",
+    help="Of the runner, that the repeats are spread over.  [default: 3, or 7 with --against]",
 )
 @click.option(
     "--warmup", type=click.IntRange(0), default=1, show_default=True, help="Runs in each start that are not counted."
@@ -84,7 +83,7 @@ _ROWS = {
     "--against",
     type=click.Path(path_type=Path),
     metavar="BUNDLE",
-    help="Measure another bundle in turns with this one, and compare it with it.",
+    help="Measure another bundle in turns with this one, and say what is better or worse than with that one.",
 )
 @click.option(
     "--from",
@@ -102,8 +101,8 @@ def command(
     prompt_tokens: tuple[int, ...],
     new_tokens: int,
     threads: tuple[int, ...] | None,
-    repeats: int,
-    starts: int,
+    repeats: int | None,
+    starts: int | None,
     warmup: int,
     cooldown_to: float | None,
     sustained: float | None,
@@ -123,14 +122,16 @@ def command(
 
     The raw record lies beside the profile; a run that was broken off goes on when the same command runs again.
     """
+    from ..profile.profiling import IN_TURNS
     from ..profile.schema import Plan
 
+    usual = Plan() if against is None else IN_TURNS
     plan = Plan(
         prompt_tokens,
         new_tokens,
         threads or (None,),
-        repeats,
-        starts,
+        repeats or usual.repeats,
+        starts or usual.starts,
         warmup,
         cooldown_to,
         idle=idle,
@@ -162,8 +163,8 @@ def command(
         from ..profile.compare import compared
         from .compare_command import show_changes
 
-        click.echo()
-        show_changes(compared(found[0][0], found[1][0], allow=["bundle"]))
+        click.echo(f"\nB, {bundle}, against A, {against}:")
+        show_changes(compared(found[1][0], found[0][0], allow=["bundle"]))
     return 1 if any(made.validity == "invalid" for made, _ in found) else 0
 
 

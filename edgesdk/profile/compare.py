@@ -59,7 +59,7 @@ class Change:
     """One figure in both profiles.
 
     Attributes:
-        ratio: of the medians, B to A; None where one is missing.
+        ratio: of B to A, the geometric mean over starts; None where one is missing.
         low: of the ratio's interval.
         high: likewise.
         verdict: ``worse`` and ``better`` only where the interval leaves out 1 and the ratio exceeds the allowance;
@@ -109,6 +109,9 @@ def compared(
 ) -> list[Change]:
     """Every figure that both have. An observation is a start of the runner: its repeats share what chance gave it.
 
+    Of profiles measured in turns, a start of A and the start of B beside it are a pair: the observation is the median
+    of the ratios of their repeats, each of B to that of A beside it.
+
     Args:
         a: the profile before.
         b: the profile after.
@@ -120,7 +123,7 @@ def compared(
             allowed; or they have no case in common.
     """
     _refuse(a, b, allow)
-    policy, paired = policy or Policy(), a.paired is not None and a.paired == b.paired
+    policy, paired = policy or Policy(), a.paired is not None and a.paired == b.paired and a.plan == b.plan
     before = {figure.place: figure for figure in figures(a)}
     found = [
         _change(before[figure.place], figure, policy, (a.plan, b.plan), paired)
@@ -173,19 +176,27 @@ def _change(a: Figure, b: Figure, policy: Policy, plans: tuple[Plan, Plan], pair
     if b.metric in MEMORY:  # the kernel's count, which hardly scatters and is taken once
         said = _verdict(ratio, ratio, ratio, rule, direction)
         return Change(b.metric, case, one, other, unit, ratio, None, None, said)
-    ours, theirs = _units(a.value.each, plans[0]), _units(b.value.each, plans[1])
-    paired = paired and len(a.value.each) == len(b.value.each) == plans[0].repeats
+    ours, theirs = (_units(each.value.each, each, plan) for each, plan in zip((a, b), plans, strict=True))
     if min(len(ours), len(theirs)) < _FEW:
         same: Verdict = "same" if ratio == 1 else "unsure"
         return Change(b.metric, case, one, other, unit, ratio, None, None, same, "few-repeats")
-    compare = paired_interval if paired else ratio_interval
-    ratio, low, high = compare(ours, theirs, policy.level)
+    if paired and _whole(a, plans[0]) and _whole(b, plans[1]):
+        ratios = [after / before for before, after in zip(a.value.each, b.value.each, strict=True)]
+        ratio, low, high = paired_interval(_units(ratios, b, plans[1]), policy.level)
+    else:
+        ratio, low, high = ratio_interval(ours, theirs, policy.level)
     return Change(b.metric, case, one, other, unit, ratio, low, high, _verdict(ratio, low, high, rule, direction))
 
 
-def _units(each: Sequence[float], plan: Plan) -> Sequence[float]:
+def _whole(figure: Figure, plan: Plan) -> bool:
+    """Whether no value is missing, so that those of two profiles measured in turns belong together one by one."""
+    every = plan.repeats if figure.case is not None else min(plan.starts, plan.repeats) * len(plan.threads)
+    return len(figure.value.each) == every
+
+
+def _units(each: Sequence[float], figure: Figure, plan: Plan) -> Sequence[float]:
     """What counts as one observation: the repeats of one start of the runner together, where there were several."""
-    if plan.starts < 2 or len(each) != plan.repeats:
+    if figure.case is None or plan.starts < 2 or len(each) != plan.repeats:
         return each
     starts = [
         [value for index, value in enumerate(each) if plan.start_of(index) == number] for number in range(plan.starts)

@@ -123,6 +123,7 @@ class _Deriving:
             "time_to_first_token": _each(runs, lambda run: run.first, unit),
             "prefill_rate": _each(runs, lambda run: _by(run.length, run.prefill), rate),
             "decode_rate": _each(runs, lambda run: _by(len(run.latencies), sum(run.latencies)), rate),
+            "token_min": _each(runs, lambda run: min(run.latencies, default=None), unit),
             "token_p50": _each(runs, lambda run: _quantile(run, 0.5), unit),
             "token_p90": _each(runs, lambda run: _quantile(run, 0.9), unit),
             "token_p99": _each(runs, lambda run: _quantile(run, 0.99), unit),

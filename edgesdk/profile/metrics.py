@@ -14,6 +14,7 @@ DIRECTIONS: dict[str, Direction] = {
     "time_to_first_token": "lower",
     "prefill_rate": "higher",
     "decode_rate": "higher",
+    "token_min": "lower",
     "token_p50": "lower",
     "token_p90": "lower",
     "token_p99": "lower",

@@ -25,6 +25,8 @@ from .sampler import discover
 from .schema import BundleFacts, DeviceFacts, Plan, Profile, ProfileError, SensorFacts, write_profile
 from .sensors.base import Meter, Sensor, Sum
 
+#: Repeats are cheap beside starts; an odd number of them in each has the bundles begin starts by turns.
+IN_TURNS = Plan(repeats=35, starts=7, cost=0, operators=False)
 _OVER = object()
 
 
@@ -80,10 +82,11 @@ def profile_in_turns(
 ) -> tuple[Profile, Profile]:
     """Measure two bundles repeat by repeat in turns (A B, B A, ...): what drifts meets both alike.
 
-    Arguments and errors are those of :func:`profile`, but for two of each; the device, which may be the same twice,
-    holds both bundles at once. Operators, the sampler's cost and meters are for a profile of one bundle.
+    Arguments and errors are those of :func:`profile`, but for two of each and a plan of :data:`IN_TURNS`; the device,
+    which may be the same twice, holds both bundles at once, on its disk and in memory. Operators, the sampler's cost
+    and meters are for a profile of one bundle.
     """
-    plan = replace(plan or Plan(), cost=0, operators=False)
+    plan = replace(plan or IN_TURNS, cost=0, operators=False)
     if meters or plan.sustained:
         what = "external meters" if meters else "a sustained run"
         raise ProfileError(f"two bundles in turns are measured without {what}", hint="profile each by itself for that")

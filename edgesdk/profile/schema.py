@@ -196,8 +196,10 @@ class Case:
     """One prompt length with one number of threads.
 
     Attributes:
-        latency: ``time_to_first_token``, ``prefill_rate``, ``decode_rate``, ``token_p50``, ``token_p90``,
-            ``token_p99``, ``sampling``.
+        latency: ``time_to_first_token``, ``prefill_rate``, ``decode_rate``, ``token_min``, ``token_p50``,
+            ``token_p90``, ``token_p99``, ``sampling``. The others are what users feel; ``token_min``, the least, is
+            what the program takes undisturbed, as other work on a device only adds to it (Chen and Revels, Robust
+            benchmarking in noisy environments, 2016), in the contexts just after the prompt.
         energy: ``prefill_power``, ``decode_power``, ``prefill_energy``, ``decode_energy`` (per token), both with
             ``_net`` above the idle power, ``efficiency`` (decoded tokens per joule).
         temperature: ``start``, ``end``, ``peak`` of the hottest zone.

@@ -62,11 +62,11 @@ def ratio_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95) 
     return _around(float(second.mean() - first.mean()), spread, freedom, level)
 
 
-def paired_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """As :func:`ratio_interval`, of observations measured in turns: Student's t interval of the logarithms' ratios."""
-    ratios = np.log(np.asarray(b, dtype=float)) - np.log(np.asarray(a, dtype=float))
-    spread = float(ratios.std(ddof=1) / np.sqrt(len(ratios)))
-    return _around(float(ratios.mean()), spread, float(len(ratios) - 1), level)
+def paired_interval(ratios: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """As :func:`ratio_interval`, of ratios of what was measured in turns: Student's t interval of their logarithms."""
+    logs = np.log(np.asarray(ratios, dtype=float))
+    spread = float(logs.std(ddof=1) / np.sqrt(len(logs)))
+    return _around(float(logs.mean()), spread, float(len(logs) - 1), level)
 
 
 def _around(middle: float, spread: float, freedom: float, level: float) -> tuple[float, float, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from edgesdk.profile.schema import Profile, ProfileError, SensorFacts, read_prof
 from edgesdk.profile.statistics import interval, outliers, paired_interval, ratio_interval, summarised
 from edgesdk.profile.throttling import judged
 
-from .profile_records import record
+from .profile_records import TOKENS, record
 
 
 def test_medians_have_intervals_and_outliers_stay() -> None:
@@ -34,13 +36,52 @@ def test_medians_have_intervals_and_outliers_stay() -> None:
 def test_ratios_leave_out_one_only_where_they_differ() -> None:
     draws = np.random.default_rng(3)
     a = draws.normal(10, 0.05, 10)
-    for ratio in (ratio_interval, paired_interval):
-        middle, low, high = ratio(a, a * 1.05)
-        assert low <= middle <= high and middle == pytest.approx(1.05, rel=0.01) and low > 1
-        _, low, high = ratio(a, draws.permutation(a))
-        assert low <= 1 <= high
+    for b, differ in ((a * 1.05, True), (draws.permutation(a), False)):
+        for middle, low, high in (ratio_interval(a, b), paired_interval(b / a)):
+            assert (
+                low <= middle <= high and (low > 1) == differ and middle == pytest.approx(1 + 0.05 * differ, rel=0.01)
+            )
     drift = np.linspace(1, 2, 10)  # hides a difference between the medians, and none within pairs
-    assert ratio_interval(a * drift, 1.05 * a * drift)[1] < 1 < paired_interval(a * drift, 1.05 * a * drift)[1]
+    assert ratio_interval(a * drift, 1.05 * a * drift)[1] < 1 < paired_interval(1.05 * a * drift / (a * drift))[1]
+
+
+def timed(times: Sequence[Sequence[float]], starts: int) -> Profile:
+    """A profile measured in turns whose tokens took so many times as long, repeat by repeat."""
+    lines = record(repeats=len(times), sensors=(), plan={"repeats": len(times), "starts": starts})
+    lines[0]["paired"] = "both"
+    repeats = (line for line in lines if line["key"].startswith("repeat/"))
+    for line, longer in zip(repeats, times, strict=True):
+        tokens = [event for event in line["events"] if event["event"] == "token" and event["ticks"]]
+        for event, by in zip(tokens, longer, strict=True):
+            event["ticks"] = int(event["ticks"] * by)
+    return derived(lines)
+
+
+def disturbed(draws: np.random.Generator, slower: float) -> Profile:
+    """Of starts with speeds of their own, and of tokens that other work delays, at times all of a repeat."""
+    speeds = np.repeat(1 + draws.normal(0, 0.01, 7), 5)
+    return timed(
+        [(1 + slower) * each * (1 + draws.exponential(draws.choice([0.02, 0.5]), TOKENS)) for each in speeds], 7
+    )
+
+
+def test_other_work_hides_a_slow_down_in_the_rate_and_not_in_the_least_token() -> None:
+    draws, worse, wrong = np.random.default_rng(5), Counter[str](), Counter[str]()
+    for slower, said, verdicts in ((0.05, worse, ("worse",)), (0.0, wrong, ("worse", "better"))):
+        for _ in range(8):
+            changes = compared(disturbed(draws, 0.0), disturbed(draws, slower))
+            said.update(each.metric for each in changes if each.verdict in verdicts)
+    assert worse["token_min"] == 8 and worse["decode_rate"] <= 4
+    assert not wrong["token_min"] and wrong["decode_rate"] <= 1
+
+
+def test_repeats_measured_beside_each_other_are_compared_with_each_other() -> None:
+    drift = [1.0, 3.0, 2.0, 5.0, 4.0, 7.0, 6.0, 9.0, 8.0]  # of the device, meets both
+    a, b = (timed([[by * each] * TOKENS for each in drift], 3) for by in (1.0, 1.05))
+    apart = replace(b, paired=None)
+    (paired,), (alone,) = ([c for c in compared(a, each) if c.metric == "token_min"] for each in (b, apart))
+    assert paired.verdict == "worse" and paired.low == pytest.approx(1.05, rel=1e-6) == paired.high
+    assert alone.verdict == "unsure"
 
 
 def scaled(profile: Profile, rate: float) -> Profile:

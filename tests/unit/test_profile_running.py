@@ -19,9 +19,13 @@ from edgesdk.model.random_weights import RandomWeights
 from edgesdk.model.spec import Attention, DecoderSpec, Layer, Mlp, Rope
 from edgesdk.profile import profiling
 from edgesdk.profile.compare import compared
+from edgesdk.profile.derive import derived
 from edgesdk.profile.sampler import Sampler
-from edgesdk.profile.schema import Plan, read_profile
+from edgesdk.profile.schema import Plan, Profile, Section, read_profile
 from edgesdk.profile.sensors.base import Asked, Files, Metered, Sensor
+from edgesdk.profile.statistics import summarised
+
+from .profile_records import record
 
 
 @pytest.fixture
@@ -155,6 +159,28 @@ def test_two_bundles_in_turns_are_a_pair(mine: LocalDevice, bundle: Path, tmp_pa
         a, b = profiling.profile_in_turns((mine, mine), (opened, opened), outs, plan)
     assert a.paired is not None and a.paired == b.paired
     assert {change.verdict for change in compared(a, b)} - {"not comparable"}
+
+
+def test_against_takes_more_starts_and_says_what_became_of_the_first_bundle(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def measured(devices: object, bundles: object, outs: object, plan: Plan, **_: object) -> tuple[Profile, Profile]:
+        asked.append(plan)
+        fast, slow = (replace(derived(record()), load=load) for load in _loads(1.0, 2.0))
+        return slow, fast
+
+    monkeypatch.setattr(profiling, "profile_in_turns", measured)
+    arguments = ["profile", str(bundle), "--against", str(bundle), "--device", "local", "--no-history"]
+    assert run([*arguments, "-o", str(tmp_path / "p.json")]) == 0
+    assert (asked[0].repeats, asked[0].starts) == (profiling.IN_TURNS.repeats, profiling.IN_TURNS.starts)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("load_time"))
+    assert "1 s" in line and line.index("1 s") < line.index("2 s") and "worse" in line
+
+
+def _loads(*seconds: float) -> list[Section]:
+    return [Section(values={"seconds": summarised([each, each, each], "s", "")}) for each in seconds]
 
 
 def test_a_runner_that_dies_leaves_its_repeats(mine: LocalDevice, bundle: Path, tmp_path: Path) -> None:
