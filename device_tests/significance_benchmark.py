@@ -4,7 +4,7 @@
 
 Each trial profiles one bundle twice on this machine, in turns (or, with ``--apart``, one after the other); the second
 runner waits, after every token, for a share of the time that the token took. What ``edgesdk compare`` says of the
-decode rate, the median token and the least token is counted; trials with the wait and without take turns.
+decode rate, the median token and the undisturbed tokens is counted; trials with the wait and without take turns.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SPEC = DecoderSpec(
 PLAN = replace(
     profiling.IN_TURNS, prompt_tokens=(8,), new_tokens=80, threads=(1,), idle=0.0, interval=0.02, memory=False
 )
-METRICS = ("decode_rate", "token_p50", "token_min")
+METRICS = ("decode_rate", "token_p50", "token_floor")
 PLANTED = (0.05, 0.08, 0.1)
 _POWER = 0.84  # quantile of the normal distribution for 80 %
 Trial = tuple[dict[str, Change], tuple[Profile, Profile]]
@@ -173,11 +173,13 @@ def _components(pairs: Sequence[tuple[Profile, Profile]]) -> None:
     """Where figures of one program differ: within its starts and between them, and what pairs of starts leave of it."""
     for name in METRICS if pairs else ():
         logs = np.log([[_by_start(profile, name) for profile in pair] for pair in pairs])  # trial, side, start, repeat
-        within, means = logs.var(axis=-1, ddof=1).mean(), logs.mean(axis=-1).var(axis=-1, ddof=1).mean()
+        several = logs.shape[-1] > 1  # some figures are one of a start
+        within = logs.var(axis=-1, ddof=1).mean() if several else 0.0
+        means = logs.mean(axis=-1).var(axis=-1, ddof=1).mean()
         pair = np.median(logs[:, 1] - logs[:, 0], axis=-1).var(axis=-1, ddof=1).mean() ** 0.5
         between = max(0.0, means - within / logs.shape[-1]) ** 0.5
         print(
-            f"{name}, nothing changed: standard deviation within a start {within**0.5:.1%}, "
+            f"{name}, nothing changed: standard deviation {f'within a start {within**0.5:.1%}, ' if several else ''}"
             f"between starts {between:.1%}, of a pair of starts {pair:.1%}"
         )
         for change in PLANTED:

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 def command(a: Path, b: Path, policy: Path | None, allow: tuple[Difference, ...], as_json: bool) -> int:
     """Compare profile B with profile A; exit 1 where something became worse.
 
-    Rates, medians and high quantiles are what users feel, with all that disturbs the device. token_min, the least time
-    of a token, is what the program takes undisturbed: where other work hides a small difference, look there. It sees
-    the contexts just after the prompt; a longer prompt shows longer ones.
+    Rates, medians and high quantiles are what users feel, with all that disturbs the device. token_floor, the lowest
+    tenth of tokens, is what the program takes undisturbed: where other work hides a small difference, look there. It
+    sees the contexts just after the prompt; a longer prompt shows longer ones.
     """
     from ..profile.compare import compared, read_policy
     from ..profile.schema import read_profile

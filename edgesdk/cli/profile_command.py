@@ -21,7 +21,7 @@ _ROWS = {
     "time_to_first_token": ("Time to first token", 1e3, "ms"),
     "prefill_rate": ("Prefill", 1, "tokens/s"),
     "decode_rate": ("Decode", 1, "tokens/s"),
-    "token_min": ("Token latency, least", 1e3, "ms"),
+    "token_floor": ("Token, undisturbed", 1e3, "ms"),
     "token_p50": ("Token latency p50", 1e3, "ms"),
     "token_p90": ("Token latency p90", 1e3, "ms"),
     "token_p99": ("Token latency p99", 1e3, "ms"),

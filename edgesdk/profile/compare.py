@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from ..schema import load
-from .metrics import DIRECTIONS, MEMORY, Figure, figures
+from .metrics import DIRECTIONS, MEMORY, PER_START, Figure, figures
 from .schema import Plan, Profile, ProfileError
 from .statistics import paired_interval, ratio_interval
 
@@ -190,13 +190,15 @@ def _change(a: Figure, b: Figure, policy: Policy, plans: tuple[Plan, Plan], pair
 
 def _whole(figure: Figure, plan: Plan) -> bool:
     """Whether no value is missing, so that those of two profiles measured in turns belong together one by one."""
-    every = plan.repeats if figure.case is not None else min(plan.starts, plan.repeats) * len(plan.threads)
+    every = plan.repeats
+    if figure.metric in PER_START:
+        every = min(plan.starts, plan.repeats) * (1 if figure.case is not None else len(plan.threads))
     return len(figure.value.each) == every
 
 
 def _units(each: Sequence[float], figure: Figure, plan: Plan) -> Sequence[float]:
     """What counts as one observation: the repeats of one start of the runner together, where there were several."""
-    if figure.case is None or plan.starts < 2 or len(each) != plan.repeats:
+    if figure.metric in PER_START or plan.starts < 2 or len(each) != plan.repeats:
         return each
     starts = [
         [value for index, value in enumerate(each) if plan.start_of(index) == number] for number in range(plan.starts)

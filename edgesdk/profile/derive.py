@@ -40,6 +40,7 @@ from .throttling import judged, worst
 from .timeline import Run, timeline
 
 _NEAR = 11.0  # seconds: slow sensors are looked at every ten
+_FLOOR = 0.1  # share of tokens that nothing disturbed, where something disturbs most
 _LATE = 1.0  # °C above the wished start that is still cool
 
 
@@ -123,7 +124,7 @@ class _Deriving:
             "time_to_first_token": _each(runs, lambda run: run.first, unit),
             "prefill_rate": _each(runs, lambda run: _by(run.length, run.prefill), rate),
             "decode_rate": _each(runs, lambda run: _by(len(run.latencies), sum(run.latencies)), rate),
-            "token_min": _each(runs, lambda run: min(run.latencies, default=None), unit),
+            "token_floor": summarised(self._floors(runs), unit, "not-reported" if runs else "cut-short"),
             "token_p50": _each(runs, lambda run: _quantile(run, 0.5), unit),
             "token_p90": _each(runs, lambda run: _quantile(run, 0.9), unit),
             "token_p99": _each(runs, lambda run: _quantile(run, 0.99), unit),
@@ -134,6 +135,13 @@ class _Deriving:
             found.append(reason("emulated", str(self._device.emulated or "the runner counts instructions")))
         validity: Validity = "invalid" if not runs else "degraded" if found else "valid"
         return Section(validity, tuple(found), values)
+
+    def _floors(self, runs: Sequence[Run]) -> list[float]:
+        """What tokens take undisturbed, start by start: the lowest tenth of the tokens of all its repeats."""
+        starts: dict[int, list[float]] = {}
+        for run in runs:
+            starts.setdefault(self._plan.start_of(run.line["index"]), []).extend(run.latencies)
+        return [quantile(starts[number], _FLOOR) for number in sorted(starts) if starts[number]]
 
     def _doubts(self, runs: Sequence[Run]) -> Iterable[Reason]:
         if len(runs) < self._plan.repeats:

@@ -14,7 +14,7 @@ DIRECTIONS: dict[str, Direction] = {
     "time_to_first_token": "lower",
     "prefill_rate": "higher",
     "decode_rate": "higher",
-    "token_min": "lower",
+    "token_floor": "lower",
     "token_p50": "lower",
     "token_p90": "lower",
     "token_p99": "lower",
@@ -34,6 +34,8 @@ DIRECTIONS: dict[str, Direction] = {
     "stack": "lower",
 }
 
+#: Figures that have a value of every start of the runner, where others have one of every repeat.
+PER_START = ("token_floor", "load_time")
 MEMORY = ("peak_rss", "pss", "anonymous", "arena", "stack")
 
 

@@ -44,7 +44,7 @@ class Value:
         reason: code of why there is none.
         low: of the 95 % interval of the median by bootstrap over repeats; None for fewer than three.
         high: likewise.
-        each: the value of every repeat, in order, outliers included; those that could not be had are left out.
+        each: the value of every repeat or start, in order, outliers included; those not to be had are left out.
         outliers: indexes in ``each`` beyond 1.5 interquartile ranges (Tukey): shown, not dropped.
     """
 
@@ -196,10 +196,11 @@ class Case:
     """One prompt length with one number of threads.
 
     Attributes:
-        latency: ``time_to_first_token``, ``prefill_rate``, ``decode_rate``, ``token_min``, ``token_p50``,
-            ``token_p90``, ``token_p99``, ``sampling``. The others are what users feel; ``token_min``, the least, is
-            what the program takes undisturbed, as other work on a device only adds to it (Chen and Revels, Robust
-            benchmarking in noisy environments, 2016), in the contexts just after the prompt.
+        latency: ``time_to_first_token``, ``prefill_rate``, ``decode_rate``, ``token_floor``, ``token_p50``,
+            ``token_p90``, ``token_p99``, ``sampling``. The others are what users feel, repeat by repeat;
+            ``token_floor``, the lowest tenth of all tokens of a start of the runner, is what the program takes
+            undisturbed, as other work only adds to it (after Chen and Revels, Robust benchmarking in noisy
+            environments, 2016), in the contexts just after the prompt.
         energy: ``prefill_power``, ``decode_power``, ``prefill_energy``, ``decode_energy`` (per token), both with
             ``_net`` above the idle power, ``efficiency`` (decoded tokens per joule).
         temperature: ``start``, ``end``, ``peak`` of the hottest zone.

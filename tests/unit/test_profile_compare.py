@@ -19,7 +19,7 @@ from edgesdk.profile.schema import Profile, ProfileError, SensorFacts, read_prof
 from edgesdk.profile.statistics import interval, outliers, paired_interval, ratio_interval, summarised
 from edgesdk.profile.throttling import judged
 
-from .profile_records import TOKENS, record
+from .profile_records import TICK, TOKENS, record
 
 
 def test_medians_have_intervals_and_outliers_stay() -> None:
@@ -57,6 +57,13 @@ def timed(times: Sequence[Sequence[float]], starts: int) -> Profile:
     return derived(lines)
 
 
+def test_the_floor_is_of_all_tokens_of_a_start() -> None:
+    quick, slow = [1.0] * TOKENS, [2.0] * TOKENS
+    some = [1.0] + [2.0] * (TOKENS - 1)  # too few to be the start's tenth
+    floor = timed([quick, slow, slow, slow, some, slow], 3).cases[0].latency.values["token_floor"]
+    assert [each / (TICK / 1e9) for each in floor.each] == pytest.approx([1.0, 2.0, 2.0])
+
+
 def disturbed(draws: np.random.Generator, slower: float) -> Profile:
     """Of starts with speeds of their own, and of tokens that other work delays, at times all of a repeat."""
     speeds = np.repeat(1 + draws.normal(0, 0.01, 7), 5)
@@ -65,21 +72,21 @@ def disturbed(draws: np.random.Generator, slower: float) -> Profile:
     )
 
 
-def test_other_work_hides_a_slow_down_in_the_rate_and_not_in_the_least_token() -> None:
+def test_other_work_hides_a_slow_down_in_the_rate_and_not_in_the_undisturbed_tokens() -> None:
     draws, worse, wrong = np.random.default_rng(5), Counter[str](), Counter[str]()
     for slower, said, verdicts in ((0.05, worse, ("worse",)), (0.0, wrong, ("worse", "better"))):
         for _ in range(8):
             changes = compared(disturbed(draws, 0.0), disturbed(draws, slower))
             said.update(each.metric for each in changes if each.verdict in verdicts)
-    assert worse["token_min"] == 8 and worse["decode_rate"] <= 4
-    assert not wrong["token_min"] and wrong["decode_rate"] <= 1
+    assert worse["token_floor"] == 8 and worse["decode_rate"] <= 4
+    assert not wrong["token_floor"] and wrong["decode_rate"] <= 1
 
 
 def test_repeats_measured_beside_each_other_are_compared_with_each_other() -> None:
     drift = [1.0, 3.0, 2.0, 5.0, 4.0, 7.0, 6.0, 9.0, 8.0]  # of the device, meets both
     a, b = (timed([[by * each] * TOKENS for each in drift], 3) for by in (1.0, 1.05))
     apart = replace(b, paired=None)
-    (paired,), (alone,) = ([c for c in compared(a, each) if c.metric == "token_min"] for each in (b, apart))
+    (paired,), (alone,) = ([c for c in compared(a, each) if c.metric == "token_floor"] for each in (b, apart))
     assert paired.verdict == "worse" and paired.low == pytest.approx(1.05, rel=1e-6) == paired.high
     assert alone.verdict == "unsure"
 

@@ -15,7 +15,7 @@ METRICS = {
     "time_to_first_token": "Time to first token",
     "prefill_rate": "Prefill rate",
     "decode_rate": "Decode rate",
-    "token_min": "Token latency, least",
+    "token_floor": "Token latency, undisturbed",
     "token_p50": "Token latency p50",
     "token_p90": "Token latency p90",
     "token_p99": "Token latency p99",
