@@ -67,13 +67,14 @@ class SshChannel:
         channel = self._channel
         give_up = None if seconds is None else time.monotonic() + seconds
         while True:
+            lost = channel.closed or not self._alive()  # asked first: what came before the end is looked for after it
             if channel.recv_ready():
                 return "out", channel.recv(1 << 17)
             if channel.recv_stderr_ready():
                 return "err", channel.recv_stderr(1 << 17)
             if channel.exit_status_ready() and channel.eof_received:
                 return None if not (channel.recv_ready() or channel.recv_stderr_ready()) else self.read(seconds)
-            if channel.closed or not self._alive():
+            if lost:
                 raise _gone(self._name, "the connection closed")
             left = _STALL if give_up is None else give_up - time.monotonic()
             if left <= 0:

@@ -25,7 +25,7 @@ from edgesdk.devices.local import LocalDevice
 from edgesdk.devices.runner.archive import runner_archive
 from edgesdk.devices.runner.remote import Choice
 from edgesdk.devices.serial import SerialDevice
-from edgesdk.devices.ssh import _parts
+from edgesdk.devices.ssh import SshChannel, _parts
 from edgesdk.devices.store import Parcel, Store
 from edgesdk.errors import EdgeError
 from edgesdk.files import file_entry
@@ -177,6 +177,42 @@ class Cut(LocalDevice):
 
         channel.write = cut  # type: ignore[method-assign]
         return channel
+
+
+class EndsWhileLookedAt:
+    """An SSH channel whose output, status and end all come in the middle of somebody's look at it."""
+
+    def __init__(self) -> None:
+        self.closed = self.eof_received = False
+        self._ready: list[bytes] = []
+
+    def recv_ready(self) -> bool:
+        return bool(self._ready)
+
+    def recv(self, size: int) -> bytes:
+        return self._ready.pop()
+
+    def recv_stderr_ready(self) -> bool:
+        return False
+
+    def exit_status_ready(self) -> bool:
+        before = self.closed
+        if not before:
+            self.closed = self.eof_received = True
+            self._ready = [b"all of it"]
+        return before
+
+    def get_transport(self) -> EndsWhileLookedAt:
+        return self
+
+    def is_active(self) -> bool:
+        return True
+
+
+def test_what_an_ssh_command_said_before_it_ended_is_heard() -> None:
+    channel = SshChannel("board", EndsWhileLookedAt())  # type: ignore[arg-type]
+    assert channel.read(5) == ("out", b"all of it")
+    assert channel.read(5) is None
 
 
 def test_who_waits_for_output_hears_that_another_thread_closed() -> None:
