@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from importlib import import_module, metadata
+from pkgutil import iter_modules
 from typing import Generic, TypeVar
 
 from .errors import EdgeError, MissingExtraError
@@ -51,6 +52,12 @@ class Registry(Generic[T]):
     def _table(self) -> dict[str, str]:
         plugins = {entry.name: entry.value for entry in metadata.entry_points(group=self.group)}
         return plugins | self._builtin
+
+
+def modules(package: str, path: Iterable[str], apart: Iterable[str]) -> dict[str, str]:
+    """Entries for a package whose modules hold one ``FAMILY`` each, but for those ``apart`` from them."""
+    found = (module.name for module in iter_modules(path))
+    return {name: f"{package}.{name}:FAMILY" for name in found if name not in set(apart)}
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
     EDGESDK_MATRIX=build/matrix python -m pytest tests/unit/test_families.py tests/unit/test_families_executorch.py ...
     python -m tests.family_matrix build/matrix [--write]
 
-Without ``--write`` the results are compared with ``edgesdk/model/families/support.json``: status 1 where a cell that is
+Without ``--write`` the results are compared with ``edgesdk/model/support.json``: status 1 where a cell that is
 said to be proven was not, where another reason was given, or where one is missing. Figures may differ by machine.
 """
 
@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edgesdk.model.families.support import FILE
+from edgesdk.model.support import FILE
 
-Key = tuple[str, str, str, str]  # family, variant, runtime, scheme
+Key = tuple[str, str, str, str, str]  # kind, family, variant, runtime, scheme
 
 
 def results(folder: Path) -> dict[Key, dict[str, Any]]:
@@ -26,7 +26,7 @@ def results(folder: Path) -> dict[Key, dict[str, Any]]:
     for path in sorted(folder.glob("*.jsonl"), key=lambda path: path.stat().st_mtime):
         for line in path.read_text(encoding="utf-8").splitlines():
             cell = json.loads(line)
-            key = tuple(cell.pop(part) for part in ("family", "variant", "runtime", "scheme"))
+            key = tuple(cell.pop(part) for part in ("kind", "family", "variant", "runtime", "scheme"))
             found[key] = cell  # type: ignore[index]
     return found
 
@@ -34,7 +34,7 @@ def results(folder: Path) -> dict[Key, dict[str, Any]]:
 def known() -> dict[Key, dict[str, Any]]:
     """Every cell of the file."""
     return {
-        (family["name"], variant["name"], runtime, scheme): cell
+        (family["kind"], family["name"], variant["name"], runtime, scheme): cell
         for family in json.loads(FILE.read_text(encoding="utf-8"))["families"]
         for variant in family["variants"]
         for runtime, schemes in variant["runtimes"].items()
@@ -44,20 +44,21 @@ def known() -> dict[Key, dict[str, Any]]:
 
 def matrix(cells: dict[Key, dict[str, Any]]) -> dict[str, Any]:
     """The file's content; figures keep two digits, rounded up."""
-    families: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
-    for (family, variant, runtime, scheme), cell in sorted(cells.items()):
+    families: dict[tuple[str, str], dict[str, dict[str, dict[str, Any]]]] = {}
+    for (kind, family, variant, runtime, scheme), cell in sorted(cells.items()):
         kept = {key: value for key, value in cell.items() if key != "passed"}
         for key in ("difference", "error"):
             if key in kept:
                 kept[key] = float(f"{kept[key] * 1.005:.1e}")
-        families.setdefault(family, {}).setdefault(variant, {}).setdefault(runtime, {})[scheme] = kept
+        families.setdefault((kind, family), {}).setdefault(variant, {}).setdefault(runtime, {})[scheme] = kept
     return {
         "families": [
             {
+                "kind": kind,
                 "name": family,
                 "variants": [{"name": variant, "runtimes": runtimes} for variant, runtimes in variants.items()],
             }
-            for family, variants in families.items()
+            for (kind, family), variants in families.items()
         ]
     }
 

@@ -47,8 +47,11 @@ def command(ctx: click.Context, families: bool, as_json: bool) -> None:
 
 
 def _families(as_json: bool) -> None:
+    from ..model.encoders import ENCODERS
     from ..model.families import FAMILIES
-    from ..model.families.support import support
+    from ..model.seq2seq import SEQ2SEQS
+    from ..model.support import support
+    from ..model.vision import VISIONS
     from ..schema import dump
 
     found = support()
@@ -58,10 +61,14 @@ def _families(as_json: bool) -> None:
     runtimes = list(
         dict.fromkeys(runtime for family in found for variant in family.variants for runtime in variant.runtimes)
     )
-    kinds = {name: ", ".join(FAMILIES.get(name).model_types) for name in FAMILIES.names()}
+    kinds = {
+        name: ", ".join(registry.get(name).model_types)
+        for registry in (FAMILIES, ENCODERS, SEQ2SEQS, VISIONS)
+        for name in registry.names()
+    }
     print_table(
-        ("family", "model_type", *runtimes),
-        [(family.name, kinds.get(family.name, ""), *map(family.verdict, runtimes)) for family in found],
+        ("family", "kind", "model_type", *runtimes),
+        [(family.name, family.kind, kinds.get(family.name, ""), *map(family.verdict, runtimes)) for family in found],
     )
 
 

@@ -1,14 +1,7 @@
-"""Cells of the support matrix: one row of :mod:`family_rows` in one runtime with one scheme, and what came of it.
-
-A cell is proven by its test, or refused by the converter before any work: the test then is that it is refused, and the
-reason is kept. Where ``EDGESDK_MATRIX`` names a folder, every result is appended there as one JSON line;
-``python -m tests.family_matrix`` makes the support matrix of them.
-"""
+"""Decoders' cells of the support matrix (:mod:`cells`): one row of :mod:`family_rows` in one runtime."""
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +13,7 @@ from edgesdk.compress.base import Setting
 from edgesdk.compress.recipe import open_recipe
 from edgesdk.converter import Converter, ProgramOptions
 from edgesdk.errors import EdgeError
+from edgesdk.kinds import DECODER
 from edgesdk.model import Model
 from edgesdk.model.features import features
 from edgesdk.model.opening import open_model
@@ -28,17 +22,11 @@ from edgesdk.progress import SILENT
 from edgesdk.session import Session
 from edgesdk.targets import FloatType, open_target
 
+from .cells import TARGETS, record
 from .family_rows import CONTEXT, Row, save_checkpoint
 
 IDS = np.random.default_rng(7).integers(0, 96, 40).tolist()
 CHUNKS = (1, 7, 16, 13)  # then three tokens by decode
-TARGETS = {
-    "onnx": "linux-x86_64",
-    "executorch": "host",
-    "tflite": "litert-arm64",
-    "tflm": "cortex-m4f",
-    "cortex_m": "cortex-m4f",
-}
 
 
 @dataclass(frozen=True)
@@ -50,13 +38,7 @@ class Case:
     wanted: np.ndarray
 
     def record(self, runtime: str, scheme: str, **result: object) -> None:
-        folder = os.environ.get("EDGESDK_MATRIX")
-        if not folder:
-            return
-        cell = {"family": self.model.spec.family, "variant": self.row.name, "runtime": runtime, "scheme": scheme}
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with (Path(folder) / f"{os.getpid()}.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(cell | result) + "\n")
+        record(DECODER, self.model.spec.family, self.row.name, runtime, scheme, **result)
 
 
 def opened(row: Row, folder: Path) -> Case:

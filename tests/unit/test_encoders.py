@@ -8,7 +8,6 @@ texts of different lengths in one batch, longer than a local window. A new famil
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,17 +15,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from edgesdk.converter import ProgramOptions, encoder_converter
+from edgesdk.kinds import ENCODER
 from edgesdk.model.encoder_spec import Classification
 from edgesdk.model.encoders.model import EncoderModel
 from edgesdk.model.encoders.reference import EncoderReference
 from edgesdk.model.opening import open_any
-from edgesdk.progress import SILENT
 from edgesdk.session import EncoderSession, padded
 
+from .cells import FLOATS, PACKED, Other
 from .encoder_rows import CONTEXT, LABELS, ROWS, VOCAB, Row, save_encoder
 
-RUNTIMES = ["onnx", "executorch"]
 _RANDOM = np.random.default_rng(7)
 TEXTS = [_RANDOM.integers(2, VOCAB, size).tolist() for size in (40, 1, 17)]
 TYPES = [[int(place > size // 2) for place in range(size)] for size in (40, 1, 17)]
@@ -41,6 +39,10 @@ class Case:
     model: EncoderModel
     states: np.ndarray
     answers: np.ndarray
+
+    @property
+    def other(self) -> Other:
+        return Other(ENCODER, self.row.name, self.model, CONTEXT)
 
 
 @pytest.fixture(scope="module", params=ROWS, ids=lambda row: row.name)
@@ -69,21 +71,27 @@ def wanted(row: Row, network: Any, types: Any) -> tuple[np.ndarray, np.ndarray]:
     return states[0].numpy(), (F.normalize(vectors) if unit else vectors).numpy()
 
 
+def difference(session: EncoderSession, case: Case) -> float:
+    """Of the states of a text and of all answers, without segments and, where the family has them, with."""
+    found = [np.abs(session.states(TEXTS[0]) - case.states).max(), np.abs(session.encode(TEXTS) - case.answers).max()]
+    if case.model.spec.embedding.types > 1:
+        states, answers = wanted(case.row, case.network, TYPES)
+        found.append(np.abs(session.states(TEXTS[0], TYPES[0]) - states).max())
+        found.append(np.abs(session.encode(TEXTS, TYPES) - answers).max())
+    return float(max(found))
+
+
 def test_reference_equals_transformers(case) -> None:
     session = EncoderReference(case.model, CONTEXT)
-    assert np.abs(session.states(TEXTS[0]) - case.states).max() < 1e-4
-    assert np.abs(session.encode(TEXTS) - case.answers).max() < 1e-4
     assert session.size == case.answers.shape[1]
+    case.other.reference(difference(session, case))
 
 
 def test_segments_count(case) -> None:
     if (case.model.spec.embedding.types or 0) < 2:  # a family without segments, or with one for every token
         assert getattr(case.network.config, "type_vocab_size", 0) < 2
         return
-    states, answers = wanted(case.row, case.network, TYPES)
-    session = EncoderReference(case.model, CONTEXT)
-    assert np.abs(session.states(TEXTS[0], TYPES[0]) - states).max() < 1e-4
-    assert np.abs(session.encode(TEXTS, TYPES) - answers).max() < 1e-4
+    states, _ = wanted(case.row, case.network, TYPES)
     assert np.abs(states - case.states).max() > 1e-2
 
 
@@ -93,23 +101,18 @@ def test_a_text_alone_is_the_same_as_in_a_batch(case) -> None:
     assert np.abs(alone - case.answers).max() < 1e-4
 
 
-def opened(case: Case, runtime: str, folder: Path) -> EncoderSession:
-    """A session over the case's program, in float."""
-    converter = encoder_converter(runtime, "a test")
-    program = converter.convert(case.model, ProgramOptions(CONTEXT, "float32", 32), folder, SILENT)
-    return converter.open(folder / program.main, CONTEXT, threads=2)
+@pytest.mark.parametrize(("runtime", "float_type", "tolerance"), FLOATS)
+def test_programs_equal_transformers(case, tmp_path, runtime, float_type, tolerance) -> None:
+    case.other.float_cell(runtime, float_type, tolerance, tmp_path, lambda session: difference(session, case))
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
-def test_program_equals_transformers(case, tmp_path, runtime) -> None:
-    session = opened(case, runtime, tmp_path)
-    assert np.abs(session.states(TEXTS[0]) - case.states).max() < 1e-3
-    assert np.abs(session.encode(TEXTS) - case.answers).max() < 1e-3
-    assert session.size == case.answers.shape[1]
-    if case.model.spec.embedding.types > 1:
-        states, answers = wanted(case.row, case.network, TYPES)
-        assert np.abs(session.states(TEXTS[0], TYPES[0]) - states).max() < 1e-3
-        assert np.abs(session.encode(TEXTS, TYPES) - answers).max() < 1e-3
+@pytest.mark.parametrize(("runtime", "scheme"), PACKED)
+def test_programs_follow_their_integers(case, tmp_path, runtime, scheme) -> None:
+    def error(model: EncoderModel, session: EncoderSession) -> float:
+        states = EncoderReference(model, CONTEXT).states(TEXTS[0])
+        return float(np.abs(session.states(TEXTS[0]) - states).mean() / states.std())
+
+    case.other.packed_cell(runtime, scheme, tmp_path, error)
 
 
 def test_spec_agrees_with_optimum(case) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from edgesdk.cli import edgesdk
+from edgesdk.kinds import DECODER
 from edgesdk.model.families import FAMILIES
-from edgesdk.model.families.support import support
+from edgesdk.model.support import support
 from edgesdk.targets import open_target, target_names
 
 GGUF_AS = {"mistral": "as llama"}
@@ -22,28 +23,49 @@ def help_block() -> str:
 
 
 def support_table() -> str:
-    found = {family.name: family for family in support()}
+    found = {family.name: family for family in support() if family.kind == DECODER}
     runtimes = ["onnx", "executorch", "tflite", "tflm", "cortex_m"]
     rows = [["family", "GGUF", *runtimes], ["---"] * (2 + len(runtimes))]
     for name in FAMILIES.names():
         gguf = "yes" if FAMILIES.get(name).gguf_architectures else GGUF_AS.get(name, "")
         rows.append([name, gguf, *(found[name].verdict(runtime) for runtime in runtimes)])
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     targets = [open_target(name) for name in target_names()]
     lines = [f"- `{target.name}`: {target.description} ({target.converter})" for target in targets]
-    return table + "\n\n" + "\n".join(lines)
+    return table(rows) + "\n\n" + "\n".join(lines)
+
+
+def others_table() -> str:
+    runtimes = ["onnx", "executorch", "tflite", "cortex_m"]
+    rows = [["family", "kind", *runtimes], ["---"] * (2 + len(runtimes))]
+    for family in support():
+        if family.kind != DECODER:
+            rows.append([family.name, family.kind, *(family.verdict(runtime) for runtime in runtimes)])
+    return table(rows)
+
+
+def table(rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def section(text: str, title: str) -> tuple[int, int]:
     """Where the generated part of a section lies: from its heading to the first blank line followed by prose."""
-    start = text.index(f"## {title}\n\n") + len(f"## {title}\n\n")
-    ends = {"Commands": "\n\nAll commands", "Families and targets": "\n\nEach family"}
+    start = text.index(f"# {title}\n\n") + len(f"# {title}\n\n")
+    ends = {
+        "Commands": "\n\nAll commands",
+        "Families and targets": "\n\nEach family",
+        "Models that are no decoders": "\n\n    $ edgesdk",
+    }
     return start, text.index(ends[title], start)
 
 
 def test_generated_sections_are_current() -> None:
     text = README.read_text(encoding="utf-8")
-    for title, wanted in (("Commands", help_block()), ("Families and targets", support_table())):
+    sections = {
+        "Commands": help_block(),
+        "Families and targets": support_table(),
+        "Models that are no decoders": others_table(),
+    }
+    for title, wanted in sections.items():
         start, stop = section(text, title)
         if os.environ.get("EDGESDK_WRITE_README"):
             text = text[:start] + wanted + text[stop:]

@@ -21,7 +21,7 @@ from edgesdk.cli import edgesdk as cli
 from edgesdk.compress.base import Setting
 from edgesdk.compress.others import rounded
 from edgesdk.compress.recipe import open_recipe
-from edgesdk.converter import CONVERTERS, ProgramOptions, kind_converter
+from edgesdk.converter import CONVERTERS
 from edgesdk.kinds import SEQ2SEQ
 from edgesdk.model.opening import open_any
 from edgesdk.model.seq2seq.model import Seq2SeqModel
@@ -32,11 +32,11 @@ from edgesdk_converters.executorch.readback import read_packed as read_executorc
 from edgesdk_converters.onnx.readback import read_packed
 
 from ..integers import assert_carried
+from .cells import FLOATS, PACKED, TARGETS, Other
 from .seq2seq_rows import CONTEXT, ROWS, VOCAB, Row, save_seq2seq
 
 RUNTIMES = ["onnx", "executorch"]
 _GREEDY = {"max_new_tokens": 12, "do_sample": False, "use_cache": False}  # its cache has too few decoder layers
-TARGETS = {"onnx": "linux-x86_64", "executorch": "host"}
 _RANDOM = np.random.default_rng(7)
 SOURCES = [_RANDOM.integers(1, VOCAB, size).tolist() for size in (40, 3)]
 ANSWER = [0, *_RANDOM.integers(1, VOCAB, 30).tolist()]
@@ -50,6 +50,10 @@ class Case:
     network: Any
     model: Seq2SeqModel
     wanted: list[np.ndarray]
+
+    @property
+    def other(self) -> Other:
+        return Other(SEQ2SEQ, self.row.name, self.model, CONTEXT)
 
 
 @pytest.fixture(scope="module", params=ROWS, ids=lambda row: row.name)
@@ -82,14 +86,27 @@ def largest_difference(session: Seq2SeqSession, wanted: list[np.ndarray]) -> flo
 
 
 def test_reference_equals_transformers(case) -> None:
-    assert largest_difference(Seq2SeqReference(case.model, CONTEXT), case.wanted) < 1e-4
+    case.other.reference(largest_difference(Seq2SeqReference(case.model, CONTEXT), case.wanted))
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
-def test_program_equals_transformers(case, tmp_path, runtime) -> None:
-    converter = kind_converter(runtime, SEQ2SEQ, "a test")
-    program = converter.convert(case.model, ProgramOptions(CONTEXT, "float32", 32), tmp_path, SILENT)
-    assert largest_difference(converter.open(tmp_path / program.main, CONTEXT, threads=2), case.wanted) < 1e-3
+@pytest.mark.parametrize(("runtime", "float_type", "tolerance"), FLOATS)
+def test_programs_equal_transformers(case, tmp_path, runtime, float_type, tolerance) -> None:
+    case.other.float_cell(
+        runtime, float_type, tolerance, tmp_path, lambda session: largest_difference(session, case.wanted)
+    )
+
+
+@pytest.mark.parametrize(("runtime", "scheme"), PACKED)
+def test_programs_follow_their_integers(case, tmp_path, runtime, scheme) -> None:
+    def answers(session: Seq2SeqSession) -> np.ndarray:
+        session.encode(SOURCES[0])
+        return np.concatenate([session.decode(ANSWER[:8]), *(session.decode([token]) for token in ANSWER[8:])])
+
+    def error(model: Seq2SeqModel, session: Seq2SeqSession) -> float:
+        wanted = answers(Seq2SeqReference(model, CONTEXT))
+        return float(np.abs(answers(session) - wanted).mean() / wanted.std())
+
+    case.other.packed_cell(runtime, scheme, tmp_path, error)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

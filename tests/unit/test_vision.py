@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from edgesdk.cli import edgesdk as cli
 from edgesdk.compress.base import Setting
 from edgesdk.compress.others import rounded
 from edgesdk.compress.recipe import open_recipe
-from edgesdk.converter import CONVERTERS, ProgramOptions, kind_converter
+from edgesdk.converter import CONVERTERS
 from edgesdk.errors import EdgeError, TargetError
 from edgesdk.kinds import VISION
 from edgesdk.model.opening import open_any
@@ -28,47 +27,9 @@ from edgesdk.session import VisionSession
 from edgesdk_converters.onnx.readback import read_packed
 
 from ..integers import assert_carried
-from .family_rows import save_tokenizer
+from .cells import FLOATS, PACKED, Other
+from .vision_rows import CONTEXT, IMAGE_TOKEN, ROWS, SIZE, Row, save_vision
 
-CONTEXT, VOCAB, IMAGE_TOKEN, SIZE = 64, 96, 90, 24
-_TEXT = {
-    "model_type": "llama",
-    "vocab_size": VOCAB,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": CONTEXT,
-    "rms_norm_eps": 1e-5,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-_VISION = {
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "image_size": SIZE,
-    "patch_size": 4,
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """A family's variant."""
-
-    name: str
-    config: str
-    changes: dict[str, Any] = field(default_factory=dict)
-
-
-ROWS = [
-    Row("smolvlm", "SmolVLMConfig"),
-    Row("smolvlm-tied", "SmolVLMConfig", {"tie_word_embeddings": True}),
-    Row("idefics3", "Idefics3Config", {"scale_factor": 3}),
-]
 _RANDOM = np.random.default_rng(7)
 PIXELS = _RANDOM.standard_normal((2, 3, SIZE, SIZE)).astype(np.float32)
 
@@ -77,32 +38,16 @@ PIXELS = _RANDOM.standard_normal((2, 3, SIZE, SIZE)).astype(np.float32)
 class Case:
     """A checkpoint, opened by edgesdk, a prompt with two images, transformers' logits and its greedy answer."""
 
+    row: Row
     network: Any
     model: VisionModel
     ids: list[int]
     wanted: np.ndarray
     answer: list[int]
 
-
-def save_vision(row: Row, folder: Path) -> Any:
-    import transformers
-
-    torch.manual_seed(3)
-    values = {"text_config": _TEXT, "vision_config": _VISION, "image_token_id": IMAGE_TOKEN, "scale_factor": 2}
-    config = getattr(transformers, row.config)(**values | row.changes)
-    network = transformers.AutoModelForImageTextToText.from_config(
-        config, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            # The initial weights are too alike to show a mistake: norms at a constant, biases at zero, small matrices.
-            if parameter.dim() == 1:
-                parameter.add_(0.2 * torch.randn_like(parameter))
-            else:
-                parameter.mul_(4)
-    network.save_pretrained(folder)
-    save_tokenizer(folder, VOCAB)
-    return network
+    @property
+    def other(self) -> Other:
+        return Other(VISION, self.row.name, self.model, CONTEXT)
 
 
 @pytest.fixture(scope="module", params=ROWS, ids=lambda row: row.name)
@@ -122,7 +67,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         for _ in range(6):
             logits = network(input_ids=torch.tensor([ids + answer]), pixel_values=pixels).logits[0, -1]
             answer.append(int(logits.argmax()))
-    return Case(network, model, ids, wanted, answer)
+    return Case(row, network, model, ids, wanted, answer)
 
 
 def shown(session: VisionSession) -> VisionSession:
@@ -132,21 +77,23 @@ def shown(session: VisionSession) -> VisionSession:
     return session
 
 
-def check(session: VisionSession, case: Case, tolerance: float) -> None:
-    """All at once; in uneven chunks that cut through an image, with a rewind; and the greedy answer."""
+def difference(session: VisionSession, case: Case) -> float:
+    """All at once; and in uneven chunks that cut through an image, with a rewind."""
     ids, wanted = case.ids, case.wanted
-    assert np.abs(shown(session).score(ids) - wanted).max() < tolerance
+    whole = np.abs(shown(session).score(ids) - wanted).max()
     shown(session)
     found = [session.score(ids[:10]), session.score(ids[10:28])]
     session.rewind(19)  # into the first image
     found = [found[0][:9], session.score(ids[9:25]), session.score(ids[25:])]
-    assert np.abs(np.concatenate(found) - wanted).max() < tolerance
-    shown(session)
-    logits, answer = session.prefill(ids), []
+    return float(max(whole, np.abs(np.concatenate(found) - wanted).max()))
+
+
+def greedy(session: VisionSession, case: Case) -> list[int]:
+    logits, answer = shown(session).prefill(case.ids), []
     for _ in case.answer:
         answer.append(int(logits.argmax()))
         logits = session.decode(answer[-1])
-    assert answer == case.answer
+    return answer
 
 
 def test_reference_equals_transformers(case) -> None:
@@ -155,19 +102,28 @@ def test_reference_equals_transformers(case) -> None:
         features = case.network.model.get_image_features(torch.from_numpy(PIXELS).unsqueeze(0)).pooler_output
     found = np.concatenate([session.show(image) for image in PIXELS])
     assert np.abs(found - torch.cat(list(features)).numpy()).max() < 1e-4
-    check(session, case, 1e-4)
+    case.other.reference(difference(session, case))
+    assert greedy(session, case) == case.answer
 
 
-def test_program_equals_transformers(case, tmp_path) -> None:
-    converter = kind_converter("onnx", VISION, "a test")
-    program = converter.convert(case.model, ProgramOptions(CONTEXT, "float32", 32), tmp_path, SILENT)
-    session = converter.open(tmp_path / program.main, CONTEXT, threads=2)
-    assert (session.image_size, session.image_rows, session.image_token) == (
-        SIZE,
-        case.model.spec.image.rows,
-        IMAGE_TOKEN,
-    )
-    check(session, case, 1e-3)
+@pytest.mark.parametrize(("runtime", "float_type", "tolerance"), FLOATS)
+def test_programs_equal_transformers(case, tmp_path, runtime, float_type, tolerance) -> None:
+    def checked(session: VisionSession) -> float:
+        assert (session.image_size, session.image_token) == (SIZE, IMAGE_TOKEN)
+        assert session.image_rows == case.model.spec.image.rows
+        assert float_type != "float32" or greedy(session, case) == case.answer
+        return difference(session, case)
+
+    case.other.float_cell(runtime, float_type, tolerance, tmp_path, checked)
+
+
+@pytest.mark.parametrize(("runtime", "scheme"), PACKED)
+def test_programs_follow_their_integers(case, tmp_path, runtime, scheme) -> None:
+    def error(model: VisionModel, session: VisionSession) -> float:
+        wanted = shown(VisionReference(model, CONTEXT)).score(case.ids)
+        return float(np.abs(shown(session).score(case.ids) - wanted).mean() / wanted.std())
+
+    case.other.packed_cell(runtime, scheme, tmp_path, error)
 
 
 @pytest.mark.parametrize("recipe", ["none", "w8"])

@@ -59,16 +59,21 @@ def embedding(builder: GraphBuilder, ids: ir.Value, name: str, table: Stored) ->
     packed = _values(builder, name, table, block)
     rows = builder.constant(f"{name}.rows", [table.shape[0], -1])
     flat = builder.op("Reshape", [packed, rows], f"{name}.flat")
-    return builder.op(
+    whole = table.shape[1] % block == 0
+    found = builder.op(
         "GatherBlockQuantized",
         [flat, ids, _scales(builder, name, table, block), _zero_points(builder, name, table, block)],
-        f"{name}.out",
+        f"{name}.out" if whole else f"{name}.padded",
         domain=CONTRIB,
         bits=table.bits,
         block_size=block,
         gather_axis=0,
         quantize_axis=1,
     )
+    if whole:
+        return found
+    cut = [builder.constant(f"{name}.{part}", [value]) for part, value in (("from", 0), ("to", table.shape[1]))]
+    return builder.op("Slice", [found, *cut, builder.constant(f"{name}.axis", [-1])], f"{name}.out")
 
 
 def tied_head(

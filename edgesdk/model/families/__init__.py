@@ -6,20 +6,11 @@ are found by being here. Other packages add theirs through the entry-point group
 
 from __future__ import annotations
 
-from pkgutil import iter_modules
-
-from ...registry import Registry
+from ...registry import Registry, modules
 from .base import Family
 
-_NO_FAMILIES = {"base", "places", "ropes", "support"}
 FAMILIES: Registry[Family] = Registry(
-    "family",
-    "edgesdk.families",
-    {
-        module.name: f"edgesdk.model.families.{module.name}:FAMILY"
-        for module in iter_modules(__path__)
-        if module.name not in _NO_FAMILIES
-    },
+    "family", "edgesdk.families", modules(__name__, __path__, apart={"base", "places", "ropes"})
 )
 
 __all__ = ["FAMILIES", "Family"]

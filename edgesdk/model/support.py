@@ -1,4 +1,4 @@
-"""The support matrix: what the tests found of every family in every runtime, kept as data beside the families.
+"""The support matrix: what the tests found of every family in every runtime, kept as data.
 
 ``support.json`` is made from the results of the parity tests by ``python -m tests.family_matrix``; CI compares it with
 theirs. A cell is *proven* (its test passed, with the difference or error that was seen), or *refused* with the reason
@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...schema import load
+from ..schema import load
 
 FILE = Path(__file__).with_name("support.json")
 SCHEMES = ("float32", "float16", "w8", "w4g32")
@@ -42,8 +42,9 @@ class Variant:
 
 @dataclass(frozen=True)
 class FamilySupport:
-    """All variants of a family that were tried."""
+    """All variants of a family that were tried; ``kind`` is one of :mod:`edgesdk.kinds`."""
 
+    kind: str
     name: str
     variants: tuple[Variant, ...]
 
@@ -67,7 +68,7 @@ class FamilySupport:
 
 
 def support() -> tuple[FamilySupport, ...]:
-    """Every family that the tests tried, by name.
+    """Every family that the tests tried, by kind and name.
 
     Raises:
         EdgeError: the file is damaged.
@@ -83,5 +84,7 @@ class _Matrix:
 
 def _short(reason: str | None) -> str:
     """A refusal without what the table says already."""
-    text = (reason or "").partition(", which the ")[0]
-    return text.partition(" has ")[2] or text
+    text, unbuilt, _ = (reason or "").partition(", which the ")
+    if unbuilt:
+        return text.partition(" has ")[2] or text.partition(" is ")[2] or text
+    return text.partition(": leave out ")[0]
