@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .bundle import Bundle, check_runtime, kind_of
@@ -11,11 +12,17 @@ from .converter import kind_converter
 from .errors import EdgeError
 from .generation import Sampling, Statistics, generate
 from .kinds import VISION
+from .model.vision.preparing import open_image, pictures, said_of
+from .model.vision_spec import Preparation
+from .schema import load
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL.Image import Image
 
     from .session import VisionSession
+
+_HERE = "\0"  # the place of an image, until it is known what stands there
 
 
 def open_vision_session(bundle: Bundle, threads: int | None = None) -> VisionSession:
@@ -38,7 +45,7 @@ class Viewer:
 
     Attributes:
         session: the programs.
-        mark: how the token is written that stands for an image in a prompt.
+        mark: how the token is written that stands for a picture in a prompt.
         statistics: of the last answer.
     """
 
@@ -48,33 +55,92 @@ class Viewer:
         self._sampling = sampling or Sampling()
         self.mark = self._tokenizer.token(self.session.image_token)
         self.statistics = Statistics()
+        said = bundle.manifest.model.spec.get("preparation")
+        self._preparation = load(Preparation, said, "the manifest's preparation") if said else None
 
-    def ask(self, prompt: str, images: Sequence[np.ndarray], *, max_tokens: int = 256, stop: Sequence[str] = ()) -> str:
-        """The answer to a prompt in which :attr:`mark` stands once for every image.
+    def ask(
+        self,
+        question: str,
+        images: Sequence[Path | Image],
+        *,
+        tiles: bool | None = None,
+        max_tokens: int = 256,
+        stop: Sequence[str] = (),
+    ) -> str:
+        """The whole answer; arguments and errors as :meth:`stream` has them."""
+        return "".join(self.stream(question, images, tiles=tiles, max_tokens=max_tokens, stop=stop))
+
+    def stream(
+        self,
+        question: str,
+        images: Sequence[Path | Image],
+        *,
+        tiles: bool | None = None,
+        max_tokens: int = 256,
+        stop: Sequence[str] = (),
+    ) -> Iterator[str]:
+        """The answer to a question about images, piece by piece.
 
         Args:
-            prompt: as the model was trained on it, with whatever its template puts around an image.
-            images: float32 [channels, size, size] each, resized and normalized as the model was trained on them.
+            question: what to ask; the bundle's chat template puts the images before it.
+            images: files, or RGB images of Pillow.
+            tiles: whether large images are cut into tiles too, which shows more and takes longer; None: as the model's
+                own processor does.
             max_tokens: most tokens of the answer.
             stop: strings that end it.
 
         Raises:
-            EdgeError: another number of images than marks, or no room for an answer.
+            EdgeError: an image cannot be read, or there is no room for an answer.
+        """
+        if images and self._preparation is None:
+            raise EdgeError(
+                "this bundle does not say how images are prepared: its checkpoint had no preprocessor_config.json",
+                hint="export again from a folder that has it, or prepare them: Viewer.stream_pixels",
+            )
+        prompt = self._prompt(question, len(images))
+        pixels: list[np.ndarray] = []
+        for image in images:
+            assert self._preparation is not None
+            opened = open_image(image) if isinstance(image, Path) else image
+            cut = self._preparation.tiles if tiles is None else tiles
+            found = pictures(opened, self._preparation, self.session.image_size, cut)
+            pixels += found.pixels
+            before, _, behind = prompt.partition(_HERE)
+            prompt = before + said_of(found, self._preparation, self.mark) + behind
+        return self.stream_pixels(prompt, pixels, max_tokens=max_tokens, stop=stop)
+
+    def stream_pixels(
+        self, prompt: str, pixels: Sequence[np.ndarray], *, max_tokens: int = 256, stop: Sequence[str] = ()
+    ) -> Iterator[str]:
+        """The answer to a prompt in which :attr:`mark` stands once for every picture.
+
+        Args:
+            prompt: as the model was trained on it, with whatever its template puts around an image.
+            pixels: float32 [channels, size, size] each, resized and normalized as the model was trained on them.
+            max_tokens: most tokens of the answer.
+            stop: strings that end it.
+
+        Raises:
+            EdgeError: another number of pictures than marks, or no room for an answer.
         """
         session = self.session
         ids: list[int] = []
-        for token in self._tokenizer.encode(prompt, prefix=True):
+        for token in self._tokenizer.encode(prompt, prefix=self._tokenizer.chat_template is None):
             ids += [token] * (session.image_rows if token == session.image_token else 1)
         marks = ids.count(session.image_token) // session.image_rows
-        if marks != len(images):
-            raise EdgeError(f"{len(images)} images, but '{self.mark}' stands {marks} times in the prompt")
+        if marks != len(pixels):
+            raise EdgeError(f"{len(pixels)} images, but '{self.mark}' stands {marks} times in the prompt")
         if len(ids) >= session.context:
-            raise EdgeError(f"{len(ids)} tokens leave no room for an answer in the context of {session.context}")
+            raise EdgeError(
+                f"{len(ids)} tokens leave no room for an answer in the context of {session.context}",
+                hint=f"a picture takes {session.image_rows}: look at whole images alone (--no-tiles), or export with a "
+                "larger --context",
+            )
         session.reset()
-        for image in images:
-            session.show(image)
+        for picture in pixels:
+            session.show(picture)
         self.statistics = Statistics()
-        pieces = generate(
+        return generate(
             session,
             self._tokenizer,
             ids,
@@ -83,4 +149,18 @@ class Viewer:
             stop=stop,
             statistics=self.statistics,
         )
-        return "".join(pieces)
+
+    def _prompt(self, question: str, images: int) -> str:
+        """The conversation's text, with :data:`_HERE` once for every image."""
+        if self.mark in question:
+            raise EdgeError(f"'{self.mark}' stands for a picture, and cannot be part of a question")
+        if self._tokenizer.chat_template is None:
+            return _HERE * images + question
+        parts = [*({"type": "image"} for _ in range(images)), {"type": "text", "text": question}]
+        rendered = self._tokenizer.render([{"role": "user", "content": parts}])
+        if rendered.count(self.mark) != images:
+            raise EdgeError(
+                f"the chat template writes '{self.mark}' {rendered.count(self.mark)} times for {images} images",
+                hint="its checkpoint belongs to another kind of model: Viewer.stream_pixels takes a whole prompt",
+            )
+        return rendered.replace(self.mark, _HERE)

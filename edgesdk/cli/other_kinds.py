@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..errors import EdgeError
-from .terminal import print_json, typed_lines
+from .terminal import print_json, told, typed_lines
 
 if TYPE_CHECKING:
     from ..bundle import Bundle, Manifest
@@ -17,21 +19,54 @@ if TYPE_CHECKING:
 _SHOWN = 6  # first values of an embedding
 
 
-def run_other(bundle: Bundle, text: str | None, max_tokens: int, threads: int | None, as_json: bool) -> None:
-    """What a bundle makes of a text, or of every line that is typed."""
+def run_other(
+    bundle: Bundle,
+    text: str | None,
+    images: Sequence[Path],
+    tiles: bool | None,
+    max_tokens: int,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """What a bundle makes of a text (and images), or of every line that is typed."""
     from ..bundle import kind_of
-    from ..kinds import SEQ2SEQ, VISION
+    from ..kinds import SEQ2SEQ, VISION, described
 
     kind = kind_of(bundle.manifest)
     if kind == VISION:
-        raise EdgeError(
-            "the command line shows no images to a model",
-            hint="in Python: edgesdk.seeing.Viewer(bundle).ask(prompt, images)",
-        )
+        _run_vision(bundle, text, images, tiles, max_tokens, threads, as_json)
+        return
+    if images or tiles is not None:
+        raise EdgeError(f"this bundle is {described(kind)}: it sees no images")
     if kind == SEQ2SEQ:
         _run_seq2seq(bundle, text, max_tokens, threads, as_json)
     else:
         _run_encoder(bundle, text, threads, as_json)
+
+
+def _run_vision(
+    bundle: Bundle,
+    text: str | None,
+    images: Sequence[Path],
+    tiles: bool | None,
+    max_tokens: int,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    from ..seeing import Viewer
+
+    viewer = Viewer(bundle, threads=threads)
+    for line in typed_lines() if text is None else [text]:
+        pieces = []
+        for piece in viewer.stream(line, images, tiles=tiles, max_tokens=max_tokens):
+            pieces.append(piece)
+            if not as_json:
+                click.echo(piece, nl=False)
+        if as_json:
+            print_json({"answer": "".join(pieces), **vars(viewer.statistics)})
+        else:
+            click.echo()
+            told(viewer.statistics)
 
 
 def _run_seq2seq(bundle: Bundle, text: str | None, max_tokens: int, threads: int | None, as_json: bool) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ..errors import EdgeError
 from .device_options import fleet_option
-from .terminal import json_option, print_json, typed_lines
+from .terminal import json_option, print_json, told, typed_lines
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -35,6 +35,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="What drafts tokens: the bundle's draft model, the text so far, or nothing.",
 )
+@click.option(
+    "--image",
+    "images",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Image that PROMPT is about, for a vision-language model; may be repeated.",
+)
+@click.option("--tiles/--no-tiles", default=None, help="Cut large images into tiles too.  [default: as the model does]")
 @click.option("--adapter", help="Adapter of the bundle to answer with (edgesdk export --switchable).")
 @click.option("--threads", type=click.IntRange(min=1, max=256), help="Threads.  [default: one for each core]")
 @click.option("--runner", is_flag=True, help="Use the runtime's own text runner, as an app does; greedy unless hot.")
@@ -53,6 +61,8 @@ def command(
     seed: int | None,
     stop: tuple[str, ...],
     draft: Drafting,
+    images: tuple[Path, ...],
+    tiles: bool | None,
     adapter: str | None,
     threads: int | None,
     runner: bool,
@@ -61,6 +71,8 @@ def command(
     as_json: bool,
 ) -> None:
     """Run a bundle: answer PROMPT, or chat; an encoder's gives PROMPT's embedding or its labels.
+
+    A vision-language model answers about each --image.
 
     With a chat template the prompt is a user's message; without one the text is continued. Without PROMPT, lines are
     read until end of file (Ctrl-D). With --device the bundle runs on that device, where it is pushed first if it is
@@ -76,9 +88,14 @@ def command(
     with open_bundle(bundle) as opened:
         if kind_of(opened.manifest) != DECODER:
             if device is not None or runner or stop or adapter is not None or sampling != Sampling():
-                raise EdgeError("this bundle takes a text, --threads, --max-tokens and --json, and no other choice")
-            run_other(opened, prompt, max_tokens, threads, as_json)
+                raise EdgeError(
+                    "this bundle takes a text, --threads, --max-tokens and --json (and --image, where it sees), and no "
+                    "other choice"
+                )
+            run_other(opened, prompt, images, tiles, max_tokens, threads, as_json)
             return
+        if images or tiles is not None:
+            raise EdgeError("this bundle is a decoder of text: it sees no images")
         if device is not None or runner:
             _refuse_here_only(opened, draft, adapter)
         if device is not None:
@@ -123,12 +140,7 @@ def _answer(chat: Chat, prompt: str, max_tokens: int, stop: tuple[str, ...]) -> 
     for piece in chat.stream(prompt, max_tokens=max_tokens, stop=stop):
         click.echo(piece, nl=False)
     click.echo()
-    found = chat.statistics
-    decoded = max(0, len(found.tokens) - 1)
-    rate = f", {decoded / found.decode_seconds:.0f} tokens/s" if decoded and found.decode_seconds else ""
-    first = f"{found.prompt_tokens} prompt tokens in {found.prefill_seconds:.2f} s"
-    drafted = f"; {_drafted(found.draft)}" if found.draft is not None else ""
-    click.echo(f"[{first}; {len(found.tokens)} tokens{rate}{drafted}; {found.reason}; on this machine]", err=True)
+    told(chat.statistics)
 
 
 def _refuse_here_only(bundle: Bundle, draft: Drafting, adapter: str | None) -> None:
@@ -139,18 +151,6 @@ def _refuse_here_only(bundle: Bundle, draft: Drafting, adapter: str | None) -> N
         raise EdgeError("--draft lookup is for programs that run here, in edgesdk's own session")
     if bundle.manifest.draft is not None:
         click.echo("Note: the bundle's draft stays unused: runners decode token by token", err=True)
-
-
-def _drafted(found: dict[str, Any]) -> str:
-    """What drafting did for an answer."""
-    if found["acceptance"] is None:
-        return "nothing was drafted"
-    form = "" if found["width"] == 1 and found["exact"] else f" of {found['width']}"
-    return (
-        f"{found['acceptance']:.0%} of {found['drafted']} drafted tokens taken, "
-        f"{found['tokens_per_step']:.2f} tokens a step{form}"
-        + ("" if found["exact"] else ", and near ties may fall otherwise than without a draft")
-    )
 
 
 def _run_native(bundle: Bundle, prompt: str, max_tokens: int, temperature: float, as_json: bool) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+    from ..generation import Statistics
     from ..progress import Stage
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -44,6 +45,27 @@ def typed_lines() -> Iterator[str]:
             click.echo(err=True)
             return
         yield line
+
+
+def told(found: Statistics) -> None:
+    """What an answer took, in a line on standard error."""
+    decoded = max(0, len(found.tokens) - 1)
+    rate = f", {decoded / found.decode_seconds:.0f} tokens/s" if decoded and found.decode_seconds else ""
+    first = f"{found.prompt_tokens} prompt tokens in {found.prefill_seconds:.2f} s"
+    drafted = f"; {_drafted(found.draft)}" if found.draft is not None else ""
+    click.echo(f"[{first}; {len(found.tokens)} tokens{rate}{drafted}; {found.reason}; on this machine]", err=True)
+
+
+def _drafted(found: dict[str, Any]) -> str:
+    """What drafting did for an answer."""
+    if found["acceptance"] is None:
+        return "nothing was drafted"
+    form = "" if found["width"] == 1 and found["exact"] else f" of {found['width']}"
+    return (
+        f"{found['acceptance']:.0%} of {found['drafted']} drafted tokens taken, "
+        f"{found['tokens_per_step']:.2f} tokens a step{form}"
+        + ("" if found["exact"] else ", and near ties may fall otherwise than without a draft")
+    )
 
 
 class _Stage:

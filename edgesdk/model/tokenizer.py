@@ -126,7 +126,7 @@ class Tokenizer:
         """
         return self.encode(self.render(messages))
 
-    def render(self, messages: Sequence[Message], *, answering: bool = True) -> str:
+    def render(self, messages: Sequence[Mapping[str, object]], *, answering: bool = True) -> str:
         """The conversation as the chat template writes it, with the opening of the assistant's turn when it answers."""
         if self.chat_template is None:
             raise ModelError("this model has no chat template", hint="give a plain prompt")
@@ -198,7 +198,8 @@ def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
     file = folder / "chat_template.jinja"
     if file.is_file():
         return _text(file)
-    template = config.get("chat_template")
+    older = _optional_json(folder / "chat_template.json")  # where processors of images kept it
+    template = older.get("chat_template") or config.get("chat_template")
     if isinstance(template, list):
         template = next(
             (entry.get("template") for entry in template if isinstance(entry, dict) and entry.get("name") == "default"),

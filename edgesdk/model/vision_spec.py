@@ -58,6 +58,33 @@ class ImageSpec:
 
 
 @dataclass(frozen=True)
+class Preparation:
+    """How an image becomes square pictures for the encoder, and what a prompt says of them.
+
+    Attributes:
+        longest: what the longer edge of an image is resized to first, in pixels.
+        tiles: whether an image is cut into tiles, which are pictures beside it as a whole.
+        mean: of each channel, subtracted from values that :attr:`scale` was applied to.
+        std: of each channel, divided by.
+        scale: of values from 0 to 255.
+        resample: Pillow's number of the filter.
+        around: what stands before each picture, and behind the last.
+        whole: what stands before the picture of the whole image.
+        tile: what stands before a tile, with ``{row}`` and ``{column}`` from 1.
+    """
+
+    longest: int
+    tiles: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float
+    resample: int
+    around: str
+    whole: str
+    tile: str
+
+
+@dataclass(frozen=True)
 class VisionSpec:
     """A vision-language model.
 
@@ -66,12 +93,14 @@ class VisionSpec:
         image: what makes rows of images.
         text: the decoder.
         image_token: the token in whose place a row of an image stands.
+        preparation: of image files; None where the checkpoint does not say how.
     """
 
     family: str
     image: ImageSpec
     text: DecoderSpec
     image_token: int
+    preparation: Preparation | None = None
 
     @property
     def vocab(self) -> int:

@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
 import edgesdk
-from edgesdk.cli import edgesdk as cli
 from edgesdk.compress.base import Setting
 from edgesdk.compress.others import rounded
 from edgesdk.compress.recipe import open_recipe
@@ -138,7 +136,7 @@ def test_a_bundle_answers_as_transformers_does(case, tmp_path, recipe) -> None:
         at += case.model.spec.image.rows if case.ids[at] == IMAGE_TOKEN else 1
     with edgesdk.open_bundle(tmp_path / "b") as bundle:
         viewer = Viewer(bundle, threads=2)
-        answer = viewer.ask(" ".join(prompt), list(PIXELS), max_tokens=len(case.answer))
+        answer = "".join(viewer.stream_pixels(" ".join(prompt), list(PIXELS), max_tokens=len(case.answer)))
         if recipe == "none":
             wanted = case.answer[: case.answer.index(2)] if 2 in case.answer else case.answer
             assert answer.split() == [f"w{token}" for token in wanted]
@@ -149,9 +147,9 @@ def test_a_bundle_answers_as_transformers_does(case, tmp_path, recipe) -> None:
             compressed, _ = rounded(case.model, open_recipe(recipe), Setting(scratch, SILENT, limits))
             assert_carried(compressed, read_packed(bundle.main) | read_packed(bundle.folder / "vision.onnx"))
         with pytest.raises(EdgeError, match="1 images, but 'w90' stands 2 times"):
-            viewer.ask(" ".join(prompt), [PIXELS[0]])
-    shown = CliRunner().invoke(cli, ["run", str(tmp_path / "b"), "w5"])
-    assert "shows no images" in str(shown.exception)
+            viewer.stream_pixels(" ".join(prompt), [PIXELS[0]])
+        with pytest.raises(EdgeError, match="no preprocessor_config"):
+            viewer.ask("w5", [tmp_path / "any.png"])
 
 
 def test_executorch_says_why_not(case, tmp_path) -> None:

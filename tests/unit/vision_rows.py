@@ -11,7 +11,7 @@ import torch
 from .family_rows import save_tokenizer
 
 CONTEXT, VOCAB, IMAGE_TOKEN, SIZE = 64, 96, 90, 24
-_TEXT = {
+TEXT = {
     "model_type": "llama",
     "vocab_size": VOCAB,
     "hidden_size": 64,
@@ -55,7 +55,7 @@ def save_vision(row: Row, folder: Path) -> Any:
     import transformers
 
     torch.manual_seed(3)
-    values = {"text_config": _TEXT, "vision_config": _VISION, "image_token_id": IMAGE_TOKEN, "scale_factor": 2}
+    values = {"text_config": TEXT, "vision_config": _VISION, "image_token_id": IMAGE_TOKEN, "scale_factor": 2}
     config = getattr(transformers, row.config)(**values | row.changes)
     network = transformers.AutoModelForImageTextToText.from_config(
         config, dtype=torch.float32, attn_implementation="eager"

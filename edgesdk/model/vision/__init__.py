@@ -12,7 +12,7 @@ from .base import VisionFamily
 VISIONS: Registry[VisionFamily] = Registry(
     "vision-language family",
     "edgesdk.visions",
-    modules(__name__, __path__, apart={"base", "model", "network", "reference"}),
+    modules(__name__, __path__, apart={"base", "model", "network", "preparing", "reference"}),
 )
 
 __all__ = ["VISIONS", "VisionFamily"]

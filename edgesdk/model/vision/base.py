@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..config import Config
 from ..spec import DecoderSpec
-from ..vision_spec import VisionSpec
+from ..vision_spec import Preparation, VisionSpec
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class VisionFamily:
         spec: makes the spec from a configuration and the decoder's spec, which its own family made.
         stowed: the checkpoint's name of a canonical tensor of the image's side.
         text: what stands in the place of ``model.`` before the decoder's names.
+        preparation: what becomes of images, from the checkpoint's folder and the edge of a picture; None where the
+            folder does not say.
     """
 
     name: str
@@ -27,3 +30,4 @@ class VisionFamily:
     spec: Callable[[Config, DecoderSpec], VisionSpec]
     stowed: Callable[[str], str]
     text: str
+    preparation: Callable[[Path, int], Preparation | None]

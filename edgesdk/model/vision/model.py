@@ -72,6 +72,7 @@ def open_vision(
     if decoder is None:
         raise ModelError(f"{section.where}: architecture '{kind}' belongs to no family that edgesdk knows")
     spec = family.spec(config, decoder.spec(Config(values, section.where)))
+    spec = replace(spec, preparation=family.preparation(folder, spec.image.size))
     places = {name: Stowed(family.stowed(name)) for name in dict(spec.image.tensors(spec.text.hidden))}
     for name, place in decoder.transformers_places(spec.text).items():
         inner = place.name.removeprefix("model.")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ...errors import ModelError
 from ..config import Config
 from ..encoder_spec import EncoderLayer, Normalization
 from ..encoders.base import attention_of
 from ..families.base import ACTIVATIONS
 from ..spec import DecoderSpec, Mlp
-from ..vision_spec import ImageSpec, VisionSpec
+from ..vision_spec import ImageSpec, Preparation, VisionSpec
 from .base import VisionFamily
+from .preparing import read_preparation
 
 _WHOLE = {
     "patch": "model.vision_model.embeddings.patch_embedding",
@@ -57,4 +60,8 @@ def _spec(config: Config, text: DecoderSpec) -> VisionSpec:
     return VisionSpec("smolvlm", image, text, config.integer("image_token_id"))
 
 
-FAMILY = VisionFamily("smolvlm", ("smolvlm", "idefics3"), _spec, _stowed, "model.text_model.")
+def _preparation(folder: Path, size: int) -> Preparation | None:
+    return read_preparation(folder, size, "<fake_token_around_image>", "<global-img>", "<row_{row}_col_{column}>")
+
+
+FAMILY = VisionFamily("smolvlm", ("smolvlm", "idefics3"), _spec, _stowed, "model.text_model.", _preparation)
