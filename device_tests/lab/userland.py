@@ -15,7 +15,7 @@ from .host import LabUnavailableError, run
 from .packages import ForeignApt
 
 PYTHON = ("python3", "libstdc++6", "libgomp1")
-WHEELS = ("numpy==2.4.6", "onnxruntime==1.31.1")
+WHEELS = ("numpy==2.4.6", "onnxruntime==1.32.0")
 _PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
 _UNUSED = {  # what package managers need, and nobody in the lab
     *("adduser", "debconf", "dpkg", "libpam-modules", "libpam-modules-bin", "libpam-runtime", "libperl5.36", "passwd"),

@@ -242,7 +242,7 @@ def test_an_aar_with_more_assets_than_a_base_module_takes(tmp_path) -> None:
 
 
 def test_a_deb(tmp_path, bundle) -> None:
-    def made(name: str, *, architecture: str = "amd64", runtime: str = "1.31.1") -> Path:
+    def made(name: str, *, architecture: str = "amd64", runtime: str = "1.32.0") -> Path:
         control, root = tmp_path / f"{name}-control", tmp_path / f"{name}-root"
         control.mkdir()
         fields = f"Package: a\nVersion: 1\nArchitecture: {architecture}\nMaintainer: m\nDescription: d\n"
@@ -257,7 +257,7 @@ def test_a_deb(tmp_path, bundle) -> None:
 
     good = made("good")
     assert errors(good) == []
-    assert any("onnxruntime 1.31.1, and the program needs" in found.text for found in examine_artifact(good))
+    assert any("onnxruntime 1.32.0, and the program needs" in found.text for found in examine_artifact(good))
     assert "opt/lib/x.so: for EM_X86_64, and the package is for arm64" in errors(made("arm", architecture="arm64"))
     assert any("onnxruntime 1.20.0, but the program needs" in text for text in errors(made("old", runtime="1.20.0")))
     for size in (4, 100, good.stat().st_size // 2, good.stat().st_size - 3):
