@@ -50,12 +50,17 @@ class DecoderLayer(nn.Module):
         for name, tensor in tensors.items():
             self.register_buffer(name.replace(".", "_"), tensor)
 
-    def forward(self, x: Tensor, tables: Tables | None, cache: LayerCache | None, start: int) -> Tensor:
+    def forward(
+        self, x: Tensor, tables: Tables | None, cache: LayerCache | None, start: int, aside: Tensor | None = None
+    ) -> Tensor:
         """Hidden states [batch, positions, hidden] of positions ``start`` onwards, through the layer.
 
-        ``tables`` are cosines and sines of just these positions (None: no RoPE); without a cache, ``start`` must be 0.
+        A layer aside takes the embedding behind them, [batch, positions, 2 * hidden], and gives what it adds to what
+        the next one sees: that one's ``aside``. ``tables`` are cosines and sines of just these positions (None: no
+        RoPE); without a cache, ``start`` must be 0.
         """
-        normed = self._norm(x, "attn_norm") if self.layer.pre_norms else x
+        seen = x if aside is None else x + aside
+        normed = self._norm(seen, "attn_norm") if self.layer.pre_norms else seen
         states = cache.states if cache is not None else StateCache(x.shape[0], self.layer.states(x.shape[-1]), x.dtype)
         if isinstance(self.layer.mixer, Attention):
             mixed = self._attend(normed, tables, cache, start)
@@ -65,6 +70,8 @@ class DecoderLayer(nn.Module):
 
     def _after_attention(self, x: Tensor, normed: Tensor, attended: Tensor, states: StateCache | None = None) -> Tensor:
         """The residual sums and the MLP, for the residual stream, what attention saw of it and what it gave."""
+        if self.layer.residual == "aside":
+            return self.linear(self._feed(self._norm(attended, "mlp_norm"), states), "aside")
         if self.layer.ffn is None:
             return x + attended
         if self.layer.post_norms:
@@ -92,9 +99,13 @@ class DecoderLayer(nn.Module):
         bias = self.get_buffer(f"{stem}_bias") if hasattr(self, f"{stem}_bias") else None
         return F.linear(x, self.get_buffer(f"{stem}_weight"), bias)
 
+    def _with_low_rank(self, x: Tensor, product: Tensor, name: str, rank: int | None) -> Tensor:
+        """A product with what its thin matrices add, where it has any."""
+        return product if rank is None else product + self.linear(self.linear(x, f"{name}_low"), f"{name}_high")
+
     def _attend(self, x: Tensor, tables: Tables | None, cache: LayerCache | None, start: int) -> Tensor:
         attention = self.layer.attention
-        q, k, v = (self.linear(x, name) for name in "qkv")
+        q, k, v = (self._with_low_rank(x, self.linear(x, name), name, attention.low_rank) for name in "qkv")
         if attention.qk_norm == "all":
             q, k = self.norm_rms(q, "q"), self.norm_rms(k, "k")
         q, k, v = (part.view(*part.shape[:-1], -1, attention.head_dim).transpose(1, 2) for part in (q, k, v))
@@ -125,8 +136,14 @@ class DecoderLayer(nn.Module):
 
     def _mlp(self, x: Tensor, mlp: Mlp, prefix: str) -> Tensor:
         up = self.linear(x, f"{prefix}up")
+        low = None if mlp.low_rank is None else self.linear(x, f"{prefix}ffn_low")
+        if low is not None:
+            up = up + self.linear(low, f"{prefix}up_high")
         if mlp.gated:
-            inner = activate(self.linear(x, f"{prefix}gate"), mlp.activation) * up
+            gate = self.linear(x, f"{prefix}gate")
+            if low is not None:
+                gate = gate + self.linear(low, f"{prefix}gate_high")
+            inner = activate(gate, mlp.activation) * up
         else:
             inner = activate(up, mlp.activation)
         return self.linear(self._norm(inner, f"{prefix}down_norm") if mlp.sub_norm else inner, f"{prefix}down")

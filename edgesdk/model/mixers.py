@@ -5,7 +5,7 @@ They define the numerics, one position after the other; runtimes have kernels of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -67,16 +67,34 @@ def _short_conv(layer: DecoderLayer, x: Tensor, states: StateCache) -> Tensor:
 def _mamba(layer: DecoderLayer, mixer: Mamba, x: Tensor, states: StateCache) -> Tensor:
     value, gate = layer.linear(x, "in").chunk(2, dim=-1)
     value = F.silu(_convolved(layer, value, states))
-    parts: tuple[Tensor, ...] = torch.split(layer.linear(value, "x"), [mixer.rank, mixer.state, mixer.state], dim=-1)
-    if mixer.normed:
-        parts = tuple(layer.norm_rms(part, name) for part, name in zip(parts, ("dt", "b", "c"), strict=True))
-    step, b, c = parts
-    delta = F.softplus(layer.linear(step, "dt")).float()
+    selected = [_selected(layer, mixer, part, name) for part, name in _mamba_heads(mixer, value)]
+    delta, b, c = (torch.cat(parts, dim=-2) for parts in zip(*selected, strict=True))
+    delta = delta.flatten(-2).float()
     decay = torch.exp(delta.unsqueeze(-1) * -torch.exp(layer.get_buffer("ssm_a_log").float()))  # [..., inner, state]
-    added = (delta * value).unsqueeze(-1) * b.unsqueeze(-2)
-    read = c.unsqueeze(-2).expand_as(added)
+    b, read = (part.repeat_interleave(mixer.inner // mixer.heads, dim=-2) for part in (b, c))
+    added = (delta * value).unsqueeze(-1) * b
     out = _scanned(decay.unsqueeze(-1), added.unsqueeze(-1), read, states)
     return layer.linear((out.squeeze(-1) + layer.get_buffer("ssm_d") * value) * F.silu(gate), "out")
+
+
+def _mamba_heads(mixer: Mamba, value: Tensor) -> Iterator[tuple[Tensor, str]]:
+    """The channels of each head, and what its matrices' names begin with."""
+    if mixer.heads == 1:
+        yield value, ""
+        return
+    for head, part in enumerate(value.chunk(mixer.heads, dim=-1)):
+        yield part, f"heads.{head}."
+
+
+def _selected(layer: DecoderLayer, mixer: Mamba, value: Tensor, name: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Step sizes, B and C of one head, each [..., 1, size]."""
+    sizes = [mixer.rank, mixer.state, mixer.state]
+    parts: tuple[Tensor, ...] = torch.split(layer.linear(value, f"{name}x"), sizes, dim=-1)
+    if mixer.normed:
+        parts = tuple(layer.norm_rms(part, name + each) for part, each in zip(parts, ("dt", "b", "c"), strict=True))
+    step, b, c = parts
+    delta = F.softplus(layer.linear(step, f"{name}dt"))
+    return delta.unsqueeze(-2), b.unsqueeze(-2), c.unsqueeze(-2)
 
 
 def _mamba2(layer: DecoderLayer, mixer: Mamba2, x: Tensor, states: StateCache) -> Tensor:
@@ -84,6 +102,8 @@ def _mamba2(layer: DecoderLayer, mixer: Mamba2, x: Tensor, states: StateCache) -
     shared = mixer.groups * mixer.state
     value, b, c = torch.split(F.silu(_convolved(layer, inner, states)), [mixer.inner, shared, shared], dim=-1)
     delta = F.softplus((step + layer.get_buffer("ssm_dt_bias")).float())
+    if mixer.limited:
+        delta = delta.clamp(mixer.least_step, mixer.most_step)
     decay = torch.exp(delta * -torch.exp(layer.get_buffer("ssm_a_log").float()))
     heads = value.view(*value.shape[:-1], mixer.heads, mixer.head_dim)
     b, c = (

@@ -49,8 +49,6 @@ _NOT_BUILT = {
     "hymba": "attention and Mamba side by side; transformers does not have it either",
     "qwen3_5_text": "gated delta networks",
     "qwen3_next": "gated delta networks",
-    "zamba": "a transformer block that Mamba layers share, over the embedding beside the stream",
-    "zamba2": "a transformer block that Mamba-2 layers share, with adapters",
 }
 _LICENCE_NAMES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "NOTICE.md", "NOTICE.txt")
 

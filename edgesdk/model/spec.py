@@ -89,6 +89,7 @@ class Attention:
         softcap: c in ``c * tanh(score / c)``.
         alibi: factor on ALiBi's biases (arXiv 2108.12409), or None: there are none.
         sub_norm: a norm before o (BitNet).
+        low_rank: q, k and v have additions of this rank, each two thin matrices (Zamba2), or None.
     """
 
     heads: int
@@ -103,6 +104,7 @@ class Attention:
     softcap: float | None = None
     alibi: float | None = None
     sub_norm: bool = False
+    low_rank: int | None = None
     kind: Literal["attention"] = "attention"
 
     @property
@@ -128,7 +130,8 @@ class Attention:
 class Mlp:
     """A feed-forward block; gated means ``down(act(gate(x)) * up(x))`` (arXiv 2002.05202).
 
-    ``sub_norm`` puts a norm before ``down`` (BitNet).
+    ``sub_norm`` puts a norm before ``down`` (BitNet). With ``low_rank``, gate and up have additions of this rank, whose
+    first thin matrix they share (Zamba2).
     """
 
     size: int
@@ -136,6 +139,7 @@ class Mlp:
     gated: bool = True
     bias: bool = False
     sub_norm: bool = False
+    low_rank: int | None = None
     kind: Literal["mlp"] = "mlp"
 
 
@@ -196,6 +200,7 @@ class Mamba:
         bias: the outer matrices have biases.
         conv_bias: the convolution has one.
         normed: RMS norms on the step sizes, B and C (Jamba).
+        heads: parts of the channels that have step sizes, B and C of their own (Zamba, arXiv 2405.16712).
     """
 
     inner: int
@@ -205,12 +210,16 @@ class Mamba:
     bias: bool = False
     conv_bias: bool = True
     normed: bool = False
+    heads: int = 1
     kind: Literal["mamba"] = "mamba"
 
 
 @dataclass(frozen=True)
 class Mamba2:
-    """A state space with one decay a head (arXiv 2405.21060); ``groups`` share B and C. Otherwise as :class:`Mamba`."""
+    """A state space with one decay a head (arXiv 2405.21060); ``groups`` share B and C. Otherwise as :class:`Mamba`.
+
+    Step sizes are held to ``least_step`` and ``most_step`` (None: no limit).
+    """
 
     inner: int
     state: int
@@ -219,7 +228,13 @@ class Mamba2:
     groups: int
     bias: bool = False
     conv_bias: bool = True
+    least_step: float = 0.0
+    most_step: float | None = None
     kind: Literal["mamba2"] = "mamba2"
+
+    @property
+    def limited(self) -> bool:
+        return self.least_step > 0 or self.most_step is not None
 
     @property
     def head_dim(self) -> int:
@@ -253,14 +268,20 @@ class Layer:
         pre_norms: a norm before each of the two.
         post_norms: a norm behind each, before the residual sum.
         residual: ``serial``: the second reads what the first added; ``parallel``: both read the same stream, behind a
-            norm each; ``shared``: behind one norm (``attn_norm``).
+            norm each; ``shared``: behind one norm (``attn_norm``); ``aside``: the stream stays as it is: the first
+            reads it and the embedding, the second what the first gives, and a matrix of that is added to what the next
+            layer's mixer sees of the stream (Zamba, arXiv 2405.16712).
     """
 
     mixer: Mixer
     ffn: FeedForward | None
     pre_norms: bool = True
     post_norms: bool = False
-    residual: Literal["serial", "parallel", "shared"] = "serial"
+    residual: Literal["serial", "parallel", "shared", "aside"] = "serial"
+
+    def reads(self, hidden: int) -> int:
+        """Channels that the mixer sees."""
+        return 2 * hidden if self.residual == "aside" else hidden
 
     @property
     def attention(self) -> Attention:
@@ -325,7 +346,7 @@ class DecoderSpec:
         head_bias: a bias on the logits.
         logit_softcap: c in ``c * tanh(logits / c)``.
         folded: factors that the weights carry.
-        repeats: how many layers in a row a block of the checkpoint is (MobileLLM).
+        repeats: how many layers a block of the checkpoint is (MobileLLM: in a row; Zamba: those aside).
     """
 
     family: str
@@ -353,6 +374,11 @@ class DecoderSpec:
     def recurrent(self) -> bool:
         """Whether a layer carries states that cannot be cut back to an earlier position."""
         return any(layer.states(self.hidden) for layer in self.layers)
+
+    @property
+    def asides(self) -> bool:
+        """Whether layers stand aside of the stream: see :class:`Layer`."""
+        return any(layer.residual == "aside" for layer in self.layers)
 
     @property
     def ropes(self) -> list[tuple[Rope, int]]:

@@ -81,7 +81,14 @@ _YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_ma
 _MOE = {"num_local_experts": 4, "num_experts_per_tok": 2}
 _SPARSE = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "decoder_sparse_step": 1}
 _MAMBA = {"state_size": 16, "conv_kernel": 4, "expand": 2, "tie_word_embeddings": True}
+_STEPS = {"num_heads": 8, "head_dim": 16, "n_groups": 1, "chunk_size": 16, "time_step_limit": (0.05, 0.6)}
 _NO_HEAD_DIM = ("head_dim",)
+_ZAMBA = {
+    "num_hidden_layers": 6,
+    "mamba_d_state": 16,
+    "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid", "hybrid", "mamba"],
+}
+_ZAMBA2 = _ZAMBA | {"n_mamba_heads": 8, "mamba_ngroups": 2, "chunk_size": 16, "adapter_rank": 32}
 ROWS = [
     Row("llama", "LlamaConfig"),
     Row("llama-tied-multihead", "LlamaConfig", {"tie_word_embeddings": True, "num_key_value_heads": 4}),
@@ -150,6 +157,7 @@ ROWS = [
     Row(
         "mamba2", "Mamba2Config", _MAMBA | {"num_heads": 8, "head_dim": 16, "n_groups": 2, "chunk_size": 16}, spread=2.0
     ),
+    Row("mamba2-steps", "Mamba2Config", _MAMBA | _STEPS, spread=2.0),
     Row(
         "minicpm",
         "GraniteConfig",
@@ -181,6 +189,28 @@ ROWS = [
     Row("smollm3", "SmolLM3Config", {"no_rope_layers": [1, 0, 1]}),
     Row("stablelm", "StableLmConfig", {"use_qkv_bias": True, "rope_parameters": _PARTIAL}),
     Row("stablelm-parallel", "StableLmConfig", {"use_parallel_residual": True}),
+    Row("zamba", "ZambaConfig", _ZAMBA | {"mamba_dt_rank": 4}, _NO_HEAD_DIM, spread=2.0),
+    Row(
+        "zamba-default-layers",
+        "ZambaConfig",
+        {"num_hidden_layers": 8, "attn_layer_offset": 2, "n_mamba_heads": 1, "mamba_d_state": 16},
+        _NO_HEAD_DIM,
+        spread=2.0,
+    ),
+    Row("zamba2", "Zamba2Config", _ZAMBA2 | {"num_mem_blocks": 2, "add_bias_linear": True}, _NO_HEAD_DIM, spread=2.0),
+    Row(
+        "zamba2-rope",
+        "Zamba2Config",
+        _ZAMBA2
+        | {
+            "use_mem_rope": True,
+            "use_shared_attention_adapter": True,
+            "num_key_value_heads": 4,
+            "time_step_min": 0.05,
+        },
+        _NO_HEAD_DIM,
+        spread=2.0,
+    ),
     Row("gpt2", "GPT2Config", _GPT2),
     Row("gpt2-untied-relu", "GPT2Config", _GPT2 | {"activation_function": "relu", "tie_word_embeddings": False}),
     Row("qwen2", "Qwen2Config", {"tie_word_embeddings": True}),

@@ -25,7 +25,10 @@ class AttentionBlocks:
     def attend(self, index: int, attention: Attention, x: ir.Value) -> ir.Value:
         """What attention gives for the normed stream ``x``, before its output matrix."""
         b, name = self._b, f"layers.{index}"
-        q, k, v = self._blocks.projections(name, x, ["q", "k", "v"])
+        if attention.low_rank is None:
+            q, k, v = self._blocks.projections(name, x, ["q", "k", "v"])
+        else:
+            q, k, v = (self._blocks.with_low_rank(name, x, part) for part in "qkv")
         if attention.qk_norm is not None:
             q, k, v = self._normed(name, attention, q, k, v)
         shape: list[int | str] = ["batch_size", attention.kv_heads, "past_sequence_length", attention.head_dim]

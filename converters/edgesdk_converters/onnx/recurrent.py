@@ -60,6 +60,29 @@ class RecurrentBlocks:
         b, name = self._b, f"layers.{index}"
         value, gate = self._parts(self._projected(name, x, "in"), f"{name}.in", [mixer.inner] * 2)
         value = self._convolved(index, value, mixer.inner, "silu")
+        step, read, written = self._selected(name, mixer, value)
+        delta = b.op("Softplus", [step], f"{name}.delta")
+        rate = b.floats(f"{name}.ssm.a", -torch.exp(self._blocks.vector(f"{name}.ssm.a_log")))
+        wide = b.op("Unsqueeze", [delta, b.constant("ssm.last", [-1])], f"{name}.delta.wide")
+        decay = self._flat(b.op("Mul", [wide, rate], f"{name}.decay"), mixer.inner * mixer.state)
+        keys = self._each(read, f"{name}.b", mixer.heads, mixer.state, mixer.inner // mixer.heads)
+        added = b.op("Mul", [delta, value], f"{name}.added")
+        out = self._scanned(index, (written, keys, added, decay), (mixer.inner, mixer.state, 1), heads=mixer.heads)
+        return b.op("Mul", [self._skipped(name, out, value), self._silu(gate, f"{name}.gate")], f"{name}.ssm.gated")
+
+    def _selected(self, name: str, mixer: Mamba, value: ir.Value) -> list[ir.Value]:
+        """Step sizes before softplus [inner], B and C [heads * state], from the channels ``value``."""
+        if mixer.heads == 1:
+            return self._selected_by(name, mixer, value)
+        values = self._parts(value, f"{name}.heads", [mixer.inner // mixer.heads] * mixer.heads)
+        each = [self._selected_by(f"{name}.heads.{head}", mixer, part) for head, part in enumerate(values)]
+        return [
+            self._b.op("Concat", parts, f"{name}.{part}.each", axis=-1)
+            for part, parts in zip(("dt", "b", "c"), zip(*each, strict=True), strict=True)
+        ]
+
+    def _selected_by(self, name: str, mixer: Mamba, value: ir.Value) -> list[ir.Value]:
+        """The same of one head, whose matrices are called ``name``."""
         sizes = [mixer.rank, mixer.state, mixer.state]
         parts = self._parts(self._projected(name, value, "x"), f"{name}.x", sizes)
         if mixer.normed:
@@ -67,15 +90,7 @@ class RecurrentBlocks:
                 self._blocks.rms_norm(part, f"{name}.{each}_norm")
                 for part, each in zip(parts, ("dt", "b", "c"), strict=True)
             ]
-        step, read, written = parts[0], parts[1], parts[2]
-        delta = b.op("Softplus", [self._projected(name, step, "dt")], f"{name}.delta")
-        rate = b.floats(f"{name}.ssm.a", -torch.exp(self._blocks.vector(f"{name}.ssm.a_log")))
-        wide = b.op("Unsqueeze", [delta, b.constant("ssm.last", [-1])], f"{name}.delta.wide")
-        decay = self._flat(b.op("Mul", [wide, rate], f"{name}.decay"), mixer.inner * mixer.state)
-        keys = self._each(read, f"{name}.b", 1, mixer.state, mixer.inner)
-        added = b.op("Mul", [delta, value], f"{name}.added")
-        out = self._scanned(index, (written, keys, added, decay), (mixer.inner, mixer.state, 1), heads=1)
-        return b.op("Mul", [self._skipped(name, out, value), self._silu(gate, f"{name}.gate")], f"{name}.ssm.gated")
+        return [self._projected(name, parts[0], "dt"), *parts[1:]]
 
     def _mamba2(self, index: int, mixer: Mamba2, x: ir.Value) -> ir.Value:
         b, name, shared = self._b, f"layers.{index}", mixer.groups * mixer.state
@@ -85,6 +100,12 @@ class RecurrentBlocks:
         value, read, written = self._parts(inner, f"{name}.conv", [mixer.inner, shared, shared])
         bias = b.floats(f"{name}.ssm.dt_bias", self._blocks.vector(f"{name}.ssm.dt_bias"))
         delta = b.op("Softplus", [b.op("Add", [step, bias], f"{name}.step")], f"{name}.delta")
+        if mixer.limited:
+            limits = [
+                None if each is None else b.floats(f"ssm.step.{each:g}", torch.tensor(each))
+                for each in (mixer.least_step, mixer.most_step)
+            ]
+            delta = b.op("Clip", [delta, *limits], f"{name}.delta.limited")
         rate = b.floats(f"{name}.ssm.a", -torch.exp(self._blocks.vector(f"{name}.ssm.a_log")))
         decay = b.op("Mul", [delta, rate], f"{name}.decay")
         keys = self._each(read, f"{name}.b", mixer.groups, mixer.state, mixer.heads // mixer.groups)

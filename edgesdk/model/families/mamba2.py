@@ -11,8 +11,6 @@ _NO_LIMIT = 1e6  # a configuration's infinity is a float, or a word of transform
 
 def _spec(config: Config) -> DecoderSpec:
     lowest, highest = config.get("time_step_limit") or (0, None)
-    free = lowest == 0 and not (isinstance(highest, (int, float)) and highest < _NO_LIMIT)
-    refuse(config, "Mamba-2 with limited step sizes", unless=free)
     refuse(config, "Mamba-2 with another activation than SiLU", unless=config.get("hidden_act") in (None, "silu"))
     hidden = config.integer("hidden_size")
     mixer = Mamba2(
@@ -23,6 +21,8 @@ def _spec(config: Config) -> DecoderSpec:
         config.integer("n_groups"),
         bias=config.flag("use_bias", False),
         conv_bias=config.flag("use_conv_bias", True),
+        least_step=float(lowest),
+        most_step=float(highest) if isinstance(highest, (int, float)) and highest < _NO_LIMIT else None,
     )
     return DecoderSpec(
         "mamba2",

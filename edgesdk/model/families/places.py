@@ -100,7 +100,18 @@ class Unsqueezed:
     axes: tuple[int, ...]
 
 
-Place = str | Fused | Fill | Behind | Unsqueezed
+@dataclass(frozen=True)
+class Blocks:
+    """The checkpoint's tensor has an axis of ``count`` blocks in front.
+
+    A canonical name with a number is that block; one without is all of them, one behind the other.
+    """
+
+    name: str
+    count: int
+
+
+Place = str | Fused | Fill | Behind | Unsqueezed | Blocks
 Places = Mapping[str, Place]
 
 QKV = ("q", "k", "v")
@@ -131,11 +142,8 @@ class Naming:
 
     def _place(self, name: str, shape: tuple[int, ...], spec: DecoderSpec) -> Stowed:
         index, stem, kind = _taken_apart(name)
-        place = self.table.get(f"{stem}.{kind}") if f"{stem}.{kind}" in self.table else None
-        ending = "" if isinstance(place, str) else f".{kind}"
         number = next((part for part in stem.split(".") if part.isdigit()), "")
-        if place is None:
-            place = self.table[stem.replace(f".{number}.", ".*.")]
+        place, ending = self._found(stem.replace(f".{number}.", ".*."), kind)
         if isinstance(place, Fill):
             return Stowed("", fill=place.value)
         own = place if isinstance(place, str) else place.name
@@ -148,6 +156,8 @@ class Naming:
         if isinstance(place, Behind):
             last = place.rows + shape[0]
             return replace(stowed, shape=(last, *shape[1:]), rows=(1, place.rows, last))
+        if isinstance(place, Blocks):
+            return _one_block(stowed, place, shape, int(number)) if number else _all_blocks(stowed, place, shape)
         if index is None:
             return stowed
         if isinstance(place, Unsqueezed):
@@ -162,6 +172,13 @@ class Naming:
             stowed = replace(stowed, shape=shape[::-1], transposed=True)
         return replace(stowed, heads=self._heads(stem, spec.layers[index].mixer))
 
+    def _found(self, stem: str, kind: str) -> tuple[Place, str]:
+        """The table's entry, and what its name lacks."""
+        exact = self.table.get(f"{stem}.{kind}")
+        if exact is None:
+            return self.table[stem], f".{kind}"
+        return exact, "" if isinstance(exact, str | Blocks) else f".{kind}"
+
     def _heads(self, stem: str, attention: Mixer) -> Heads | None:
         if not isinstance(attention, Attention) or attention.rope is None:
             return None
@@ -172,6 +189,14 @@ class Naming:
             return None
         count = attention.heads if stem.startswith("q") else attention.kv_heads
         return Heads(1 if stem.endswith("norm") and attention.qk_norm == "head" else count, rotated, self.interleaved)
+
+
+def _one_block(stowed: Stowed, blocks: Blocks, shape: tuple[int, ...], number: int) -> Stowed:
+    return replace(stowed, shape=(blocks.count, *shape), rows=(1, number, number + 1))
+
+
+def _all_blocks(stowed: Stowed, blocks: Blocks, shape: tuple[int, ...]) -> Stowed:
+    return replace(stowed, shape=(blocks.count, shape[0] // blocks.count, *shape[1:]))
 
 
 def without_prefix(places: Mapping[str, Stowed], prefix: str) -> dict[str, Stowed]:
