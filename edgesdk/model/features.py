@@ -26,10 +26,12 @@ FEATURES = {
     "short_conv": "short convolutions",
     "mamba": "Mamba's state spaces",
     "mamba2": "Mamba-2's state spaces",
+    "gated_delta": "gated delta networks",
     "rwkv": "RWKV's time mixing",
     "mamba_heads": "Mamba's state spaces in heads",
     "step_limits": "Mamba-2 with limited step sizes",
     "aside": "transformer blocks beside the stream",
+    "attention_gate": "gates on what attention gives",
     "low_rank": "low-rank additions to its matrices",
 }
 
@@ -38,7 +40,10 @@ ALL = frozenset(FEATURES)
 PLAIN = frozenset({"softcap"})
 #: Mixers that carry a state from position to position, and what stands beside such mixers alone.
 RECURRENT = frozenset(
-    {"short_conv", "mamba", "mamba2", "rwkv", "mamba_heads", "step_limits", "aside", "low_rank"},
+    {
+        *("short_conv", "mamba", "mamba2", "gated_delta", "rwkv"),
+        *("mamba_heads", "step_limits", "aside", "low_rank", "attention_gate"),
+    }
 )
 #: Layers in which a norm, or values, feed matrices channel by channel.
 FOLDED = PLAIN | {
@@ -91,6 +96,8 @@ def _of_attention(attention: Attention, spec: DecoderSpec) -> Iterator[str]:
         yield "sub_norm"
     if attention.softcap is not None:
         yield "softcap"
+    if attention.gated:
+        yield "attention_gate"
     if attention.low_rank is not None:
         yield "low_rank"
 

@@ -118,6 +118,8 @@ class DecoderLayer(nn.Module):
         if cache is not None:
             k, v = cache.update(start, k, v)
         attended = attend(q, k, v, attention).transpose(1, 2).flatten(-2)
+        if attention.gated:
+            attended = attended * torch.sigmoid(self.linear(x, "q_gate"))
         return self.linear(self._norm(attended, "o_norm") if attention.sub_norm else attended, "o")
 
     def norm_rms(self, x: Tensor, name: str) -> Tensor:

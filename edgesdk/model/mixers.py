@@ -1,4 +1,5 @@
-"""Mixers that carry a state from position to position, in torch: short convolutions, Mamba, Mamba-2, RWKV-4.
+"""Mixers that carry a state from position to position, in torch: short convolutions, Mamba, Mamba-2, gated delta
+networks, RWKV-4.
 
 They define the numerics, one position after the other; runtimes have kernels of their own.
 """
@@ -12,10 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .spec import Mamba, Mamba2, Mixer, Rwkv, ShortConv
+from .spec import GatedDelta, Mamba, Mamba2, Mixer, Rwkv, ShortConv
 
 if TYPE_CHECKING:
     from .layers import DecoderLayer
+
+
+#: Beside the squared length of a query or key that is made a unit vector.
+UNIT_EPS = 1e-6
 
 
 class StateCache:
@@ -47,6 +52,8 @@ def mix(layer: DecoderLayer, mixer: Mixer, x: Tensor, states: StateCache) -> Ten
         return _mamba(layer, mixer, x, states)
     if isinstance(mixer, Mamba2):
         return _mamba2(layer, mixer, x, states)
+    if isinstance(mixer, GatedDelta):
+        return _gated_delta(layer, mixer, x, states)
     assert isinstance(mixer, Rwkv)
     return _rwkv(layer, x, states)
 
@@ -116,6 +123,37 @@ def _mamba2(layer: DecoderLayer, mixer: Mamba2, x: Tensor, states: StateCache) -
     grouped = gated.view(*gated.shape[:-1], mixer.groups, -1).float()
     normed = grouped * torch.rsqrt(grouped.square().mean(-1, keepdim=True) + layer.eps)
     return layer.linear(normed.flatten(-2).to(x.dtype) * layer.get_buffer("out_norm_weight"), "out")
+
+
+def _gated_delta(layer: DecoderLayer, mixer: GatedDelta, x: Tensor, states: StateCache) -> Tensor:
+    inner = torch.cat([layer.linear(x, f"delta.{part}") for part in "qkv"], dim=-1)
+    sizes = [mixer.key_size, mixer.key_size, mixer.inner]
+    q, k, v = torch.split(F.silu(_convolved(layer, inner, states)).float(), sizes, dim=-1)
+    q, k = (
+        _unit(part.view(*part.shape[:-1], mixer.key_heads, -1)).repeat_interleave(
+            mixer.heads // mixer.key_heads, dim=-2
+        )
+        for part in (q, k)
+    )
+    v = v.view(*v.shape[:-1], mixer.heads, -1)
+    step = F.linear(x, layer.get_buffer("delta_decay_weight")).float() + layer.get_buffer("ssm_dt_bias").float()
+    decay = torch.exp(-torch.exp(layer.get_buffer("ssm_a_log").float()) * F.softplus(step))
+    beta = torch.sigmoid(F.linear(x, layer.get_buffer("delta_beta_weight")).float())
+    state, found = states["delta"].float(), []
+    for position in range(x.shape[1]):
+        key = k[:, position].unsqueeze(-2)
+        state = decay[:, position, :, None, None] * state
+        missing = v[:, position] - (state * key).sum(-1)
+        state = state + (beta[:, position].unsqueeze(-1) * missing).unsqueeze(-1) * key
+        found.append((state * q[:, position].unsqueeze(-2)).sum(-1))
+    states["delta"] = state.to(states["delta"].dtype)
+    out = layer.norm_rms(torch.stack(found, dim=1) * mixer.key_dim**-0.5, "out").to(x.dtype).flatten(-2)
+    return layer.linear(out * F.silu(layer.linear(x, "delta.z")), "out")
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Vectors of length 1."""
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + UNIT_EPS)
 
 
 def _scanned(decay: Tensor, added: Tensor, read: Tensor, states: StateCache) -> Tensor:

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from .recurrent_spec import GatedDelta, Mamba, Mamba2, Recurrent, Rwkv, ShortConv
 from .tensor_names import decoder_tensors, is_linear, layer_tensors
 
 Norm = Literal["rms", "layer"]
@@ -89,6 +90,7 @@ class Attention:
         softcap: c in ``c * tanh(score / c)``.
         alibi: factor on ALiBi's biases (arXiv 2108.12409), or None: there are none.
         sub_norm: a norm before o (BitNet).
+        gated: what attention gives is multiplied by a sigmoid before o (Qwen 3.5; arXiv 2505.06708).
         low_rank: q, k and v have additions of this rank, each two thin matrices (Zamba2), or None.
     """
 
@@ -104,6 +106,7 @@ class Attention:
     softcap: float | None = None
     alibi: float | None = None
     sub_norm: bool = False
+    gated: bool = False
     low_rank: int | None = None
     kind: Literal["attention"] = "attention"
 
@@ -176,85 +179,7 @@ class ChannelMix:
     kind: Literal["channel_mix"] = "channel_mix"
 
 
-@dataclass(frozen=True)
-class ShortConv:
-    """LFM2's gated short convolution: ``out(c * conv(b * x))`` with b, c, x from one matrix (arXiv 2511.23404).
-
-    ``kernel`` counts positions, the newest included.
-    """
-
-    kernel: int
-    bias: bool = False
-    kind: Literal["short_conv"] = "short_conv"
-
-
-@dataclass(frozen=True)
-class Mamba:
-    """A selective state space (arXiv 2312.00752).
-
-    Attributes:
-        inner: channels.
-        state: state of each.
-        kernel: positions that the convolution sees.
-        rank: of the step sizes.
-        bias: the outer matrices have biases.
-        conv_bias: the convolution has one.
-        normed: RMS norms on the step sizes, B and C (Jamba).
-        heads: parts of the channels that have step sizes, B and C of their own (Zamba, arXiv 2405.16712).
-    """
-
-    inner: int
-    state: int
-    kernel: int
-    rank: int
-    bias: bool = False
-    conv_bias: bool = True
-    normed: bool = False
-    heads: int = 1
-    kind: Literal["mamba"] = "mamba"
-
-
-@dataclass(frozen=True)
-class Mamba2:
-    """A state space with one decay a head (arXiv 2405.21060); ``groups`` share B and C. Otherwise as :class:`Mamba`.
-
-    Step sizes are held to ``least_step`` and ``most_step`` (None: no limit).
-    """
-
-    inner: int
-    state: int
-    kernel: int
-    heads: int
-    groups: int
-    bias: bool = False
-    conv_bias: bool = True
-    least_step: float = 0.0
-    most_step: float | None = None
-    kind: Literal["mamba2"] = "mamba2"
-
-    @property
-    def limited(self) -> bool:
-        return self.least_step > 0 or self.most_step is not None
-
-    @property
-    def head_dim(self) -> int:
-        return self.inner // self.heads
-
-    @property
-    def conv_size(self) -> int:
-        """Channels of the convolution: x, B and C."""
-        return self.inner + 2 * self.groups * self.state
-
-
-@dataclass(frozen=True)
-class Rwkv:
-    """RWKV-4's time mixing, over ``size`` channels (arXiv 2305.13048)."""
-
-    size: int
-    kind: Literal["rwkv"] = "rwkv"
-
-
-Mixer = Attention | ShortConv | Mamba | Mamba2 | Rwkv
+Mixer = Attention | Recurrent
 FeedForward = Mlp | Moe | ChannelMix
 
 
@@ -302,15 +227,7 @@ class Layer:
 
         All of it is zero before the first position. Attention's caches are not among it.
         """
-        mixer, found = self.mixer, dict[str, tuple[int, ...]]()
-        if isinstance(mixer, ShortConv):
-            found["conv"] = (mixer.kernel - 1, hidden)
-        elif isinstance(mixer, Mamba):
-            found |= {"conv": (mixer.kernel - 1, mixer.inner), "ssm": (mixer.inner, mixer.state, 1)}
-        elif isinstance(mixer, Mamba2):
-            found |= {"conv": (mixer.kernel - 1, mixer.conv_size), "ssm": (mixer.heads, mixer.state, mixer.head_dim)}
-        elif isinstance(mixer, Rwkv):
-            found |= {"shift": (1, hidden), "wkv": (3, mixer.size)}
+        found = {} if isinstance(self.mixer, Attention) else self.mixer.states(hidden)
         if isinstance(self.ffn, ChannelMix):
             found["ffn_shift"] = (1, hidden)
         return found
@@ -429,6 +346,7 @@ __all__ = [
     "DecoderSpec",
     "FeedForward",
     "Folded",
+    "GatedDelta",
     "Layer",
     "LinearRopeScaling",
     "Llama3RopeScaling",

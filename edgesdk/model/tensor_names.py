@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .recurrent_spec import GatedDelta
     from .spec import Attention, DecoderSpec, FeedForward, Layer, Mamba, Mamba2, Mlp, Moe, Norm
 
     Named = Iterator[tuple[str, tuple[int, ...]]]
 
-#: Matrices of a layer that stay in float: routers, whose choice is not to be rounded, and convolutions.
-_FLOAT = ("router", "shared_router", "conv")
+#: Matrices of a layer that stay in float: routers, whose choice is not to be rounded, convolutions, and the few rows
+#: that say how much a state forgets and takes in.
+_FLOAT = ("router", "shared_router", "conv", "decay", "beta")
 
 
 def is_linear(name: str) -> bool:
@@ -73,6 +75,8 @@ def _mixer(layer: Layer, hidden: int, prefix: str, norm: Norm) -> Named:
         yield from _mamba(mixer, hidden, prefix)
     elif mixer.kind == "mamba2":
         yield from _mamba2(mixer, hidden, prefix)
+    elif mixer.kind == "gated_delta":
+        yield from _gated_delta(mixer, hidden, prefix)
     else:
         for part in "kvr":
             yield f"{prefix}shift.{part}", (hidden,)
@@ -107,6 +111,17 @@ def _mamba2(mixer: Mamba2, hidden: int, prefix: str) -> Named:
     yield from _linear(prefix + "out", hidden, mixer.inner, mixer.bias)
 
 
+def _gated_delta(mixer: GatedDelta, hidden: int, prefix: str) -> Named:
+    sizes = {"q": mixer.key_size, "k": mixer.key_size, "v": mixer.inner, "z": mixer.inner}
+    for name, size in (sizes | {"decay": mixer.heads, "beta": mixer.heads}).items():
+        yield f"{prefix}delta.{name}.weight", (size, hidden)
+    yield prefix + "conv.weight", (mixer.conv_size, mixer.kernel)
+    yield prefix + "ssm.dt_bias", (mixer.heads,)
+    yield prefix + "ssm.a_log", (mixer.heads,)
+    yield prefix + "out_norm.weight", (mixer.value_dim,)
+    yield prefix + "out.weight", (hidden, mixer.inner)
+
+
 def _attention(attention: Attention, hidden: int, reads: int, prefix: str, norm: Norm) -> Named:
     sizes = {"q": attention.q_size, "k": attention.kv_size, "v": attention.kv_size}
     for name, size in sizes.items():
@@ -114,6 +129,8 @@ def _attention(attention: Attention, hidden: int, reads: int, prefix: str, norm:
         if attention.low_rank is not None:
             yield f"{prefix}{name}_low.weight", (attention.low_rank, reads)
             yield f"{prefix}{name}_high.weight", (size, attention.low_rank)
+    if attention.gated:
+        yield from _linear(prefix + "q_gate", attention.q_size, reads, attention.qkv_bias)
     if attention.qk_norm is not None:
         for name in ("q", "k"):
             yield f"{prefix}{name}_norm.weight", (attention.head_dim if attention.qk_norm == "head" else sizes[name],)

@@ -83,6 +83,15 @@ _SPARSE = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 
 _MAMBA = {"state_size": 16, "conv_kernel": 4, "expand": 2, "tie_word_embeddings": True}
 _STEPS = {"num_heads": 8, "head_dim": 16, "n_groups": 1, "chunk_size": 16, "time_step_limit": (0.05, 0.6)}
 _NO_HEAD_DIM = ("head_dim",)
+_DELTA = {
+    "num_hidden_layers": 4,
+    "full_attention_interval": 3,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 32,
+}
+_SHARED = _SPARSE | {"shared_expert_intermediate_size": 96}
 _ZAMBA = {
     "num_hidden_layers": 6,
     "mamba_d_state": 16,
@@ -185,6 +194,16 @@ ROWS = [
     Row("qwen", "Qwen2Config", {"num_key_value_heads": 4}, disguise=disguises.qwen),
     Row("qwen2_moe", "Qwen2MoeConfig", _SPARSE | {"shared_expert_intermediate_size": 96, "mlp_only_layers": [1]}),
     Row("qwen3_moe", "Qwen3MoeConfig", _SPARSE | {"norm_topk_prob": True}),
+    Row("qwen3_5", "Qwen3_5TextConfig", _DELTA | {"head_dim": 32}, spread=2.0),
+    Row(
+        "qwen3_5-inside",
+        "Qwen3_5TextConfig",
+        _DELTA | {"tie_word_embeddings": True, "attention_bias": True},
+        disguise=disguises.qwen3_5,
+        spread=2.0,
+    ),
+    Row("qwen3_5-experts", "Qwen3_5MoeTextConfig", _DELTA | _SHARED, spread=2.0),
+    Row("qwen3_next", "Qwen3NextConfig", _DELTA | _SHARED | {"mlp_only_layers": [1]}, spread=2.0),
     Row("rwkv", "RwkvConfig", {"context_length": CONTEXT}, spread=2.0),
     Row("smollm3", "SmolLM3Config", {"no_rope_layers": [1, 0, 1]}),
     Row("stablelm", "StableLmConfig", {"use_qkv_bias": True, "rope_parameters": _PARTIAL}),

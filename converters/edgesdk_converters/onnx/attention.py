@@ -55,6 +55,9 @@ class AttentionBlocks:
                 onnx_type(b.dtype),
                 ("batch_size", attention.kv_heads, "total_sequence_length", attention.head_dim),
             )
+        if attention.gated:
+            part = b.op("Sigmoid", [self._blocks.projection(name, x, "q_gate")], f"{name}.q_gate.part")
+            attended = b.op("Mul", [attended, part], f"{name}.attended.gated")
         return attended
 
     def project(self, index: int, attention: Attention, attended: ir.Value) -> ir.Value:

@@ -1,4 +1,5 @@
-"""Mixers that carry states: ``CausalConvWithState`` and ``LinearAttention`` of ONNX Runtime, a ``Scan`` for RWKV-4.
+"""Mixers that carry states: ``CausalConvWithState``, ``LinearAttention`` and ``GatedDeltaNet`` of ONNX Runtime, a
+``Scan`` for RWKV-4.
 
 A state is an input and an output of the program, one sequence's, zero at the beginning.
 """
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 import torch
 
-from edgesdk.model.spec import Mamba, Mamba2, Rwkv, ShortConv
+from edgesdk.model.mixers import UNIT_EPS
+from edgesdk.model.spec import GatedDelta, Mamba, Mamba2, Rwkv, ShortConv
 
 from .builder import CONTRIB
+from .linear import linear
 from .names import state_names
 
 if TYPE_CHECKING:
@@ -42,6 +45,8 @@ class RecurrentBlocks:
             mixed = self._mamba(index, mixer, x)
         elif isinstance(mixer, Mamba2):
             mixed = self._mamba2(index, mixer, x)
+        elif isinstance(mixer, GatedDelta):
+            mixed = self._gated_delta(index, mixer, x)
         else:
             assert isinstance(mixer, Rwkv)
             return self._rwkv(index, mixer, x)
@@ -128,6 +133,51 @@ class RecurrentBlocks:
         )
         weight = b.floats(f"{name}.out_norm.weight", self._blocks.vector(f"{name}.out_norm.weight"))
         return b.op("Mul", [self._flat(normed, mixer.inner), weight], f"{name}.out_norm.out")
+
+    def _gated_delta(self, index: int, mixer: GatedDelta, x: ir.Value) -> ir.Value:
+        b, name = self._b, f"layers.{index}"
+        inner, z = self._delta_inputs(name, mixer, x)
+        inner = self._units(name, mixer, self._convolved(index, inner, mixer.conv_size, "silu"))
+        gates = [self._float_projected(f"{name}.delta.{part}", x) for part in ("decay", "beta")]
+        rates = [self._vector(f"{name}.ssm.{part}") for part in ("a_log", "dt_bias")]
+        shape = (mixer.heads, mixer.value_dim, mixer.key_dim)
+        out, present = b.multi(
+            "GatedDeltaNet",
+            [inner, None, None, None, *gates, self._past(index, "delta", shape), *rates],
+            f"{name}.delta",
+            domain=CONTRIB,
+            outputs=2,
+            gate_activation="softplus",
+            beta_activation="sigmoid",
+        )
+        self._present(index, "delta", present, shape)
+        normed = self._flat(self._blocks.rms_norm(out, f"{name}.out_norm"), mixer.inner)
+        return b.op("Mul", [normed, self._silu(z, f"{name}.delta.z")], f"{name}.delta.gated")
+
+    def _delta_inputs(self, name: str, mixer: GatedDelta, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Queries, keys and values in one, and the gate behind them."""
+        joined, *others = self._blocks.projections(f"{name}.delta", x, ["q", "k", "v", "z"])
+        assert joined is not None
+        if others[0] is None:
+            inner, z = self._parts(joined, f"{name}.delta", [mixer.conv_size, mixer.inner])
+            return inner, z
+        k, v, z = (part for part in others if part is not None)
+        return self._b.op("Concat", [joined, k, v], f"{name}.delta.in", axis=-1), z
+
+    def _units(self, name: str, mixer: GatedDelta, inner: ir.Value) -> ir.Value:
+        """Queries and keys of length 1, before values that stay: the operator's own has another epsilon."""
+        b, size = self._b, mixer.key_dim
+        both, value = self._parts(inner, f"{name}.conv", [2 * mixer.key_size, mixer.inner])
+        heads = b.op("Reshape", [both, self._shape(2 * mixer.key_heads, size)], f"{name}.delta.heads")
+        units = b.op(
+            "SimplifiedLayerNormalization",
+            [heads, b.floats(f"delta.unit.{size}", torch.full((size,), size**-0.5))],
+            f"{name}.delta.units",
+            epsilon=UNIT_EPS / size,
+            axis=-1,
+            stash_type=1,
+        )
+        return b.op("Concat", [self._flat(units, 2 * mixer.key_size), value], f"{name}.delta.qkv", axis=-1)
 
     def _rwkv(self, index: int, mixer: Rwkv, x: ir.Value) -> ir.Value:
         b, name = self._b, f"layers.{index}"
@@ -222,6 +272,13 @@ class RecurrentBlocks:
 
     def _present(self, index: int, state: str, value: ir.Value, shape: tuple[int, ...]) -> None:
         self._b.output(value, state_names(index, state)[1], ir.DataType.FLOAT, ["batch_size", *shape])
+
+    def _vector(self, name: str) -> ir.Value:
+        return self._b.floats(name, self._blocks.vector(name))
+
+    def _float_projected(self, name: str, x: ir.Value) -> ir.Value:
+        """The product with a matrix that stays in float."""
+        return linear(self._b, x, name, self._blocks.vector(f"{name}.weight"), self._blocks.activations)
 
     def _projected(self, name: str, x: ir.Value, part: str) -> ir.Value:
         return self._blocks.projection(name, x, part)

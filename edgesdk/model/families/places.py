@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from ..spec import Attention, DecoderSpec, Mixer
 from ..weights import Heads, Stowed
@@ -69,12 +70,13 @@ GGUF_TENSORS = {
 class Fused:
     """Several canonical matrices (and their biases) in one, in this order of rows.
 
-    With ``grouped``, the rows of one key-value head come together: its queries, its key, its value.
+    With ``grouped``, the mixer's field that counts them, the rows of a group of heads come together: the queries of a
+    key-value head, its key, its value.
     """
 
     name: str
     parts: tuple[str, ...]
-    grouped: bool = False
+    grouped: Literal["heads", "kv_heads", "key_heads"] | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class Naming:
         layers: what stands in front of a layer's number.
         interleaved: rotary pairs are neighbours there.
         transposed: matrices of layers are [in, out] there.
-        norm_offset: what the published code adds to the stored weights of norms.
+        norm_offset: what the published code adds to the stored weights of norms, but those inside of mixers.
     """
 
     table: Places
@@ -150,7 +152,7 @@ class Naming:
         prefix = "" if index is None else f"{self.layers}{index}."
         stowed = Stowed(
             prefix + own.replace("*", number) + ending,
-            offset=self.norm_offset if kind == "weight" and stem.endswith("norm") else 0.0,
+            offset=self.norm_offset if kind == "weight" and stem.endswith("norm") and stem != "out_norm" else 0.0,
             factor=_factor(stem, spec),
         )
         if isinstance(place, Behind):
@@ -199,9 +201,12 @@ def _all_blocks(stowed: Stowed, blocks: Blocks, shape: tuple[int, ...]) -> Stowe
     return replace(stowed, shape=(blocks.count, shape[0] // blocks.count, *shape[1:]))
 
 
-def without_prefix(places: Mapping[str, Stowed], prefix: str) -> dict[str, Stowed]:
-    """Places of a checkpoint that holds the bare network, saved without the head around it."""
-    return {name: replace(place, name=place.name.removeprefix(prefix)) for name, place in places.items()}
+def with_prefix(places: Mapping[str, Stowed], prefix: str, other: str) -> dict[str, Stowed]:
+    """Places of a checkpoint that has another prefix where names have this one."""
+    return {
+        name: replace(place, name=other + place.name.removeprefix(prefix)) if place.name.startswith(prefix) else place
+        for name, place in places.items()
+    }
 
 
 def _taken_apart(name: str) -> tuple[int | None, str, str]:
@@ -219,7 +224,7 @@ def _rows(stem: str, fused: Fused, spec: DecoderSpec, index: int) -> tuple[tuple
     own, _, _ = stem.rpartition(".")
     names = [f"layers.{index}.{own + '.' if own else ''}{part}.weight" for part in fused.parts]
     sizes = [shapes[name][0] for name in names]
-    blocks = spec.layers[index].attention.kv_heads if fused.grouped else 1
+    blocks = getattr(spec.layers[index].mixer, fused.grouped) if fused.grouped else 1
     at = fused.parts.index(stem.rpartition(".")[2])
     first = sum(sizes[:at]) // blocks
     return (sum(sizes), shapes[names[0]][1]), (blocks, first, first + sizes[at] // blocks)
