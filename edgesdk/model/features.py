@@ -29,6 +29,7 @@ FEATURES = {
     "gated_delta": "gated delta networks",
     "rwkv": "RWKV's time mixing",
     "mamba_heads": "Mamba's state spaces in heads",
+    "mamba_eps": "Mamba's norms with an epsilon of their own",
     "step_limits": "Mamba-2 with limited step sizes",
     "aside": "transformer blocks beside the stream",
     "attention_gate": "gates on what attention gives",
@@ -42,7 +43,7 @@ PLAIN = frozenset({"softcap"})
 RECURRENT = frozenset(
     {
         *("short_conv", "mamba", "mamba2", "gated_delta", "rwkv"),
-        *("mamba_heads", "step_limits", "aside", "low_rank", "attention_gate"),
+        *("mamba_heads", "mamba_eps", "step_limits", "aside", "low_rank", "attention_gate"),
     }
 )
 #: Layers in which a norm, or values, feed matrices channel by channel.
@@ -106,6 +107,8 @@ def _of_recurrent(mixer: Mixer) -> Iterator[str]:
     yield mixer.kind
     if isinstance(mixer, Mamba) and mixer.heads > 1:
         yield "mamba_heads"
+    if isinstance(mixer, Mamba) and mixer.eps is not None:
+        yield "mamba_eps"
     if isinstance(mixer, Mamba2) and mixer.limited:
         yield "step_limits"
 

@@ -122,9 +122,9 @@ class DecoderLayer(nn.Module):
             attended = attended * torch.sigmoid(self.linear(x, "q_gate"))
         return self.linear(self._norm(attended, "o_norm") if attention.sub_norm else attended, "o")
 
-    def norm_rms(self, x: Tensor, name: str) -> Tensor:
-        """An RMS norm with the weight of that name."""
-        return rms_norm(x, self.get_buffer(f"{name}_norm_weight"), self.eps)
+    def norm_rms(self, x: Tensor, name: str, eps: float | None = None) -> Tensor:
+        """An RMS norm with the weight of that name, and with the model's epsilon if none is given."""
+        return rms_norm(x, self.get_buffer(f"{name}_norm_weight"), self.eps if eps is None else eps)
 
     def _feed(self, x: Tensor, states: StateCache | None) -> Tensor:
         ffn = self.layer.ffn

@@ -98,7 +98,8 @@ def _selected(layer: DecoderLayer, mixer: Mamba, value: Tensor, name: str) -> tu
     sizes = [mixer.rank, mixer.state, mixer.state]
     parts: tuple[Tensor, ...] = torch.split(layer.linear(value, f"{name}x"), sizes, dim=-1)
     if mixer.normed:
-        parts = tuple(layer.norm_rms(part, name + each) for part, each in zip(parts, ("dt", "b", "c"), strict=True))
+        names = (name.replace(".", "_") + each for each in ("dt", "b", "c"))
+        parts = tuple(layer.norm_rms(part, each, mixer.eps) for part, each in zip(parts, names, strict=True))
     step, b, c = parts
     delta = F.softplus(layer.linear(step, f"{name}dt"))
     return delta.unsqueeze(-2), b.unsqueeze(-2), c.unsqueeze(-2)

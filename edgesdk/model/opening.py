@@ -42,11 +42,11 @@ _NOT_BUILT = {
     "deepseek_v2": "latent attention",
     "deepseek_v3": "latent attention",
     "falcon_h1": "attention and Mamba-2 side by side",
-    "falcon_mamba": "Mamba with norms that have an epsilon of their own",
     "gemma3n_text": "layers that share keys and values, and embeddings of each layer",
     "gpt_oss": "attention sinks and clamped experts",
-    "granitemoehybrid": "Mamba-2 with experts",
+    "granitemoe": "experts in one tensor",
     "hymba": "attention and Mamba side by side; transformers does not have it either",
+    "qwen3_5_moe": "experts in one tensor",
 }
 _LICENCE_NAMES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "NOTICE.md", "NOTICE.txt")
 

@@ -36,6 +36,7 @@ class Mamba:
         bias: the outer matrices have biases.
         conv_bias: the convolution has one.
         normed: RMS norms on the step sizes, B and C (Jamba).
+        eps: epsilon of these norms (Falcon-Mamba), or None: that of all others.
         heads: parts of the channels that have step sizes, B and C of their own (Zamba, arXiv 2405.16712).
     """
 
@@ -46,6 +47,7 @@ class Mamba:
     bias: bool = False
     conv_bias: bool = True
     normed: bool = False
+    eps: float | None = None
     heads: int = 1
     kind: Literal["mamba"] = "mamba"
 

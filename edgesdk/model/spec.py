@@ -237,7 +237,7 @@ class Layer:
 class Folded:
     """Factors of the published model that weights already carry here: nothing has to be multiplied by them.
 
-    ``residual`` is in what each block adds (``o`` and ``down``), ``logits`` in the final norm.
+    ``residual`` is in what each block adds (``o``, ``out`` and ``down``), ``logits`` in the final norm.
     """
 
     residual: float = 1.0

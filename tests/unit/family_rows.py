@@ -141,6 +141,25 @@ ROWS = [
             "tie_word_embeddings": True,
         },
     ),
+    Row(
+        "granite_hybrid",
+        "GraniteMoeHybridConfig",
+        {
+            "num_local_experts": 0,
+            "layer_types": ["mamba", "attention", "mamba"],
+            "shared_intermediate_size": 96,
+            "mamba_n_heads": 8,
+            "mamba_d_state": 16,
+            "mamba_chunk_size": 16,
+            "embedding_multiplier": 3.0,
+            "residual_multiplier": 0.4,
+            "attention_multiplier": 0.2,
+            "logits_scaling": 2.5,
+            "tie_word_embeddings": True,
+        },
+        _NO_HEAD_DIM,
+        spread=2.0,
+    ),
     Row("internlm2", "LlamaConfig", disguise=disguises.internlm2),
     Row(
         "jamba",
@@ -165,6 +184,12 @@ ROWS = [
     Row("mamba", "MambaConfig", _MAMBA | {"intermediate_size": 128, "time_step_rank": 4}, spread=2.0),
     Row(
         "mamba2", "Mamba2Config", _MAMBA | {"num_heads": 8, "head_dim": 16, "n_groups": 2, "chunk_size": 16}, spread=2.0
+    ),
+    Row(
+        "falcon_mamba",
+        "FalconMambaConfig",
+        _MAMBA | {"time_step_rank": 4, "mixer_rms_eps": 1e-3, "use_bias": True},
+        spread=2.0,
     ),
     Row("mamba2-steps", "Mamba2Config", _MAMBA | _STEPS, spread=2.0),
     Row(

@@ -77,13 +77,13 @@ class Blocks:
             stash_type=1,
         )
 
-    def rms_norm(self, x: ir.Value, name: str) -> ir.Value:
-        """An RMS norm, over the last axis."""
+    def rms_norm(self, x: ir.Value, name: str, eps: float | None = None) -> ir.Value:
+        """An RMS norm, over the last axis, with the model's epsilon if none is given."""
         return self.builder.op(
             "SimplifiedLayerNormalization",
             [x, self._norm_weight(name)],
             f"{name}.out",
-            epsilon=self.model.spec.norm_eps,
+            epsilon=self.model.spec.norm_eps if eps is None else eps,
             axis=-1,
             stash_type=1,
         )

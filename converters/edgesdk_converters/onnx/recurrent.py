@@ -92,7 +92,7 @@ class RecurrentBlocks:
         parts = self._parts(self._projected(name, value, "x"), f"{name}.x", sizes)
         if mixer.normed:
             parts = [
-                self._blocks.rms_norm(part, f"{name}.{each}_norm")
+                self._blocks.rms_norm(part, f"{name}.{each}_norm", mixer.eps)
                 for part, each in zip(parts, ("dt", "b", "c"), strict=True)
             ]
         return [self._projected(name, parts[0], "dt"), *parts[1:]]

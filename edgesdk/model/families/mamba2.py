@@ -9,8 +9,14 @@ from .mamba import CONTEXT, TENSORS
 _NO_LIMIT = 1e6  # a configuration's infinity is a float, or a word of transformers' own
 
 
-def _spec(config: Config) -> DecoderSpec:
+def step_limits(config: Config) -> dict[str, float]:
+    """The limits of Mamba-2's step sizes, where there are any."""
     lowest, highest = config.get("time_step_limit") or (0, None)
+    limited = isinstance(highest, (int, float)) and highest < _NO_LIMIT
+    return {"least_step": float(lowest), **({"most_step": float(highest)} if limited else {})}
+
+
+def _spec(config: Config) -> DecoderSpec:
     refuse(config, "Mamba-2 with another activation than SiLU", unless=config.get("hidden_act") in (None, "silu"))
     hidden = config.integer("hidden_size")
     mixer = Mamba2(
@@ -21,8 +27,7 @@ def _spec(config: Config) -> DecoderSpec:
         config.integer("n_groups"),
         bias=config.flag("use_bias", False),
         conv_bias=config.flag("use_conv_bias", True),
-        least_step=float(lowest),
-        most_step=float(highest) if isinstance(highest, (int, float)) and highest < _NO_LIMIT else None,
+        **step_limits(config),
     )
     return DecoderSpec(
         "mamba2",

@@ -233,4 +233,4 @@ def _rows(stem: str, fused: Fused, spec: DecoderSpec, index: int) -> tuple[tuple
 def _factor(stem: str, spec: DecoderSpec) -> float:
     if stem == "final_norm":
         return spec.folded.logits
-    return spec.folded.residual if stem.rpartition(".")[2] in ("o", "down") else 1.0
+    return spec.folded.residual if stem.rpartition(".")[2] in ("o", "out", "down") else 1.0
