@@ -13,6 +13,7 @@ def _spec(config: Config) -> DecoderSpec:
     refuse(config, "Granite 4 with experts in one tensor", unless=not config.get("num_local_experts"))
     kinds = config.get("layer_types") or ["mamba"] * count
     refuse(config, f"'layer_types' for {len(kinds)} of {count} layers", unless=len(kinds) == count)
+    least, most = step_limits(config)
     mamba = Mamba2(
         config.integer("mamba_expand", 2) * hidden,
         config.integer("mamba_d_state", 256),
@@ -21,7 +22,8 @@ def _spec(config: Config) -> DecoderSpec:
         config.integer("mamba_n_groups", 1),
         bias=config.flag("mamba_proj_bias", False),
         conv_bias=config.flag("mamba_conv_bias", True),
-        **step_limits(config),
+        least_step=least,
+        most_step=most,
     )
     bias, size = config.flag("attention_bias", False), hidden // config.integer("num_attention_heads")
     attention = llama_attention(
