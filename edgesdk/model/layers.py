@@ -99,13 +99,13 @@ class DecoderLayer(nn.Module):
         bias = self.get_buffer(f"{stem}_bias") if hasattr(self, f"{stem}_bias") else None
         return F.linear(x, self.get_buffer(f"{stem}_weight"), bias)
 
-    def _with_low_rank(self, x: Tensor, product: Tensor, name: str, rank: int | None) -> Tensor:
-        """A product with what its thin matrices add, where it has any."""
-        return product if rank is None else product + self.linear(self.linear(x, f"{name}_low"), f"{name}_high")
-
     def _attend(self, x: Tensor, tables: Tables | None, cache: LayerCache | None, start: int) -> Tensor:
         attention = self.layer.attention
-        q, k, v = (self._with_low_rank(x, self.linear(x, name), name, attention.low_rank) for name in "qkv")
+        q, k, v = (self.linear(x, name) for name in "qkv")
+        if attention.low_rank is not None:
+            lows = [self.linear(x, f"{name}_low") for name in "qkv"]
+            added = (self.linear(low, f"{name}_high") for name, low in zip("qkv", lows, strict=True))
+            q, k, v = (product + more for product, more in zip((q, k, v), added, strict=True))
         if attention.qk_norm == "all":
             q, k = self.norm_rms(q, "q"), self.norm_rms(k, "k")
         q, k, v = (part.view(*part.shape[:-1], -1, attention.head_dim).transpose(1, 2) for part in (q, k, v))
@@ -137,17 +137,14 @@ class DecoderLayer(nn.Module):
         return channel_mix(self, x, states)
 
     def _mlp(self, x: Tensor, mlp: Mlp, prefix: str) -> Tensor:
-        up = self.linear(x, f"{prefix}up")
-        low = None if mlp.low_rank is None else self.linear(x, f"{prefix}ffn_low")
-        if low is not None:
-            up = up + self.linear(low, f"{prefix}up_high")
+        products = {part: self.linear(x, f"{prefix}{part}") for part in (("gate", "up") if mlp.gated else ("up",))}
+        if mlp.low_rank is not None:
+            low = self.linear(x, f"{prefix}ffn_low")
+            for part in products:
+                products[part] = products[part] + self.linear(low, f"{prefix}{part}_high")
+        inner = activate(products["gate" if mlp.gated else "up"], mlp.activation)
         if mlp.gated:
-            gate = self.linear(x, f"{prefix}gate")
-            if low is not None:
-                gate = gate + self.linear(low, f"{prefix}gate_high")
-            inner = activate(gate, mlp.activation) * up
-        else:
-            inner = activate(up, mlp.activation)
+            inner = inner * products["up"]
         return self.linear(self._norm(inner, f"{prefix}down_norm") if mlp.sub_norm else inner, f"{prefix}down")
 
     def _experts(self, x: Tensor, moe: Moe) -> Tensor:

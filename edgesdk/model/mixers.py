@@ -1,5 +1,4 @@
-"""Mixers that carry a state from position to position, in torch: short convolutions, Mamba, Mamba-2, gated delta
-networks, RWKV-4.
+"""Mixers that carry a state from position to position, in torch: convolutions, state spaces, delta networks, RWKV-4.
 
 They define the numerics, one position after the other; runtimes have kernels of their own.
 """
@@ -17,7 +16,6 @@ from .spec import GatedDelta, Mamba, Mamba2, Mixer, Rwkv, ShortConv
 
 if TYPE_CHECKING:
     from .layers import DecoderLayer
-
 
 #: Beside the squared length of a query or key that is made a unit vector.
 UNIT_EPS = 1e-6
@@ -78,7 +76,7 @@ def _mamba(layer: DecoderLayer, mixer: Mamba, x: Tensor, states: StateCache) -> 
     delta, b, c = (torch.cat(parts, dim=-2) for parts in zip(*selected, strict=True))
     delta = delta.flatten(-2).float()
     decay = torch.exp(delta.unsqueeze(-1) * -torch.exp(layer.get_buffer("ssm_a_log").float()))  # [..., inner, state]
-    b, read = (part.repeat_interleave(mixer.inner // mixer.heads, dim=-2) for part in (b, c))
+    b, read = (_for_channels(part, mixer.inner // mixer.heads) for part in (b, c))
     added = (delta * value).unsqueeze(-1) * b
     out = _scanned(decay.unsqueeze(-1), added.unsqueeze(-1), read, states)
     return layer.linear((out.squeeze(-1) + layer.get_buffer("ssm_d") * value) * F.silu(gate), "out")
@@ -103,6 +101,11 @@ def _selected(layer: DecoderLayer, mixer: Mamba, value: Tensor, name: str) -> tu
     step, b, c = parts
     delta = F.softplus(layer.linear(step, f"{name}dt"))
     return delta.unsqueeze(-2), b.unsqueeze(-2), c.unsqueeze(-2)
+
+
+def _for_channels(x: Tensor, count: int) -> Tensor:
+    """What each head has, [..., heads, size], for each of its channels: [..., heads * count, size]."""
+    return x.unsqueeze(-2).expand(*x.shape[:-1], count, x.shape[-1]).flatten(-3, -2)
 
 
 def _mamba2(layer: DecoderLayer, mixer: Mamba2, x: Tensor, states: StateCache) -> Tensor:
@@ -130,26 +133,32 @@ def _gated_delta(layer: DecoderLayer, mixer: GatedDelta, x: Tensor, states: Stat
     inner = torch.cat([layer.linear(x, f"delta.{part}") for part in "qkv"], dim=-1)
     sizes = [mixer.key_size, mixer.key_size, mixer.inner]
     q, k, v = torch.split(F.silu(_convolved(layer, inner, states)).float(), sizes, dim=-1)
-    q, k = (
-        _unit(part.view(*part.shape[:-1], mixer.key_heads, -1)).repeat_interleave(
-            mixer.heads // mixer.key_heads, dim=-2
-        )
-        for part in (q, k)
-    )
+    q, k = (part.view(*part.shape[:-1], mixer.key_heads, -1) for part in (q, k))
+    q, k = (_for_channels(_unit(part), mixer.heads // mixer.key_heads) for part in (q, k))
     v = v.view(*v.shape[:-1], mixer.heads, -1)
     step = F.linear(x, layer.get_buffer("delta_decay_weight")).float() + layer.get_buffer("ssm_dt_bias").float()
     decay = torch.exp(-torch.exp(layer.get_buffer("ssm_a_log").float()) * F.softplus(step))
     beta = torch.sigmoid(F.linear(x, layer.get_buffer("delta_beta_weight")).float())
-    state, found = states["delta"].float(), []
-    for position in range(x.shape[1]):
-        key = k[:, position].unsqueeze(-2)
-        state = decay[:, position, :, None, None] * state
-        missing = v[:, position] - (state * key).sum(-1)
-        state = state + (beta[:, position].unsqueeze(-1) * missing).unsqueeze(-1) * key
-        found.append((state * q[:, position].unsqueeze(-2)).sum(-1))
-    states["delta"] = state.to(states["delta"].dtype)
-    out = layer.norm_rms(torch.stack(found, dim=1) * mixer.key_dim**-0.5, "out").to(x.dtype).flatten(-2)
+    out = _delta_scanned((q * mixer.key_dim**-0.5, k, v), decay, beta, states)
+    out = layer.norm_rms(out, "out").to(x.dtype).flatten(-2)
     return layer.linear(out * F.silu(layer.linear(x, "delta.z")), "out")
+
+
+def _delta_scanned(qkv: tuple[Tensor, Tensor, Tensor], decay: Tensor, beta: Tensor, states: StateCache) -> Tensor:
+    """The state fades by ``decay``; of what it then lacks of a value for its key, it takes in the part ``beta``.
+
+    Shapes: q, k and v [batch, positions, heads, size], decay and beta [batch, positions, heads]; returns that of v. The
+    state is kept as "delta".
+    """
+    state, found = states["delta"].float(), []
+    for position in range(decay.shape[1]):
+        query, key, value = (part[:, position] for part in qkv)
+        state = decay[:, position, :, None, None] * state
+        missing = value - (state * key.unsqueeze(-2)).sum(-1)
+        state = state + (beta[:, position].unsqueeze(-1) * missing).unsqueeze(-1) * key.unsqueeze(-2)
+        found.append((state * query.unsqueeze(-2)).sum(-1))
+    states["delta"] = state.to(states["delta"].dtype)
+    return torch.stack(found, dim=1)
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -75,6 +75,8 @@ def with_shared_blocks(
     """A decoder of ``mixer`` alone, where ``blocks`` times ``block`` take turns aside of the layers that are hybrid."""
     uses, count = kinds.count("hybrid"), config.integer("num_hidden_layers")
     refuse(config, f"kinds of {len(kinds)} of {count} layers", unless=len(kinds) == count)
+    others = set(kinds) - {"hybrid", "mamba", "linear_attention"}
+    refuse(config, f"a layer of kind {', '.join(sorted(others))}", unless=not others)
     blocks = max(1, min(blocks, uses))
     repeats = max(1, -(-uses // blocks))
     refuse(config, f"{blocks} blocks at {uses} layers", unless=uses == 0 or -(-uses // repeats) == blocks)
