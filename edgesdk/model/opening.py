@@ -44,9 +44,7 @@ _NOT_BUILT = {
     "falcon_h1": "attention and Mamba-2 side by side",
     "gemma3n_text": "layers that share keys and values, and embeddings of each layer",
     "gpt_oss": "attention sinks and clamped experts",
-    "granitemoe": "experts in one tensor",
     "hymba": "attention and Mamba side by side; transformers does not have it either",
-    "qwen3_5_moe": "experts in one tensor",
 }
 _LICENCE_NAMES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "NOTICE.md", "NOTICE.txt")
 

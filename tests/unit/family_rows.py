@@ -83,6 +83,20 @@ _SPARSE = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 
 _MAMBA = {"state_size": 16, "conv_kernel": 4, "expand": 2, "tie_word_embeddings": True}
 _STEPS = {"num_heads": 8, "head_dim": 16, "n_groups": 1, "chunk_size": 16, "time_step_limit": (0.05, 0.6)}
 _NO_HEAD_DIM = ("head_dim",)
+_GRANITE = {
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.4,
+    "attention_multiplier": 0.2,
+    "logits_scaling": 2.5,
+    "tie_word_embeddings": True,
+}
+_HYBRID = _GRANITE | {
+    "layer_types": ["mamba", "attention", "mamba"],
+    "shared_intermediate_size": 96,
+    "mamba_n_heads": 8,
+    "mamba_d_state": 16,
+    "mamba_chunk_size": 16,
+}
 _DELTA = {
     "num_hidden_layers": 4,
     "full_attention_interval": 3,
@@ -130,33 +144,13 @@ ROWS = [
     Row("gpt_neo", "GPTNeoConfig", _NEO),
     Row("gpt_neox", "GPTNeoXConfig", {"rope_parameters": _PARTIAL}),
     Row("gpt_neox-serial", "GPTNeoXConfig", {"use_parallel_residual": False, "attention_bias": False}),
+    Row("granite", "GraniteConfig", _GRANITE),
+    Row("granite_moe", "GraniteMoeConfig", _GRANITE | _MOE, _NO_HEAD_DIM),
+    Row("granite_hybrid", "GraniteMoeHybridConfig", _HYBRID | {"num_local_experts": 0}, _NO_HEAD_DIM, spread=2.0),
     Row(
-        "granite",
-        "GraniteConfig",
-        {
-            "embedding_multiplier": 3.0,
-            "residual_multiplier": 0.4,
-            "attention_multiplier": 0.2,
-            "logits_scaling": 2.5,
-            "tie_word_embeddings": True,
-        },
-    ),
-    Row(
-        "granite_hybrid",
+        "granite_hybrid-experts",
         "GraniteMoeHybridConfig",
-        {
-            "num_local_experts": 0,
-            "layer_types": ["mamba", "attention", "mamba"],
-            "shared_intermediate_size": 96,
-            "mamba_n_heads": 8,
-            "mamba_d_state": 16,
-            "mamba_chunk_size": 16,
-            "embedding_multiplier": 3.0,
-            "residual_multiplier": 0.4,
-            "attention_multiplier": 0.2,
-            "logits_scaling": 2.5,
-            "tie_word_embeddings": True,
-        },
+        _HYBRID | _MOE | {"position_embedding_type": "rope"},
         _NO_HEAD_DIM,
         spread=2.0,
     ),

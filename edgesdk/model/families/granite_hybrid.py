@@ -1,16 +1,18 @@
-"""Granite 4, hybrid and dense: Mamba-2 with attention on some layers, Granite's multipliers (Granite team, 2025)."""
+"""Granite 4: Mamba-2, attention on some layers, dense blocks beside experts or alone (Granite team, 2025)."""
 
 from __future__ import annotations
 
-from ..spec import DecoderSpec, Folded, Layer, Mamba2
-from .base import LLAMA_TENSORS, Config, Family, Fused, llama_attention, llama_mlp, llama_spec, refuse, rope
+from dataclasses import replace
+
+from ..spec import DecoderSpec, FeedForward, Layer, Mamba2
+from .base import Config, Family, Fused, llama_attention, llama_mlp, llama_spec, refuse, rope
+from .granite_moe import EXPERTS, granite_moe, multipliers
 from .mamba2 import step_limits
 from .places import Unsqueezed
 
 
 def _spec(config: Config) -> DecoderSpec:
     hidden, count = config.integer("hidden_size"), config.integer("num_hidden_layers")
-    refuse(config, "Granite 4 with experts in one tensor", unless=not config.get("num_local_experts"))
     kinds = config.get("layer_types") or ["mamba"] * count
     refuse(config, f"'layer_types' for {len(kinds)} of {count} layers", unless=len(kinds) == count)
     least, most = step_limits(config)
@@ -34,14 +36,14 @@ def _spec(config: Config) -> DecoderSpec:
         qkv_bias=bias,
         out_bias=bias,
     )
-    mlp = llama_mlp(config, size=config.integer("shared_intermediate_size", 1024))
+    dense = llama_mlp(config, size=config.integer("shared_intermediate_size", 1024))
+    ffn: FeedForward = replace(granite_moe(config), shared=dense) if config.get("num_local_experts") else dense
     attends = ("attention", "full_attention")
     return llama_spec(
         "granite_hybrid",
         config,
-        tuple(Layer(attention if kind in attends else mamba, mlp) for kind in kinds),
-        embedding_scale=config.number("embedding_multiplier", 1.0),
-        folded=Folded(config.number("residual_multiplier", 1.0), 1 / config.number("logits_scaling", 1.0)),
+        tuple(Layer(attention if kind in attends else mamba, ffn) for kind in kinds),
+        **multipliers(config),
     )
 
 
@@ -52,7 +54,7 @@ FAMILY = Family(
     ("granitemoehybrid",),
     _spec,
     {
-        **LLAMA_TENSORS,
+        **EXPERTS,
         "in": "mamba.in_proj",
         "conv.weight": Unsqueezed("mamba.conv1d", (1,)),
         "conv.bias": "mamba.conv1d.bias",
@@ -64,5 +66,8 @@ FAMILY = Family(
         "gate": _UPPER,
         "up": _UPPER,
         "down": "shared_mlp.output_linear",
+        "shared.gate": _UPPER,
+        "shared.up": _UPPER,
+        "shared.down": "shared_mlp.output_linear",
     },
 )

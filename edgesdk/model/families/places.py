@@ -104,10 +104,7 @@ class Unsqueezed:
 
 @dataclass(frozen=True)
 class Blocks:
-    """The checkpoint's tensor has an axis of ``count`` blocks in front.
-
-    A canonical name with a number is that block; one without is all of them, one behind the other.
-    """
+    """The checkpoint's tensor has its rows in ``count`` blocks, with an axis of their own."""
 
     name: str
     count: int
@@ -159,7 +156,7 @@ class Naming:
             last = place.rows + shape[0]
             return replace(stowed, shape=(last, *shape[1:]), rows=(1, place.rows, last))
         if isinstance(place, Blocks):
-            return _one_block(stowed, place, shape, int(number)) if number else _all_blocks(stowed, place, shape)
+            return replace(stowed, shape=(place.count, shape[0] // place.count, *shape[1:]))
         if index is None:
             return stowed
         if isinstance(place, Unsqueezed):
@@ -191,14 +188,6 @@ class Naming:
             return None
         count = attention.heads if stem.startswith("q") else attention.kv_heads
         return Heads(1 if stem.endswith("norm") and attention.qk_norm == "head" else count, rotated, self.interleaved)
-
-
-def _one_block(stowed: Stowed, blocks: Blocks, shape: tuple[int, ...], number: int) -> Stowed:
-    return replace(stowed, shape=(blocks.count, *shape), rows=(1, number, number + 1))
-
-
-def _all_blocks(stowed: Stowed, blocks: Blocks, shape: tuple[int, ...]) -> Stowed:
-    return replace(stowed, shape=(blocks.count, shape[0] // blocks.count, *shape[1:]))
 
 
 def with_prefix(places: Mapping[str, Stowed], prefix: str, other: str) -> dict[str, Stowed]:

@@ -25,7 +25,7 @@ _QKV = Fused("linear_attn.in_proj_qkv", ("q", "k", "v"))
 
 FAMILY = Family(
     "qwen3_5",
-    ("qwen3_5", "qwen3_5_text", "qwen3_5_moe_text"),
+    ("qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text"),
     _spec,
     {
         **GATED,

@@ -128,12 +128,12 @@ def _kinds(config: Config) -> list[str]:
 
 def _tensors(spec: DecoderSpec) -> dict[str, Place]:
     heads = next(layer.mixer.heads for layer in spec.layers if isinstance(layer.mixer, Mamba))
-    each = "heads.*." if heads > 1 else ""
+    head, number = ("heads.*.", "*") if heads > 1 else ("", "0")
     return {
         **TENSORS,
-        f"{each}x.weight": Blocks("mamba.x_proj_weight", heads),
-        f"{each}dt.weight": Blocks("mamba.dt_proj_weight", heads),
-        f"{each}dt.bias": Blocks("mamba.dt_proj_bias", heads),
+        f"{head}x.weight": f"mamba.x_proj_weight[{number}]",
+        f"{head}dt.weight": f"mamba.dt_proj_weight[{number}]",
+        f"{head}dt.bias": f"mamba.dt_proj_bias[{number}]",
         "ssm.a_log": Blocks("mamba.A_log", heads),
         "ssm.d": Blocks("mamba.D", heads),
     }
