@@ -115,6 +115,8 @@ def mixer_size(mixer: Mixer, hidden: int) -> int:
     """Values that a mixer works with, for one token."""
     if isinstance(mixer, Attention):
         return mixer.q_size
+    if mixer.kind == "gated_delta":
+        return mixer.conv_size + 2 * mixer.inner
     return 3 * (hidden if mixer.kind == "short_conv" else mixer.size if mixer.kind == "rwkv" else mixer.inner)
 
 

@@ -142,7 +142,7 @@ class Recipe:
                 raise RecipeError(
                     f"recipe {self.name}: {_use(step)} does not know what to do with {missing}, which family "
                     f"{spec.family} has",
-                    hint="leave that pass out: rounding, GPTQ, zeros and depth take every family",
+                    hint="leave that pass out: rounding, GPTQ and zeros take every family, depth most",
                 )
             spec = step.spec(spec)
         return spec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .spec import Attention, DecoderSpec, FeedForward, Layer, Mlp, Moe
+from .spec import Attention, DecoderSpec, FeedForward, Layer, Mamba, Mamba2, Mixer, Mlp, Moe
 
 #: Every feature in the words of error messages and of the support matrix.
 FEATURES = {
@@ -26,14 +26,26 @@ FEATURES = {
     "short_conv": "short convolutions",
     "mamba": "Mamba's state spaces",
     "mamba2": "Mamba-2's state spaces",
+    "gated_delta": "gated delta networks",
     "rwkv": "RWKV's time mixing",
+    "mamba_heads": "Mamba's state spaces in heads",
+    "mamba_eps": "Mamba's norms with an epsilon of their own",
+    "step_limits": "Mamba-2 with limited step sizes",
+    "aside": "transformer blocks beside the stream",
+    "attention_gate": "gates on what attention gives",
+    "low_rank": "low-rank additions to its matrices",
 }
 
 ALL = frozenset(FEATURES)
 #: What every converter builds.
 PLAIN = frozenset({"softcap"})
-#: Mixers that carry a state from position to position.
-RECURRENT = frozenset({"short_conv", "mamba", "mamba2", "rwkv"})
+#: Mixers that carry a state from position to position, and what stands beside such mixers alone.
+RECURRENT = frozenset(
+    {
+        *("short_conv", "mamba", "mamba2", "gated_delta", "rwkv"),
+        *("mamba_heads", "mamba_eps", "step_limits", "aside", "low_rank", "attention_gate"),
+    }
+)
 #: Layers in which a norm, or values, feed matrices channel by channel.
 FOLDED = PLAIN | {
     *("layer_norm", "learned_positions", "embed_norm", "head_bias", "relu2"),
@@ -63,12 +75,12 @@ def _of_layer(layer: Layer, spec: DecoderSpec) -> Iterator[str]:
     if isinstance(layer.mixer, Attention):
         yield from _of_attention(layer.mixer, spec)
     else:
-        yield layer.mixer.kind
+        yield from _of_recurrent(layer.mixer)
     yield from _of_feed_forward(layer.ffn)
     if not layer.pre_norms:
         yield "post_norm_only"
     if layer.residual != "serial":
-        yield "parallel"
+        yield "aside" if layer.residual == "aside" else "parallel"
 
 
 def _of_attention(attention: Attention, spec: DecoderSpec) -> Iterator[str]:
@@ -85,6 +97,20 @@ def _of_attention(attention: Attention, spec: DecoderSpec) -> Iterator[str]:
         yield "sub_norm"
     if attention.softcap is not None:
         yield "softcap"
+    if attention.gated:
+        yield "attention_gate"
+    if attention.low_rank is not None:
+        yield "low_rank"
+
+
+def _of_recurrent(mixer: Mixer) -> Iterator[str]:
+    yield mixer.kind
+    if isinstance(mixer, Mamba) and mixer.heads > 1:
+        yield "mamba_heads"
+    if isinstance(mixer, Mamba) and mixer.eps is not None:
+        yield "mamba_eps"
+    if isinstance(mixer, Mamba2) and mixer.limited:
+        yield "step_limits"
 
 
 def _of_feed_forward(ffn: FeedForward | None) -> Iterator[str]:
@@ -95,6 +121,8 @@ def _of_feed_forward(ffn: FeedForward | None) -> Iterator[str]:
         yield "sub_norm"
     if any(mlp.activation == "relu2" for mlp in mlps):
         yield "relu2"
+    if any(mlp.low_rank is not None for mlp in mlps):
+        yield "low_rank"
     if isinstance(ffn, Moe):
         yield "moe"
         if ffn.routing == "sparsemixer":

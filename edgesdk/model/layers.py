@@ -50,12 +50,17 @@ class DecoderLayer(nn.Module):
         for name, tensor in tensors.items():
             self.register_buffer(name.replace(".", "_"), tensor)
 
-    def forward(self, x: Tensor, tables: Tables | None, cache: LayerCache | None, start: int) -> Tensor:
+    def forward(
+        self, x: Tensor, tables: Tables | None, cache: LayerCache | None, start: int, aside: Tensor | None = None
+    ) -> Tensor:
         """Hidden states [batch, positions, hidden] of positions ``start`` onwards, through the layer.
 
-        ``tables`` are cosines and sines of just these positions (None: no RoPE); without a cache, ``start`` must be 0.
+        A layer aside takes the embedding behind them, [batch, positions, 2 * hidden], and gives what it adds to what
+        the next one sees: that one's ``aside``. ``tables`` are cosines and sines of just these positions (None: no
+        RoPE); without a cache, ``start`` must be 0.
         """
-        normed = self._norm(x, "attn_norm") if self.layer.pre_norms else x
+        seen = x if aside is None else x + aside
+        normed = self._norm(seen, "attn_norm") if self.layer.pre_norms else seen
         states = cache.states if cache is not None else StateCache(x.shape[0], self.layer.states(x.shape[-1]), x.dtype)
         if isinstance(self.layer.mixer, Attention):
             mixed = self._attend(normed, tables, cache, start)
@@ -65,6 +70,8 @@ class DecoderLayer(nn.Module):
 
     def _after_attention(self, x: Tensor, normed: Tensor, attended: Tensor, states: StateCache | None = None) -> Tensor:
         """The residual sums and the MLP, for the residual stream, what attention saw of it and what it gave."""
+        if self.layer.residual == "aside":
+            return self.linear(self._feed(self._norm(attended, "mlp_norm"), states), "aside")
         if self.layer.ffn is None:
             return x + attended
         if self.layer.post_norms:
@@ -95,6 +102,10 @@ class DecoderLayer(nn.Module):
     def _attend(self, x: Tensor, tables: Tables | None, cache: LayerCache | None, start: int) -> Tensor:
         attention = self.layer.attention
         q, k, v = (self.linear(x, name) for name in "qkv")
+        if attention.low_rank is not None:
+            lows = [self.linear(x, f"{name}_low") for name in "qkv"]
+            added = (self.linear(low, f"{name}_high") for name, low in zip("qkv", lows, strict=True))
+            q, k, v = (product + more for product, more in zip((q, k, v), added, strict=True))
         if attention.qk_norm == "all":
             q, k = self.norm_rms(q, "q"), self.norm_rms(k, "k")
         q, k, v = (part.view(*part.shape[:-1], -1, attention.head_dim).transpose(1, 2) for part in (q, k, v))
@@ -107,11 +118,13 @@ class DecoderLayer(nn.Module):
         if cache is not None:
             k, v = cache.update(start, k, v)
         attended = attend(q, k, v, attention).transpose(1, 2).flatten(-2)
+        if attention.gated:
+            attended = attended * torch.sigmoid(self.linear(x, "q_gate"))
         return self.linear(self._norm(attended, "o_norm") if attention.sub_norm else attended, "o")
 
-    def norm_rms(self, x: Tensor, name: str) -> Tensor:
-        """An RMS norm with the weight of that name."""
-        return rms_norm(x, self.get_buffer(f"{name}_norm_weight"), self.eps)
+    def norm_rms(self, x: Tensor, name: str, eps: float | None = None) -> Tensor:
+        """An RMS norm with the weight of that name, and with the model's epsilon if none is given."""
+        return rms_norm(x, self.get_buffer(f"{name}_norm_weight"), self.eps if eps is None else eps)
 
     def _feed(self, x: Tensor, states: StateCache | None) -> Tensor:
         ffn = self.layer.ffn
@@ -124,11 +137,14 @@ class DecoderLayer(nn.Module):
         return channel_mix(self, x, states)
 
     def _mlp(self, x: Tensor, mlp: Mlp, prefix: str) -> Tensor:
-        up = self.linear(x, f"{prefix}up")
+        products = {part: self.linear(x, f"{prefix}{part}") for part in (("gate", "up") if mlp.gated else ("up",))}
+        if mlp.low_rank is not None:
+            low = self.linear(x, f"{prefix}ffn_low")
+            for part in products:
+                products[part] = products[part] + self.linear(low, f"{prefix}{part}_high")
+        inner = activate(products["gate" if mlp.gated else "up"], mlp.activation)
         if mlp.gated:
-            inner = activate(self.linear(x, f"{prefix}gate"), mlp.activation) * up
-        else:
-            inner = activate(up, mlp.activation)
+            inner = inner * products["up"]
         return self.linear(self._norm(inner, f"{prefix}down_norm") if mlp.sub_norm else inner, f"{prefix}down")
 
     def _experts(self, x: Tensor, moe: Moe) -> Tensor:

@@ -20,7 +20,7 @@ from .encoder_spec import EncoderSpec
 from .encoders.model import EncoderModel
 from .encoders.opening import encoder_family, open_encoder
 from .families import FAMILIES, Family
-from .families.places import without_prefix
+from .families.places import with_prefix
 from .gguf_file import GgufFile
 from .gguf_tokenizer import tokenizer_from_gguf
 from .llama2c_file import Llama2cFile, llama2c_tokenizer
@@ -42,15 +42,9 @@ _NOT_BUILT = {
     "deepseek_v2": "latent attention",
     "deepseek_v3": "latent attention",
     "falcon_h1": "attention and Mamba-2 side by side",
-    "falcon_mamba": "Mamba with norms that have an epsilon of their own",
     "gemma3n_text": "layers that share keys and values, and embeddings of each layer",
     "gpt_oss": "attention sinks and clamped experts",
-    "granitemoehybrid": "Mamba-2 with experts",
     "hymba": "attention and Mamba side by side; transformers does not have it either",
-    "qwen3_5_text": "gated delta networks",
-    "qwen3_next": "gated delta networks",
-    "zamba": "a transformer block that Mamba layers share, over the embedding beside the stream",
-    "zamba2": "a transformer block that Mamba-2 layers share, with adapters",
 }
 _LICENCE_NAMES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "NOTICE.md", "NOTICE.txt")
 
@@ -118,9 +112,10 @@ def _open_folder(folder: Path) -> AnyModel:
     family = _family(str(kind), config.where, lambda family: family.model_types)
     spec = _spec(family, config)
     shards, places = SafetensorsFolder(folder), family.transformers_places(spec)
-    bare = without_prefix(places, family.prefix)
-    if shards.shape(bare["embed.weight"].name) is not None:
-        places = bare
+    for prefix in ("", family.inside):  # the bare network, saved without the head around it; a part of another
+        if prefix is not None:
+            moved = with_prefix(places, family.prefix, prefix)
+            places = moved if shards.shape(moved["embed.weight"].name) is not None else places
     file: TensorFile = shards
     compression = None
     if config.get("quantization_config"):
@@ -184,6 +179,7 @@ def _family(kind: str, where: str, kinds: Callable[[Family], tuple[str, ...]]) -
 def _spec(family: Family, config: Config) -> DecoderSpec:
     """The family's spec; a value of a wrong shape anywhere in the configuration is one error."""
     _refuse_layers(config)
+    _refuse_layers(config.section("text_config"))
     with _usable(config):
         return family.spec(config)
 

@@ -60,8 +60,7 @@ class ReferenceModel:
         for index, layer in enumerate(self.layers()):
             cache = caches[index] if caches is not None else None
             for number, x in enumerate(states):
-                tables = self._positions(layer.layer, start, x.shape[1])
-                states[number] = layer(x, tables, cache, start)
+                states[number] = self._step(layer, x, cache, start)
         return self._final_norm(states)
 
     @torch.inference_mode()
@@ -89,7 +88,23 @@ class ReferenceModel:
 
     def differentiable(self, layer: DecoderLayer, states: Sequence[Tensor]) -> list[Tensor]:
         """As :meth:`through`, with gradients where the caller asks for them."""
-        return [layer(x, self._positions(layer.layer, 0, x.shape[1]), None, 0) for x in states]
+        return [self._step(layer, x, None, 0) for x in states]
+
+    def _step(self, layer: DecoderLayer, x: Tensor, cache: LayerCache | None, start: int) -> Tensor:
+        """States of positions ``start`` on, through one layer.
+
+        Where layers stand aside, states are the stream, the embedding, and what the last layer gave aside.
+        """
+        tables = self._positions(layer.layer, start, x.shape[1])
+        if not self.spec.asides:
+            found: Tensor = layer(x, tables, cache, start)
+            return found
+        stream, embedded, aside = x.chunk(3, dim=-1)
+        if layer.layer.residual == "aside":
+            aside = layer(torch.cat((stream, embedded), dim=-1), tables, cache, start)
+        else:
+            stream, aside = layer(stream, tables, cache, start, aside), torch.zeros_like(aside)
+        return torch.cat((stream, embedded, aside), dim=-1)
 
     def release(self) -> None:
         """Drop every weight that is kept; they are read again when needed."""
@@ -121,7 +136,8 @@ class ReferenceModel:
     def normalized(self, states: Sequence[Tensor], norm: Mapping[str, Tensor]) -> list[Tensor]:
         """States behind the final norm, whose tensors are given by canonical name."""
         weight, bias = norm["final_norm.weight"], norm.get("final_norm.bias")
-        return [normalize(x, weight, bias, self.spec.norm_eps) for x in states]
+        hidden = self.spec.hidden
+        return [normalize(x[..., :hidden], weight, bias, self.spec.norm_eps) for x in states]
 
     def _norm_names(self, norm: str) -> list[str]:
         return [f"{norm}.{kind}" for kind in (("weight", "bias") if self.spec.norm == "layer" else ("weight",))]
@@ -138,7 +154,10 @@ class ReferenceModel:
 
     @torch.inference_mode()
     def embed(self, batches: Sequence[Tensor], start: int = 0) -> list[Tensor]:
-        """What the first layer sees of id batches [batch, positions], each [batch, positions, hidden]."""
+        """What the first layer sees of id batches [batch, positions], each [batch, positions, hidden].
+
+        Where layers stand aside it is three times as wide: see :meth:`_step`.
+        """
         matrix = self._matrix("embed.weight")
         scale = torch.tensor(self.spec.embedding_scale, dtype=self.dtype)
         found = [F.embedding(ids, matrix) * scale for ids in batches]
@@ -148,7 +167,7 @@ class ReferenceModel:
         if self.spec.embed_norm:
             weight, *bias = (self._vector(name) for name in self._norm_names("embed_norm"))
             found = [normalize(x, weight, bias[0] if bias else None, self.spec.norm_eps) for x in found]
-        return found
+        return [torch.cat((x, x, torch.zeros_like(x)), dim=-1) for x in found] if self.spec.asides else found
 
     def _positions(self, layer: Layer, start: int, count: int) -> Tables | None:
         attention = layer.mixer

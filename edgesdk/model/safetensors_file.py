@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 #: Element types, in the format's own words, that are read as they are.
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+_PART = re.compile(r"\[(\d+)\]")
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,13 @@ class SafetensorsFolder:
     def shape(self, name: str) -> tuple[int, ...] | None:
         """The shape of a float tensor, or None when there is no tensor of this name.
 
+        ``x[3].weight`` is the fourth of those that ``x.weight`` holds along its first axis; it alone is read.
+
         Raises:
             ModelError: the tensor holds something else than floats.
         """
-        header = self.headers.get(name)
+        stored, part = _taken_apart(name)
+        header = self.headers.get(stored)
         if header is not None and header.kind not in FLOATS:
             raise ModelError(
                 f"{self.where}: tensor '{name}' holds {header.kind} values, and config.json does not say how they are "
@@ -91,14 +96,23 @@ class SafetensorsFolder:
                 hint="download config.json again (quantization_config is missing or another's), or export the "
                 "unquantized checkpoint",
             )
-        return header.shape if header else None
+        if header is None or part is None:
+            return header.shape if header else None
+        return header.shape[1:] if header.shape and part < header.shape[0] else None
 
     def read(self, name: str) -> torch.Tensor:
         from safetensors import safe_open
 
-        with safe_open(self.headers[name].file, framework="pt") as handle:
-            tensor: torch.Tensor = handle.get_tensor(name)
+        stored, part = _taken_apart(name)
+        with safe_open(self.headers[stored].file, framework="pt") as handle:
+            tensor: torch.Tensor = handle.get_tensor(stored) if part is None else handle.get_slice(stored)[part]
             return tensor.clone()
+
+
+def _taken_apart(name: str) -> tuple[str, int | None]:
+    """The name of a tensor in the file, and which part of it is meant (None: all of it)."""
+    found = _PART.search(name)
+    return (name, None) if found is None else (name.replace(found[0], ""), int(found[1]))
 
 
 def _shards(folder: Path) -> list[Path]:

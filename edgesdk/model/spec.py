@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from .recurrent_spec import GatedDelta, Mamba, Mamba2, Recurrent, Rwkv, ShortConv
 from .tensor_names import decoder_tensors, is_linear, layer_tensors
 
 Norm = Literal["rms", "layer"]
@@ -89,6 +90,8 @@ class Attention:
         softcap: c in ``c * tanh(score / c)``.
         alibi: factor on ALiBi's biases (arXiv 2108.12409), or None: there are none.
         sub_norm: a norm before o (BitNet).
+        gated: what attention gives is multiplied by a sigmoid before o (Qwen 3.5; arXiv 2505.06708).
+        low_rank: q, k and v have additions of this rank, each two thin matrices (Zamba2), or None.
     """
 
     heads: int
@@ -103,6 +106,8 @@ class Attention:
     softcap: float | None = None
     alibi: float | None = None
     sub_norm: bool = False
+    gated: bool = False
+    low_rank: int | None = None
     kind: Literal["attention"] = "attention"
 
     @property
@@ -128,7 +133,8 @@ class Attention:
 class Mlp:
     """A feed-forward block; gated means ``down(act(gate(x)) * up(x))`` (arXiv 2002.05202).
 
-    ``sub_norm`` puts a norm before ``down`` (BitNet).
+    ``sub_norm`` puts a norm before ``down`` (BitNet). With ``low_rank``, gate and up have additions of this rank, whose
+    first thin matrix they share (Zamba2).
     """
 
     size: int
@@ -136,6 +142,7 @@ class Mlp:
     gated: bool = True
     bias: bool = False
     sub_norm: bool = False
+    low_rank: int | None = None
     kind: Literal["mlp"] = "mlp"
 
 
@@ -172,74 +179,7 @@ class ChannelMix:
     kind: Literal["channel_mix"] = "channel_mix"
 
 
-@dataclass(frozen=True)
-class ShortConv:
-    """LFM2's gated short convolution: ``out(c * conv(b * x))`` with b, c, x from one matrix (arXiv 2511.23404).
-
-    ``kernel`` counts positions, the newest included.
-    """
-
-    kernel: int
-    bias: bool = False
-    kind: Literal["short_conv"] = "short_conv"
-
-
-@dataclass(frozen=True)
-class Mamba:
-    """A selective state space (arXiv 2312.00752).
-
-    Attributes:
-        inner: channels.
-        state: state of each.
-        kernel: positions that the convolution sees.
-        rank: of the step sizes.
-        bias: the outer matrices have biases.
-        conv_bias: the convolution has one.
-        normed: RMS norms on the step sizes, B and C (Jamba).
-    """
-
-    inner: int
-    state: int
-    kernel: int
-    rank: int
-    bias: bool = False
-    conv_bias: bool = True
-    normed: bool = False
-    kind: Literal["mamba"] = "mamba"
-
-
-@dataclass(frozen=True)
-class Mamba2:
-    """A state space with one decay a head (arXiv 2405.21060); ``groups`` share B and C. Otherwise as :class:`Mamba`."""
-
-    inner: int
-    state: int
-    kernel: int
-    heads: int
-    groups: int
-    bias: bool = False
-    conv_bias: bool = True
-    kind: Literal["mamba2"] = "mamba2"
-
-    @property
-    def head_dim(self) -> int:
-        return self.inner // self.heads
-
-    @property
-    def conv_size(self) -> int:
-        """Channels of the convolution: x, B and C."""
-        return self.inner + 2 * self.groups * self.state
-
-
-@dataclass(frozen=True)
-class Rwkv:
-    """RWKV-4's time mixing, over ``size`` channels (arXiv 2305.13048)."""
-
-    size: int
-    kind: Literal["rwkv"] = "rwkv"
-
-
-Mixer = Attention | ShortConv | Mamba | Mamba2 | Rwkv
+Mixer = Attention | Recurrent
 FeedForward = Mlp | Moe | ChannelMix
 
 
@@ -253,14 +193,20 @@ class Layer:
         pre_norms: a norm before each of the two.
         post_norms: a norm behind each, before the residual sum.
         residual: ``serial``: the second reads what the first added; ``parallel``: both read the same stream, behind a
-            norm each; ``shared``: behind one norm (``attn_norm``).
+            norm each; ``shared``: behind one norm (``attn_norm``); ``aside``: the stream stays as it is: the first
+            reads it and the embedding, the second what the first gives, and a matrix of that is added to what the next
+            layer's mixer sees of the stream (Zamba, arXiv 2405.16712).
     """
 
     mixer: Mixer
     ffn: FeedForward | None
     pre_norms: bool = True
     post_norms: bool = False
-    residual: Literal["serial", "parallel", "shared"] = "serial"
+    residual: Literal["serial", "parallel", "shared", "aside"] = "serial"
+
+    def reads(self, hidden: int) -> int:
+        """Channels that the mixer sees."""
+        return 2 * hidden if self.residual == "aside" else hidden
 
     @property
     def attention(self) -> Attention:
@@ -281,15 +227,7 @@ class Layer:
 
         All of it is zero before the first position. Attention's caches are not among it.
         """
-        mixer, found = self.mixer, dict[str, tuple[int, ...]]()
-        if isinstance(mixer, ShortConv):
-            found["conv"] = (mixer.kernel - 1, hidden)
-        elif isinstance(mixer, Mamba):
-            found |= {"conv": (mixer.kernel - 1, mixer.inner), "ssm": (mixer.inner, mixer.state, 1)}
-        elif isinstance(mixer, Mamba2):
-            found |= {"conv": (mixer.kernel - 1, mixer.conv_size), "ssm": (mixer.heads, mixer.state, mixer.head_dim)}
-        elif isinstance(mixer, Rwkv):
-            found |= {"shift": (1, hidden), "wkv": (3, mixer.size)}
+        found = {} if isinstance(self.mixer, Attention) else self.mixer.states(hidden)
         if isinstance(self.ffn, ChannelMix):
             found["ffn_shift"] = (1, hidden)
         return found
@@ -299,7 +237,7 @@ class Layer:
 class Folded:
     """Factors of the published model that weights already carry here: nothing has to be multiplied by them.
 
-    ``residual`` is in what each block adds (``o`` and ``down``), ``logits`` in the final norm.
+    ``residual`` is in what each block adds (``o``, ``out`` and ``down``), ``logits`` in the final norm.
     """
 
     residual: float = 1.0
@@ -325,7 +263,7 @@ class DecoderSpec:
         head_bias: a bias on the logits.
         logit_softcap: c in ``c * tanh(logits / c)``.
         folded: factors that the weights carry.
-        repeats: how many layers in a row a block of the checkpoint is (MobileLLM).
+        repeats: how many layers a block of the checkpoint is (MobileLLM: in a row; Zamba: those aside).
     """
 
     family: str
@@ -353,6 +291,11 @@ class DecoderSpec:
     def recurrent(self) -> bool:
         """Whether a layer carries states that cannot be cut back to an earlier position."""
         return any(layer.states(self.hidden) for layer in self.layers)
+
+    @property
+    def asides(self) -> bool:
+        """Whether layers stand aside of the stream: see :class:`Layer`."""
+        return any(layer.residual == "aside" for layer in self.layers)
 
     @property
     def ropes(self) -> list[tuple[Rope, int]]:
@@ -403,6 +346,7 @@ __all__ = [
     "DecoderSpec",
     "FeedForward",
     "Folded",
+    "GatedDelta",
     "Layer",
     "LinearRopeScaling",
     "Llama3RopeScaling",

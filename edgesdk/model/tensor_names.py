@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .spec import Attention, DecoderSpec, FeedForward, Layer, Mamba, Mamba2, Mixer, Mlp, Moe, Norm
+    from .recurrent_spec import GatedDelta
+    from .spec import Attention, DecoderSpec, FeedForward, Layer, Mamba, Mamba2, Mlp, Moe, Norm
 
     Named = Iterator[tuple[str, tuple[int, ...]]]
 
-#: Matrices of a layer that stay in float: routers, whose choice is not to be rounded, and convolutions.
-_FLOAT = ("router", "shared_router", "conv")
+#: Matrices of a layer that stay in float: routers, whose choice is not to be rounded, convolutions, and the few rows
+#: that say how much a state forgets and takes in.
+_FLOAT = ("router", "shared_router", "conv", "decay", "beta")
 
 
 def is_linear(name: str) -> bool:
@@ -46,8 +48,8 @@ def layer_tensors(spec: DecoderSpec, index: int) -> dict[str, tuple[int, ...]]:
 
 def _layer(layer: Layer, hidden: int, prefix: str, norm: Norm) -> Named:
     if layer.pre_norms:
-        yield from _norm(prefix + "attn_norm", hidden, norm)
-    yield from _mixer(layer.mixer, hidden, prefix, norm)
+        yield from _norm(prefix + "attn_norm", layer.reads(hidden), norm)
+    yield from _mixer(layer, hidden, prefix, norm)
     if layer.ffn is None:
         return
     if layer.post_norms:
@@ -57,11 +59,14 @@ def _layer(layer: Layer, hidden: int, prefix: str, norm: Norm) -> Named:
     yield from _feed_forward(layer.ffn, hidden, prefix, norm)
     if layer.post_norms:
         yield from _norm(prefix + "post_mlp_norm", hidden, norm)
+    if layer.residual == "aside":
+        yield prefix + "aside.weight", (hidden, hidden)
 
 
-def _mixer(mixer: Mixer, hidden: int, prefix: str, norm: Norm) -> Named:
+def _mixer(layer: Layer, hidden: int, prefix: str, norm: Norm) -> Named:
+    mixer = layer.mixer
     if mixer.kind == "attention":
-        yield from _attention(mixer, hidden, prefix, norm)
+        yield from _attention(mixer, hidden, layer.reads(hidden), prefix, norm)
     elif mixer.kind == "short_conv":
         yield from _linear(prefix + "in", 3 * hidden, hidden, mixer.bias)
         yield from _linear(prefix + "conv", hidden, mixer.kernel, mixer.bias)
@@ -70,6 +75,8 @@ def _mixer(mixer: Mixer, hidden: int, prefix: str, norm: Norm) -> Named:
         yield from _mamba(mixer, hidden, prefix)
     elif mixer.kind == "mamba2":
         yield from _mamba2(mixer, hidden, prefix)
+    elif mixer.kind == "gated_delta":
+        yield from _gated_delta(mixer, hidden, prefix)
     else:
         for part in "kvr":
             yield f"{prefix}shift.{part}", (hidden,)
@@ -83,11 +90,13 @@ def _mixer(mixer: Mixer, hidden: int, prefix: str, norm: Norm) -> Named:
 def _mamba(mixer: Mamba, hidden: int, prefix: str) -> Named:
     yield from _linear(prefix + "in", 2 * mixer.inner, hidden, mixer.bias)
     yield from _linear(prefix + "conv", mixer.inner, mixer.kernel, mixer.conv_bias)
-    yield f"{prefix}x.weight", (mixer.rank + 2 * mixer.state, mixer.inner)
-    if mixer.normed:
-        for name, size in (("dt", mixer.rank), ("b", mixer.state), ("c", mixer.state)):
-            yield f"{prefix}{name}_norm.weight", (size,)
-    yield from _linear(prefix + "dt", mixer.inner, mixer.rank, True)
+    channels = mixer.inner // mixer.heads
+    for head in (f"heads.{index}." for index in range(mixer.heads)) if mixer.heads > 1 else ("",):
+        yield f"{prefix}{head}x.weight", (mixer.rank + 2 * mixer.state, channels)
+        if mixer.normed:
+            for name, size in (("dt", mixer.rank), ("b", mixer.state), ("c", mixer.state)):
+                yield f"{prefix}{head}{name}_norm.weight", (size,)
+        yield from _linear(f"{prefix}{head}dt", channels, mixer.rank, True)
     yield f"{prefix}ssm.a_log", (mixer.inner, mixer.state)
     yield f"{prefix}ssm.d", (mixer.inner,)
     yield from _linear(prefix + "out", hidden, mixer.inner, mixer.bias)
@@ -102,10 +111,26 @@ def _mamba2(mixer: Mamba2, hidden: int, prefix: str) -> Named:
     yield from _linear(prefix + "out", hidden, mixer.inner, mixer.bias)
 
 
-def _attention(attention: Attention, hidden: int, prefix: str, norm: Norm) -> Named:
+def _gated_delta(mixer: GatedDelta, hidden: int, prefix: str) -> Named:
+    sizes = {"q": mixer.key_size, "k": mixer.key_size, "v": mixer.inner, "z": mixer.inner}
+    for name, size in (sizes | {"decay": mixer.heads, "beta": mixer.heads}).items():
+        yield f"{prefix}delta.{name}.weight", (size, hidden)
+    yield prefix + "conv.weight", (mixer.conv_size, mixer.kernel)
+    yield prefix + "ssm.dt_bias", (mixer.heads,)
+    yield prefix + "ssm.a_log", (mixer.heads,)
+    yield prefix + "out_norm.weight", (mixer.value_dim,)
+    yield prefix + "out.weight", (hidden, mixer.inner)
+
+
+def _attention(attention: Attention, hidden: int, reads: int, prefix: str, norm: Norm) -> Named:
     sizes = {"q": attention.q_size, "k": attention.kv_size, "v": attention.kv_size}
     for name, size in sizes.items():
-        yield from _linear(prefix + name, size, hidden, attention.qkv_bias)
+        yield from _linear(prefix + name, size, reads, attention.qkv_bias)
+        if attention.low_rank is not None:
+            yield f"{prefix}{name}_low.weight", (attention.low_rank, reads)
+            yield f"{prefix}{name}_high.weight", (size, attention.low_rank)
+    if attention.gated:
+        yield from _linear(prefix + "q_gate", attention.q_size, reads, attention.qkv_bias)
     if attention.qk_norm is not None:
         for name in ("q", "k"):
             yield f"{prefix}{name}_norm.weight", (attention.head_dim if attention.qk_norm == "head" else sizes[name],)
@@ -128,8 +153,12 @@ def _feed_forward(ffn: FeedForward, hidden: int, prefix: str, norm: Norm) -> Nam
 
 
 def _mlp(mlp: Mlp, hidden: int, prefix: str, norm: Norm) -> Named:
+    if mlp.low_rank is not None:
+        yield prefix + "ffn_low.weight", (mlp.low_rank, hidden)
     for name in ("gate", "up") if mlp.gated else ("up",):
         yield from _linear(prefix + name, mlp.size, hidden, mlp.bias)
+        if mlp.low_rank is not None:
+            yield f"{prefix}{name}_high.weight", (mlp.size, mlp.low_rank)
     if mlp.sub_norm:
         yield from _norm(prefix + "down_norm", mlp.size, norm)
     yield from _linear(prefix + "down", hidden, mlp.size, mlp.bias)

@@ -222,3 +222,12 @@ def openelm(network: Any, folder: Path) -> None:
         "ffn_with_glu": True,
     }
     _save(folder, _renamed(network.state_dict(), ends, "transformer.layers.", inside), own)
+
+
+def qwen3_5(network: nn.Module, folder: Path) -> None:
+    """The text decoder of a model that sees, with what predicts several tokens."""
+    tensors, config = _load(folder)
+    found = {name.replace("model.", "model.language_model.", 1): tensor for name, tensor in tensors.items()}
+    found |= {"model.visual.patch_embed.proj.bias": torch.ones(8), "mtp.norm.weight": torch.ones(64)}
+    tied = config.pop("tie_word_embeddings")
+    _save(folder, found, {"model_type": "qwen3_5", "text_config": config, "tie_word_embeddings": tied})

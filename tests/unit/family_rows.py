@@ -81,7 +81,37 @@ _YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_ma
 _MOE = {"num_local_experts": 4, "num_experts_per_tok": 2}
 _SPARSE = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 64, "decoder_sparse_step": 1}
 _MAMBA = {"state_size": 16, "conv_kernel": 4, "expand": 2, "tie_word_embeddings": True}
+_STEPS = {"num_heads": 8, "head_dim": 16, "n_groups": 1, "chunk_size": 16, "time_step_limit": (0.05, 0.6)}
 _NO_HEAD_DIM = ("head_dim",)
+_GRANITE = {
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.4,
+    "attention_multiplier": 0.2,
+    "logits_scaling": 2.5,
+    "tie_word_embeddings": True,
+}
+_HYBRID = _GRANITE | {
+    "layer_types": ["mamba", "attention", "mamba"],
+    "shared_intermediate_size": 96,
+    "mamba_n_heads": 8,
+    "mamba_d_state": 16,
+    "mamba_chunk_size": 16,
+}
+_DELTA = {
+    "num_hidden_layers": 4,
+    "full_attention_interval": 3,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 32,
+}
+_SHARED = _SPARSE | {"shared_expert_intermediate_size": 96}
+_ZAMBA = {
+    "num_hidden_layers": 6,
+    "mamba_d_state": 16,
+    "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid", "hybrid", "mamba"],
+}
+_ZAMBA2 = _ZAMBA | {"n_mamba_heads": 8, "mamba_ngroups": 2, "chunk_size": 16, "adapter_rank": 32}
 ROWS = [
     Row("llama", "LlamaConfig"),
     Row("llama-tied-multihead", "LlamaConfig", {"tie_word_embeddings": True, "num_key_value_heads": 4}),
@@ -114,16 +144,15 @@ ROWS = [
     Row("gpt_neo", "GPTNeoConfig", _NEO),
     Row("gpt_neox", "GPTNeoXConfig", {"rope_parameters": _PARTIAL}),
     Row("gpt_neox-serial", "GPTNeoXConfig", {"use_parallel_residual": False, "attention_bias": False}),
+    Row("granite", "GraniteConfig", _GRANITE),
+    Row("granite_moe", "GraniteMoeConfig", _GRANITE | _MOE, _NO_HEAD_DIM),
+    Row("granite_hybrid", "GraniteMoeHybridConfig", _HYBRID | {"num_local_experts": 0}, _NO_HEAD_DIM, spread=2.0),
     Row(
-        "granite",
-        "GraniteConfig",
-        {
-            "embedding_multiplier": 3.0,
-            "residual_multiplier": 0.4,
-            "attention_multiplier": 0.2,
-            "logits_scaling": 2.5,
-            "tie_word_embeddings": True,
-        },
+        "granite_hybrid-experts",
+        "GraniteMoeHybridConfig",
+        _HYBRID | _MOE | {"position_embedding_type": "rope"},
+        _NO_HEAD_DIM,
+        spread=2.0,
     ),
     Row("internlm2", "LlamaConfig", disguise=disguises.internlm2),
     Row(
@@ -151,6 +180,13 @@ ROWS = [
         "mamba2", "Mamba2Config", _MAMBA | {"num_heads": 8, "head_dim": 16, "n_groups": 2, "chunk_size": 16}, spread=2.0
     ),
     Row(
+        "falcon_mamba",
+        "FalconMambaConfig",
+        _MAMBA | {"time_step_rank": 4, "mixer_rms_eps": 1e-3, "use_bias": True},
+        spread=2.0,
+    ),
+    Row("mamba2-steps", "Mamba2Config", _MAMBA | _STEPS, spread=2.0),
+    Row(
         "minicpm",
         "GraniteConfig",
         {
@@ -177,10 +213,42 @@ ROWS = [
     Row("qwen", "Qwen2Config", {"num_key_value_heads": 4}, disguise=disguises.qwen),
     Row("qwen2_moe", "Qwen2MoeConfig", _SPARSE | {"shared_expert_intermediate_size": 96, "mlp_only_layers": [1]}),
     Row("qwen3_moe", "Qwen3MoeConfig", _SPARSE | {"norm_topk_prob": True}),
+    Row("qwen3_5", "Qwen3_5TextConfig", _DELTA | {"head_dim": 32}, spread=2.0),
+    Row(
+        "qwen3_5-inside",
+        "Qwen3_5TextConfig",
+        _DELTA | {"tie_word_embeddings": True, "attention_bias": True},
+        disguise=disguises.qwen3_5,
+        spread=2.0,
+    ),
+    Row("qwen3_5-experts", "Qwen3_5MoeTextConfig", _DELTA | _SHARED, spread=2.0),
+    Row("qwen3_next", "Qwen3NextConfig", _DELTA | _SHARED | {"mlp_only_layers": [1]}, spread=2.0),
     Row("rwkv", "RwkvConfig", {"context_length": CONTEXT}, spread=2.0),
     Row("smollm3", "SmolLM3Config", {"no_rope_layers": [1, 0, 1]}),
     Row("stablelm", "StableLmConfig", {"use_qkv_bias": True, "rope_parameters": _PARTIAL}),
     Row("stablelm-parallel", "StableLmConfig", {"use_parallel_residual": True}),
+    Row("zamba", "ZambaConfig", _ZAMBA | {"mamba_dt_rank": 4}, _NO_HEAD_DIM, spread=2.0),
+    Row(
+        "zamba-default-layers",
+        "ZambaConfig",
+        {"num_hidden_layers": 8, "attn_layer_offset": 2, "n_mamba_heads": 1, "mamba_d_state": 16},
+        _NO_HEAD_DIM,
+        spread=2.0,
+    ),
+    Row("zamba2", "Zamba2Config", _ZAMBA2 | {"num_mem_blocks": 2, "add_bias_linear": True}, _NO_HEAD_DIM, spread=2.0),
+    Row(
+        "zamba2-rope",
+        "Zamba2Config",
+        _ZAMBA2
+        | {
+            "use_mem_rope": True,
+            "use_shared_attention_adapter": True,
+            "num_key_value_heads": 4,
+            "time_step_min": 0.05,
+        },
+        _NO_HEAD_DIM,
+        spread=2.0,
+    ),
     Row("gpt2", "GPT2Config", _GPT2),
     Row("gpt2-untied-relu", "GPT2Config", _GPT2 | {"activation_function": "relu", "tie_word_embeddings": False}),
     Row("qwen2", "Qwen2Config", {"tie_word_embeddings": True}),

@@ -28,7 +28,23 @@ def opened(name, folder):
     return open_model(folder)
 
 
-@pytest.mark.parametrize("name", ["mixtral", "qwen2_moe", "jamba", "rwkv", "mamba2", "lfm2", "phi", "bloom"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mixtral",
+        "qwen2_moe",
+        "jamba",
+        "rwkv",
+        "mamba2",
+        "zamba",
+        "zamba2",
+        "qwen3_5",
+        "qwen3_next",
+        "lfm2",
+        "phi",
+        "bloom",
+    ],
+)
 def test_gptq_rounds_every_matrix_about_as_well_as_plain_rounding(tmp_path, name) -> None:
     model = opened(name, tmp_path)
     wanted, errors = ReferenceSession(model, CONTEXT).score(IDS), {}
@@ -68,6 +84,9 @@ def test_sums_of_inputs_are_each_matrix_its_own(tmp_path) -> None:
         ("olmo2", "w4g32-keys-kv8", "norms over all queries and keys"),
         ("bitnet", "w4g32-awq", "norms inside its blocks"),
         ("rwkv", "w4g32-qat", "RWKV's time mixing"),
+        ("zamba2", "w4g32-depth75", "depth does not know what to do with transformer blocks beside the stream"),
+        ("zamba", "w4g32-qat", "Mamba's state spaces in heads"),
+        ("qwen3_5", "w4g32-awq", "gated delta networks and gates on what attention gives"),
         ("phi", "w4g32-vocab", "a bias on the logits"),
     ],
 )

@@ -163,3 +163,14 @@ def test_blocks_that_layers_share_are_stored_once(tmp_path) -> None:
         edgesdk.export(folder, "linux-x86_64", folder / "bundle", context=64, checks=edgesdk.Checks(skip=True))
         sizes[name] = (folder / "bundle" / "model.onnx.data").stat().st_size
     assert sizes["mobilellm-shared"] < sizes["llama"]  # four layers of two blocks against three of three
+
+
+def test_blocks_that_take_turns_are_stored_once(tmp_path) -> None:
+    from .family_rows import ROWS, save_checkpoint
+
+    (row,) = [row for row in ROWS if row.name == "zamba2-rope"]
+    save_checkpoint(row, tmp_path)
+    model = open_model(tmp_path)
+    stored = (program(model, tmp_path).parent / "model.onnx.data").stat().st_size
+    once = (tmp_path / "model.safetensors").stat().st_size
+    assert stored < 1.1 * once < 0.8 * 4 * model.spec.parameters

@@ -110,7 +110,7 @@ def test_the_command_lists_families_and_reasons() -> None:
     ("kind", "says"),
     [
         ("mistrall", r"nearest: mistral.*models --families|nearest: mistral"),
-        ("qwen3_next", r"gated delta networks.*nearest: qwen3"),
+        ("falcon_h1", r"attention and Mamba-2 side by side.*nearest: falcon"),
         ("zzz", r"belongs to no family that edgesdk knows; known: bitnet"),
     ],
 )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edgesdk.compress.rtn import round_to_nearest
 from edgesdk.compress.spool import Spool
+from edgesdk.model.safetensors_file import SafetensorsFolder
 from edgesdk.model.tensors import (
     QuantizedTensor,
     pack_bits,
@@ -149,3 +150,15 @@ def test_spool_gives_back_what_was_written(tmp_path, bits: int, asymmetric: bool
         assert torch.equal(found.scales, tensor.scales)
         assert torch.equal(found.dequantize(), tensor.dequantize())
     assert torch.equal(spool.get("other"), torch.tensor([3.0]))
+
+
+def test_a_part_of_a_tensor_is_read_by_its_number(tmp_path) -> None:
+    from safetensors.torch import save_file
+
+    whole = torch.arange(24.0).view(3, 2, 4)
+    save_file({"x.weight": whole, "y": torch.tensor(1.0)}, tmp_path / "model.safetensors")
+    folder = SafetensorsFolder(tmp_path)
+    assert folder.shape("x[2].weight") == (2, 4)
+    assert torch.equal(folder.read("x[2].weight"), whole[2])
+    assert folder.shape("x[3].weight") is None
+    assert folder.shape("y[0]") is None

@@ -25,7 +25,10 @@ class AttentionBlocks:
     def attend(self, index: int, attention: Attention, x: ir.Value) -> ir.Value:
         """What attention gives for the normed stream ``x``, before its output matrix."""
         b, name = self._b, f"layers.{index}"
-        q, k, v = self._blocks.projections(name, x, ["q", "k", "v"])
+        if attention.low_rank is None:
+            q, k, v = self._blocks.projections(name, x, ["q", "k", "v"])
+        else:
+            q, k, v = (self._blocks.with_low_rank(name, x, part) for part in "qkv")
         if attention.qk_norm is not None:
             q, k, v = self._normed(name, attention, q, k, v)
         shape: list[int | str] = ["batch_size", attention.kv_heads, "past_sequence_length", attention.head_dim]
@@ -52,6 +55,9 @@ class AttentionBlocks:
                 onnx_type(b.dtype),
                 ("batch_size", attention.kv_heads, "total_sequence_length", attention.head_dim),
             )
+        if attention.gated:
+            part = b.op("Sigmoid", [self._blocks.projection(name, x, "q_gate")], f"{name}.q_gate.part")
+            attended = b.op("Mul", [attended, part], f"{name}.attended.gated")
         return attended
 
     def project(self, index: int, attention: Attention, attended: ir.Value) -> ir.Value:

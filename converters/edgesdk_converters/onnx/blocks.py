@@ -40,6 +40,13 @@ class Blocks:
         weight = self.model.weights.get(f"{name}.{part}.weight")
         return linear(self.builder, x, f"{name}.{part}", weight, self.activations, self.optional(f"{name}.{part}.bias"))
 
+    def with_low_rank(self, name: str, x: ir.Value, part: str) -> ir.Value:
+        """As :meth:`projection`, with what the two thin matrices beside it add."""
+        return self._higher(name, self.projection(name, x, part), self.projection(name, x, f"{part}_low"), part)
+
+    def _higher(self, name: str, product: ir.Value, low: ir.Value, part: str) -> ir.Value:
+        return self.builder.op("Add", [product, self.projection(name, low, f"{part}_high")], f"{name}.{part}.sum")
+
     def projections(self, name: str, x: ir.Value, parts: Sequence[str]) -> list[ir.Value | None]:
         """Products of ``x`` with several matrices: one stacked product where their grids agree (the rest are None)."""
         weights = [self.model.weights.get(f"{name}.{part}.weight") for part in parts]
@@ -70,13 +77,13 @@ class Blocks:
             stash_type=1,
         )
 
-    def rms_norm(self, x: ir.Value, name: str) -> ir.Value:
-        """An RMS norm, over the last axis."""
+    def rms_norm(self, x: ir.Value, name: str, eps: float | None = None) -> ir.Value:
+        """An RMS norm, over the last axis, with the model's epsilon if none is given."""
         return self.builder.op(
             "SimplifiedLayerNormalization",
             [x, self._norm_weight(name)],
             f"{name}.out",
-            epsilon=self.model.spec.norm_eps,
+            epsilon=self.model.spec.norm_eps if eps is None else eps,
             axis=-1,
             stash_type=1,
         )
@@ -98,11 +105,13 @@ class Blocks:
 
     def mlp(self, name: str, mlp: Mlp, x: ir.Value) -> ir.Value:
         """A dense feed-forward block."""
+        products = {part: self.projection(name, x, part) for part in (("gate", "up") if mlp.gated else ("up",))}
+        if mlp.low_rank is not None:
+            low = self.projection(name, x, "ffn_low")
+            products = {part: self._higher(name, product, low, part) for part, product in products.items()}
+        inner = self.activated(name, products["gate" if mlp.gated else "up"], mlp.activation)
         if mlp.gated:
-            gate, up = self.projection(name, x, "gate"), self.projection(name, x, "up")
-            inner = self.builder.op("Mul", [self.activated(name, gate, mlp.activation), up], f"{name}.gated")
-        else:
-            inner = self.activated(name, self.projection(name, x, "up"), mlp.activation)
+            inner = self.builder.op("Mul", [inner, products["up"]], f"{name}.gated")
         if mlp.sub_norm:
             inner = self.norm(inner, f"{name}.down_norm")
         return self.projection(name, inner, "down")

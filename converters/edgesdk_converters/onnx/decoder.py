@@ -48,7 +48,8 @@ class DecoderGraph:
         positions = Positions(b, spec, self._context, ids, mask)
         self._attention = AttentionBlocks(self._blocks, positions)
         self._recurrent = RecurrentBlocks(self._blocks)
-        x = self._embedding(ids, positions)
+        x = self._embedded = self._embedding(ids, positions)
+        self._aside: ir.Value | None = None  # what the next layer's mixer sees beside the stream
         added: ir.Value | None = None  # what the last block computed, not yet summed into x
         for index, layer in enumerate(spec.layers):
             x, added = self._layer(index, layer, x, added)
@@ -82,13 +83,35 @@ class DecoderGraph:
             logits = b.op("Mul", [capped, cap], "head.capped")
         return logits
 
-    def _layer(self, index: int, layer: Layer, x: ir.Value, added: ir.Value | None) -> tuple[ir.Value, ir.Value]:
+    def _entered(self, layer: Layer, x: ir.Value, added: ir.Value | None, name: str) -> tuple[ir.Value, ir.Value]:
+        """The residual stream in one, and what the layer's mixer sees of it."""
+        if self._aside is not None:
+            x = self._summed(x, added, name)
+            (_, normed), self._aside = self._blocks.norm_of_sum(x, self._aside, f"{name}.attn_norm"), None
+            return x, normed
+        if layer.pre_norms:
+            return self._blocks.norm_of_sum(x, added, f"{name}.attn_norm")
+        x = self._summed(x, added, name)
+        return x, x
+
+    def _summed(self, x: ir.Value, added: ir.Value | None, name: str) -> ir.Value:
+        return x if added is None else self._b.op("Add", [x, added], f"{name}.sum")
+
+    def _beside(self, index: int, layer: Layer, x: ir.Value) -> ir.Value:
+        """What a layer aside of the stream gives."""
+        name, blocks = f"layers.{index}", self._blocks
+        both = self._b.op("Concat", [x, self._embedded], f"{name}.both", axis=-1)
+        mixed = self._mixed(index, layer, blocks.norm(both, f"{name}.attn_norm"), early=False)
+        return blocks.projection(name, self._feed(index, layer, blocks.norm(mixed, f"{name}.mlp_norm")), "aside")
+
+    def _layer(self, index: int, layer: Layer, x: ir.Value, added: ir.Value | None) -> tuple[ir.Value, ir.Value | None]:
         """The residual stream behind a layer, in two parts: what it was, and what is to be added."""
         name, blocks, last = f"layers.{index}", self._blocks, index == len(self._spec.layers) - 1
-        if layer.pre_norms:
-            x, normed = blocks.norm_of_sum(x, added, f"{name}.attn_norm")
-        else:
-            x = normed = x if added is None else self._b.op("Add", [x, added], f"{name}.sum")
+        if layer.residual == "aside":
+            x = self._summed(x, added, name)
+            self._aside = self._beside(index, layer, x)
+            return x, None
+        x, normed = self._entered(layer, x, added, name)
         early = last and not isinstance(layer.ffn, ChannelMix)  # nothing after this reads a position without logits
         mixed = self._mixed(index, layer, normed, early)
         if early:

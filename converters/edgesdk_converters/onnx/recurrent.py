@@ -1,4 +1,5 @@
-"""Mixers that carry states: ``CausalConvWithState`` and ``LinearAttention`` of ONNX Runtime, a ``Scan`` for RWKV-4.
+"""Mixers that carry states: ``CausalConvWithState``, ``LinearAttention`` and ``GatedDeltaNet`` of ONNX Runtime, a
+``Scan`` for RWKV-4.
 
 A state is an input and an output of the program, one sequence's, zero at the beginning.
 """
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING
 import onnx_ir as ir
 import torch
 
-from edgesdk.model.spec import Mamba, Mamba2, Rwkv, ShortConv
+from edgesdk.model.mixers import UNIT_EPS
+from edgesdk.model.spec import GatedDelta, Mamba, Mamba2, Rwkv, ShortConv
 
 from .builder import CONTRIB
+from .linear import linear
 from .names import state_names
 
 if TYPE_CHECKING:
@@ -42,6 +45,8 @@ class RecurrentBlocks:
             mixed = self._mamba(index, mixer, x)
         elif isinstance(mixer, Mamba2):
             mixed = self._mamba2(index, mixer, x)
+        elif isinstance(mixer, GatedDelta):
+            mixed = self._gated_delta(index, mixer, x)
         else:
             assert isinstance(mixer, Rwkv)
             return self._rwkv(index, mixer, x)
@@ -60,22 +65,37 @@ class RecurrentBlocks:
         b, name = self._b, f"layers.{index}"
         value, gate = self._parts(self._projected(name, x, "in"), f"{name}.in", [mixer.inner] * 2)
         value = self._convolved(index, value, mixer.inner, "silu")
+        step, read, written = self._selected(name, mixer, value)
+        delta = b.op("Softplus", [step], f"{name}.delta")
+        rate = b.floats(f"{name}.ssm.a", -torch.exp(self._blocks.vector(f"{name}.ssm.a_log")))
+        wide = b.op("Unsqueeze", [delta, b.constant("ssm.last", [-1])], f"{name}.delta.wide")
+        decay = self._flat(b.op("Mul", [wide, rate], f"{name}.decay"), mixer.inner * mixer.state)
+        keys = self._each(read, f"{name}.b", mixer.heads, mixer.state, mixer.inner // mixer.heads)
+        added = b.op("Mul", [delta, value], f"{name}.added")
+        out = self._scanned(index, (written, keys, added, decay), (mixer.inner, mixer.state, 1), heads=mixer.heads)
+        return b.op("Mul", [self._skipped(name, out, value), self._silu(gate, f"{name}.gate")], f"{name}.ssm.gated")
+
+    def _selected(self, name: str, mixer: Mamba, value: ir.Value) -> list[ir.Value]:
+        """Step sizes before softplus [inner], B and C [heads * state], from the channels ``value``."""
+        if mixer.heads == 1:
+            return self._selected_by(name, mixer, value)
+        values = self._parts(value, f"{name}.heads", [mixer.inner // mixer.heads] * mixer.heads)
+        each = [self._selected_by(f"{name}.heads.{head}", mixer, part) for head, part in enumerate(values)]
+        return [
+            self._b.op("Concat", parts, f"{name}.{part}.each", axis=-1)
+            for part, parts in zip(("dt", "b", "c"), zip(*each, strict=True), strict=True)
+        ]
+
+    def _selected_by(self, name: str, mixer: Mamba, value: ir.Value) -> list[ir.Value]:
+        """The same of one head, whose matrices are called ``name``."""
         sizes = [mixer.rank, mixer.state, mixer.state]
         parts = self._parts(self._projected(name, value, "x"), f"{name}.x", sizes)
         if mixer.normed:
             parts = [
-                self._blocks.rms_norm(part, f"{name}.{each}_norm")
+                self._blocks.rms_norm(part, f"{name}.{each}_norm", mixer.eps)
                 for part, each in zip(parts, ("dt", "b", "c"), strict=True)
             ]
-        step, read, written = parts[0], parts[1], parts[2]
-        delta = b.op("Softplus", [self._projected(name, step, "dt")], f"{name}.delta")
-        rate = b.floats(f"{name}.ssm.a", -torch.exp(self._blocks.vector(f"{name}.ssm.a_log")))
-        wide = b.op("Unsqueeze", [delta, b.constant("ssm.last", [-1])], f"{name}.delta.wide")
-        decay = self._flat(b.op("Mul", [wide, rate], f"{name}.decay"), mixer.inner * mixer.state)
-        keys = self._each(read, f"{name}.b", 1, mixer.state, mixer.inner)
-        added = b.op("Mul", [delta, value], f"{name}.added")
-        out = self._scanned(index, (written, keys, added, decay), (mixer.inner, mixer.state, 1), heads=1)
-        return b.op("Mul", [self._skipped(name, out, value), self._silu(gate, f"{name}.gate")], f"{name}.ssm.gated")
+        return [self._projected(name, parts[0], "dt"), *parts[1:]]
 
     def _mamba2(self, index: int, mixer: Mamba2, x: ir.Value) -> ir.Value:
         b, name, shared = self._b, f"layers.{index}", mixer.groups * mixer.state
@@ -85,6 +105,12 @@ class RecurrentBlocks:
         value, read, written = self._parts(inner, f"{name}.conv", [mixer.inner, shared, shared])
         bias = b.floats(f"{name}.ssm.dt_bias", self._blocks.vector(f"{name}.ssm.dt_bias"))
         delta = b.op("Softplus", [b.op("Add", [step, bias], f"{name}.step")], f"{name}.delta")
+        if mixer.limited:
+            limits = [
+                None if each is None else b.floats(f"ssm.step.{each:g}", torch.tensor(each))
+                for each in (mixer.least_step, mixer.most_step)
+            ]
+            delta = b.op("Clip", [delta, *limits], f"{name}.delta.limited")
         rate = b.floats(f"{name}.ssm.a", -torch.exp(self._blocks.vector(f"{name}.ssm.a_log")))
         decay = b.op("Mul", [delta, rate], f"{name}.decay")
         keys = self._each(read, f"{name}.b", mixer.groups, mixer.state, mixer.heads // mixer.groups)
@@ -107,6 +133,51 @@ class RecurrentBlocks:
         )
         weight = b.floats(f"{name}.out_norm.weight", self._blocks.vector(f"{name}.out_norm.weight"))
         return b.op("Mul", [self._flat(normed, mixer.inner), weight], f"{name}.out_norm.out")
+
+    def _gated_delta(self, index: int, mixer: GatedDelta, x: ir.Value) -> ir.Value:
+        b, name = self._b, f"layers.{index}"
+        inner, z = self._delta_inputs(name, mixer, x)
+        inner = self._units(name, mixer, self._convolved(index, inner, mixer.conv_size, "silu"))
+        gates = [self._float_projected(f"{name}.delta.{part}", x) for part in ("decay", "beta")]
+        rates = [self._vector(f"{name}.ssm.{part}") for part in ("a_log", "dt_bias")]
+        shape = (mixer.heads, mixer.value_dim, mixer.key_dim)
+        out, present = b.multi(
+            "GatedDeltaNet",
+            [inner, None, None, None, *gates, self._past(index, "delta", shape), *rates],
+            f"{name}.delta",
+            domain=CONTRIB,
+            outputs=2,
+            gate_activation="softplus",
+            beta_activation="sigmoid",
+        )
+        self._present(index, "delta", present, shape)
+        normed = self._flat(self._blocks.rms_norm(out, f"{name}.out_norm"), mixer.inner)
+        return b.op("Mul", [normed, self._silu(z, f"{name}.delta.z")], f"{name}.delta.gated")
+
+    def _delta_inputs(self, name: str, mixer: GatedDelta, x: ir.Value) -> tuple[ir.Value, ir.Value]:
+        """Queries, keys and values in one, and the gate behind them."""
+        joined, *others = self._blocks.projections(f"{name}.delta", x, ["q", "k", "v", "z"])
+        assert joined is not None
+        if others[0] is None:
+            inner, z = self._parts(joined, f"{name}.delta", [mixer.conv_size, mixer.inner])
+            return inner, z
+        k, v, z = (part for part in others if part is not None)
+        return self._b.op("Concat", [joined, k, v], f"{name}.delta.in", axis=-1), z
+
+    def _units(self, name: str, mixer: GatedDelta, inner: ir.Value) -> ir.Value:
+        """Queries and keys of length 1, before values that stay: the operator's own has another epsilon."""
+        b, size = self._b, mixer.key_dim
+        both, value = self._parts(inner, f"{name}.conv", [2 * mixer.key_size, mixer.inner])
+        heads = b.op("Reshape", [both, self._shape(2 * mixer.key_heads, size)], f"{name}.delta.heads")
+        units = b.op(
+            "SimplifiedLayerNormalization",
+            [heads, b.floats(f"delta.unit.{size}", torch.full((size,), size**-0.5))],
+            f"{name}.delta.units",
+            epsilon=UNIT_EPS / size,
+            axis=-1,
+            stash_type=1,
+        )
+        return b.op("Concat", [self._flat(units, 2 * mixer.key_size), value], f"{name}.delta.qkv", axis=-1)
 
     def _rwkv(self, index: int, mixer: Rwkv, x: ir.Value) -> ir.Value:
         b, name = self._b, f"layers.{index}"
@@ -201,6 +272,13 @@ class RecurrentBlocks:
 
     def _present(self, index: int, state: str, value: ir.Value, shape: tuple[int, ...]) -> None:
         self._b.output(value, state_names(index, state)[1], ir.DataType.FLOAT, ["batch_size", *shape])
+
+    def _vector(self, name: str) -> ir.Value:
+        return self._b.floats(name, self._blocks.vector(name))
+
+    def _float_projected(self, name: str, x: ir.Value) -> ir.Value:
+        """The product with a matrix that stays in float."""
+        return linear(self._b, x, name, self._blocks.vector(f"{name}.weight"), self._blocks.activations)
 
     def _projected(self, name: str, x: ir.Value, part: str) -> ir.Value:
         return self._blocks.projection(name, x, part)

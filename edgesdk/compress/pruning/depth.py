@@ -14,9 +14,10 @@ Shortened LLaMA, arXiv 2402.02834.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ...errors import RecipeError
+from ...model.features import ALL
 from ..base import PassReport, PassResult, Setting, Shapes
 from ..kept import kept_json
 from ..layerwise import batches
@@ -41,6 +42,8 @@ class Depth(Shapes):
         protect_first: layers at the beginning that stay.
         protect_last: layers at the end that stay.
     """
+
+    takes: ClassVar[frozenset[str]] = ALL - {"aside"}
 
     keep: float = 0.75
     protect_first: int = 1

@@ -36,6 +36,7 @@ class Family:
         tensors: canonical to transformers names, as in :data:`LLAMA_TENSORS`; a function where they depend on the spec.
         layers: what stands in front of a layer's number in transformers' names.
         prefix: what a checkpoint of the bare network leaves out in front of every name.
+        inside: what stands in its place in a checkpoint that holds more than the decoder, or None: there are none.
         interleaved: transformers keeps rotary pairs as neighbours.
         transposed: transformers keeps the matrices of layers as [in, out].
         norm_offset: what transformers' norms add to their stored weight (Gemma: 1).
@@ -51,6 +52,7 @@ class Family:
     tensors: Places | Callable[[DecoderSpec], Places] = field(default_factory=lambda: LLAMA_TENSORS)
     layers: str = "model.layers."
     prefix: str = "model."
+    inside: str | None = None
     interleaved: bool = False
     transposed: bool = False
     norm_offset: float = 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..spec import Attention, DecoderSpec, Layer, Mlp
 from .base import QKV, Config, Family, Fused, refuse
 
-_QKV = Fused("self_attention.query_key_value", QKV, grouped=True)
+_QKV = Fused("self_attention.query_key_value", QKV, grouped="kv_heads")
 _CONTEXT = 2048  # of the published models; biases by position have no end of their own
 
 

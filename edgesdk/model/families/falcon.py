@@ -8,7 +8,7 @@ from ..spec import DecoderSpec, Layer
 from .base import ACTIVATIONS, QKV, Config, Family, Fused, llama_attention, llama_mlp, llama_spec, refuse
 from .places import Places
 
-_QKV = Fused("self_attention.query_key_value", QKV, grouped=True)
+_QKV = Fused("self_attention.query_key_value", QKV, grouped="kv_heads")
 
 
 def _spec(config: Config) -> DecoderSpec:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..spec import DecoderSpec, Layer
 from .base import QKV, Config, Family, Fused, llama_attention, llama_mlp, llama_spec
 
-_QKV = Fused("attention.wqkv", QKV, grouped=True)
+_QKV = Fused("attention.wqkv", QKV, grouped="kv_heads")
 
 
 def _spec(config: Config) -> DecoderSpec:

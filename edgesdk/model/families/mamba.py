@@ -1,9 +1,9 @@
-"""Mamba: a selective state space in every layer, and nothing else (arXiv 2312.00752)."""
+"""Mamba and Falcon-Mamba: a selective state space in every layer, and nothing else (arXiv 2312.00752, 2410.05355)."""
 
 from __future__ import annotations
 
 from ..spec import DecoderSpec, Layer, Mamba
-from .base import Config, Family, refuse
+from .base import Config, Family, Fill, refuse
 from .places import Place, Unsqueezed
 
 CONTEXT = 2048  # states have no end: what the published models were trained on
@@ -17,6 +17,7 @@ TENSORS: dict[str, Place] = {
     "conv.weight": Unsqueezed("mixer.conv1d", (1,)),
     "conv.bias": "mixer.conv1d.bias",
     "x": "mixer.x_proj",
+    **{f"{part}_norm": Fill(1.0) for part in ("dt", "b", "c")},
     "dt": "mixer.dt_proj",
     "ssm.a_log": "mixer.A_log",
     "ssm.dt_bias": "mixer.dt_bias",
@@ -28,6 +29,7 @@ TENSORS: dict[str, Place] = {
 
 def _spec(config: Config) -> DecoderSpec:
     refuse(config, "Mamba with another activation than SiLU", unless=config.get("hidden_act") in (None, "silu"))
+    normed = config.get("model_type") == "falcon_mamba"  # without weights
     mixer = Mamba(
         config.integer("intermediate_size", 2 * config.integer("hidden_size")),
         config.integer("state_size"),
@@ -35,6 +37,8 @@ def _spec(config: Config) -> DecoderSpec:
         config.integer("time_step_rank"),
         bias=config.flag("use_bias", False),
         conv_bias=config.flag("use_conv_bias", True),
+        normed=normed,
+        eps=config.number("mixer_rms_eps", 1e-6) if normed else None,
     )
     return DecoderSpec(
         "mamba",
@@ -47,4 +51,4 @@ def _spec(config: Config) -> DecoderSpec:
     )
 
 
-FAMILY = Family("mamba", ("mamba",), _spec, TENSORS, layers="backbone.layers.", prefix="backbone.")
+FAMILY = Family("mamba", ("mamba", "falcon_mamba"), _spec, TENSORS, layers="backbone.layers.", prefix="backbone.")

@@ -9,12 +9,16 @@ from .mamba import CONTEXT, TENSORS
 _NO_LIMIT = 1e6  # a configuration's infinity is a float, or a word of transformers' own
 
 
+def step_limits(config: Config) -> tuple[float, float | None]:
+    """The least of Mamba-2's step sizes, and the largest (None: no limit)."""
+    lowest, highest = config.get("time_step_limit") or (0.0, None)
+    return float(lowest), float(highest) if isinstance(highest, (int, float)) and highest < _NO_LIMIT else None
+
+
 def _spec(config: Config) -> DecoderSpec:
-    lowest, highest = config.get("time_step_limit") or (0, None)
-    free = lowest == 0 and not (isinstance(highest, (int, float)) and highest < _NO_LIMIT)
-    refuse(config, "Mamba-2 with limited step sizes", unless=free)
     refuse(config, "Mamba-2 with another activation than SiLU", unless=config.get("hidden_act") in (None, "silu"))
     hidden = config.integer("hidden_size")
+    least, most = step_limits(config)
     mixer = Mamba2(
         config.integer("expand", 2) * hidden,
         config.integer("state_size"),
@@ -23,6 +27,8 @@ def _spec(config: Config) -> DecoderSpec:
         config.integer("n_groups"),
         bias=config.flag("use_bias", False),
         conv_bias=config.flag("use_conv_bias", True),
+        least_step=least,
+        most_step=most,
     )
     return DecoderSpec(
         "mamba2",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from ..spec import Attention, DecoderSpec, Mixer
 from ..weights import Heads, Stowed
@@ -69,12 +70,13 @@ GGUF_TENSORS = {
 class Fused:
     """Several canonical matrices (and their biases) in one, in this order of rows.
 
-    With ``grouped``, the rows of one key-value head come together: its queries, its key, its value.
+    With ``grouped``, the mixer's field that counts them, the rows of a group of heads come together: the queries of a
+    key-value head, its key, its value.
     """
 
     name: str
     parts: tuple[str, ...]
-    grouped: bool = False
+    grouped: Literal["heads", "kv_heads", "key_heads"] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,15 @@ class Unsqueezed:
     axes: tuple[int, ...]
 
 
-Place = str | Fused | Fill | Behind | Unsqueezed
+@dataclass(frozen=True)
+class Blocks:
+    """The checkpoint's tensor has its rows in ``count`` blocks, with an axis of their own."""
+
+    name: str
+    count: int
+
+
+Place = str | Fused | Fill | Behind | Unsqueezed | Blocks
 Places = Mapping[str, Place]
 
 QKV = ("q", "k", "v")
@@ -116,7 +126,7 @@ class Naming:
         layers: what stands in front of a layer's number.
         interleaved: rotary pairs are neighbours there.
         transposed: matrices of layers are [in, out] there.
-        norm_offset: what the published code adds to the stored weights of norms.
+        norm_offset: what the published code adds to the stored weights of norms, but those inside of mixers.
     """
 
     table: Places
@@ -131,23 +141,22 @@ class Naming:
 
     def _place(self, name: str, shape: tuple[int, ...], spec: DecoderSpec) -> Stowed:
         index, stem, kind = _taken_apart(name)
-        place = self.table.get(f"{stem}.{kind}") if f"{stem}.{kind}" in self.table else None
-        ending = "" if isinstance(place, str) else f".{kind}"
         number = next((part for part in stem.split(".") if part.isdigit()), "")
-        if place is None:
-            place = self.table[stem.replace(f".{number}.", ".*.")]
+        place, ending = self._found(stem.replace(f".{number}.", ".*."), kind)
         if isinstance(place, Fill):
             return Stowed("", fill=place.value)
         own = place if isinstance(place, str) else place.name
         prefix = "" if index is None else f"{self.layers}{index}."
         stowed = Stowed(
             prefix + own.replace("*", number) + ending,
-            offset=self.norm_offset if kind == "weight" and stem.endswith("norm") else 0.0,
+            offset=self.norm_offset if kind == "weight" and stem.endswith("norm") and stem != "out_norm" else 0.0,
             factor=_factor(stem, spec),
         )
         if isinstance(place, Behind):
             last = place.rows + shape[0]
             return replace(stowed, shape=(last, *shape[1:]), rows=(1, place.rows, last))
+        if isinstance(place, Blocks):
+            return replace(stowed, shape=(place.count, shape[0] // place.count, *shape[1:]))
         if index is None:
             return stowed
         if isinstance(place, Unsqueezed):
@@ -162,6 +171,13 @@ class Naming:
             stowed = replace(stowed, shape=shape[::-1], transposed=True)
         return replace(stowed, heads=self._heads(stem, spec.layers[index].mixer))
 
+    def _found(self, stem: str, kind: str) -> tuple[Place, str]:
+        """The table's entry, and what its name lacks."""
+        exact = self.table.get(f"{stem}.{kind}")
+        if exact is None:
+            return self.table[stem], f".{kind}"
+        return exact, "" if isinstance(exact, str | Blocks) else f".{kind}"
+
     def _heads(self, stem: str, attention: Mixer) -> Heads | None:
         if not isinstance(attention, Attention) or attention.rope is None:
             return None
@@ -174,9 +190,12 @@ class Naming:
         return Heads(1 if stem.endswith("norm") and attention.qk_norm == "head" else count, rotated, self.interleaved)
 
 
-def without_prefix(places: Mapping[str, Stowed], prefix: str) -> dict[str, Stowed]:
-    """Places of a checkpoint that holds the bare network, saved without the head around it."""
-    return {name: replace(place, name=place.name.removeprefix(prefix)) for name, place in places.items()}
+def with_prefix(places: Mapping[str, Stowed], prefix: str, other: str) -> dict[str, Stowed]:
+    """Places of a checkpoint that has another prefix where names have this one."""
+    return {
+        name: replace(place, name=other + place.name.removeprefix(prefix)) if place.name.startswith(prefix) else place
+        for name, place in places.items()
+    }
 
 
 def _taken_apart(name: str) -> tuple[int | None, str, str]:
@@ -194,7 +213,7 @@ def _rows(stem: str, fused: Fused, spec: DecoderSpec, index: int) -> tuple[tuple
     own, _, _ = stem.rpartition(".")
     names = [f"layers.{index}.{own + '.' if own else ''}{part}.weight" for part in fused.parts]
     sizes = [shapes[name][0] for name in names]
-    blocks = spec.layers[index].attention.kv_heads if fused.grouped else 1
+    blocks = getattr(spec.layers[index].mixer, fused.grouped) if fused.grouped else 1
     at = fused.parts.index(stem.rpartition(".")[2])
     first = sum(sizes[:at]) // blocks
     return (sum(sizes), shapes[names[0]][1]), (blocks, first, first + sizes[at] // blocks)
@@ -203,4 +222,4 @@ def _rows(stem: str, fused: Fused, spec: DecoderSpec, index: int) -> tuple[tuple
 def _factor(stem: str, spec: DecoderSpec) -> float:
     if stem == "final_norm":
         return spec.folded.logits
-    return spec.folded.residual if stem.rpartition(".")[2] in ("o", "down") else 1.0
+    return spec.folded.residual if stem.rpartition(".")[2] in ("o", "out", "down") else 1.0
