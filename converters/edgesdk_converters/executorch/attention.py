@@ -43,11 +43,11 @@ class Step:
     def __init__(self, method: Method, context: int, chunk: int, float_type: torch.dtype) -> None:
         self.method, self.context, self.chunk, self.type = method, context, chunk, float_type
         self.tokens = method.input(torch.int64, (1, chunk), dynamic=True)
-        start = method.input(torch.int64, (1,))
-        self.start, self._end, count = (method.variable() for _ in range(3))
-        method.call("aten::_local_scalar_dense", [start], self.start)
-        method.call("aten::sym_size.int", [self.tokens, 1], count)
-        method.call("executorch_prim::add.Scalar", [self.start, count], self._end)
+        self.begin = method.input(torch.int64, (1,))
+        self.start, self._end, self.count = (method.variable() for _ in range(3))
+        method.call("aten::_local_scalar_dense", [self.begin], self.start)
+        method.call("aten::sym_size.int", [self.tokens, 1], self.count)
+        method.call("executorch_prim::add.Scalar", [self.start, self.count], self._end)
         self.tables: list[tuple[Slot, ...]] = []
         self._rings: dict[tuple[int, int, torch.dtype], _Ring] = {}
 
@@ -61,10 +61,10 @@ class Step:
         self.method.call("aten::slice_copy.Tensor_out", [table, 0, self.start, self._end, 1], out)
         return out
 
-    def last(self, slot: Slot) -> Slot:
-        """The last token's row of [1, tokens, ...]."""
-        out = self.tensor((1, 1, *slot.shape[2:]), slot.dtype, dynamic=False)
-        self.method.call("aten::slice_copy.Tensor_out", [slot, 1, -1, 2**63 - 1, 1], out)
+    def last(self, slot: Slot, count: int = 1) -> Slot:
+        """The rows of the last tokens of [1, tokens, ...], ``count`` of them or as many as there are."""
+        out = self.tensor((1, count, *slot.shape[2:]), slot.dtype, dynamic=count > 1)
+        self.method.call("aten::slice_copy.Tensor_out", [slot, 1, -count, 2**63 - 1, 1], out)
         return out
 
     def ring(self, window: int, entries: int, mask_type: torch.dtype) -> _Ring:

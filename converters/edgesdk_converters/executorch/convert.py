@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,18 @@ from typing import TYPE_CHECKING, Any
 from edgesdk.compress.base import Limits
 from edgesdk.converter import KindConverter, MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import MissingExtraError, RecipeError, TargetError
-from edgesdk.estimate import FLOAT_BITS, inner_size, kv_cache_bytes, refuse_features, refuse_schemes, tensor_bits
+from edgesdk.estimate import (
+    FLOAT_BITS,
+    inner_size,
+    kv_cache_bytes,
+    mixer_size,
+    refuse_features,
+    refuse_schemes,
+    tensor_bits,
+)
 from edgesdk.kinds import ENCODER, SEQ2SEQ
 from edgesdk.model.features import ALL, RECURRENT
-from edgesdk.model.spec import Moe
+from edgesdk.model.spec import Attention, Moe
 
 from .encoder_convert import ExecuTorchEncoders
 from .seq2seq_convert import ExecuTorchSeq2Seqs
@@ -28,10 +37,9 @@ if TYPE_CHECKING:
     from edgesdk.session import Session, TextRunner
     from edgesdk.targets import Target
 
-#: Everything but states that go from position to position: no kernel of the wheel scans them.
-BUILDS = ALL - RECURRENT
-#: Routing picks weights at run time, and torch.export keeps every shape fixed here.
-_AHEAD_BUILDS = BUILDS - {"moe", "sparsemixer"}
+BUILDS = ALL
+#: Routing picks weights at run time, and torch.export keeps every shape fixed here; layers there keep no states.
+_AHEAD_BUILDS = BUILDS - RECURRENT - {"moe", "sparsemixer"}
 MODEL_FILE = "model.pte"
 _AHEAD = ("vulkan", "coreml")
 _VENDORS = {
@@ -87,8 +95,8 @@ class ExecuTorchConverter:
                 raise RecipeError(
                     f"XNNPACK holds {_HOLDS}; recipe {recipe.name} makes {name} w{bits}{f'g{group}' if group else ''}"
                 )
-        capped = any(layer.attention.softcap is not None for layer in spec.layers)
-        biased = any(layer.attention.alibi is not None for layer in spec.layers)
+        capped = any(attention.softcap is not None for attention in _attentions(spec))
+        biased = any(attention.alibi is not None for attention in _attentions(spec))
         if capped and biased:
             raise TargetError("the ExecuTorch converter builds no attention with both ALiBi and a soft cap")
         if options.kv_bits is not None and (capped or biased or options.float_type != "float32"):
@@ -98,9 +106,11 @@ class ExecuTorchConverter:
             )
         if packed and options.activations != 8:
             raise RecipeError(f"XNNPACK holds {_HOLDS}; recipe {recipe.name} asks for float activations")
-        for layer in spec.layers:
-            if layer.attention.rope is not None and layer.attention.head_dim % 2:
-                raise TargetError(f"rotary embedding needs an even head size, found {layer.attention.head_dim}")
+        for attention in _attentions(spec):
+            if spec.recurrent and capacity(attention.window, options.context) < options.context:
+                raise TargetError("the ExecuTorch converter builds no states beside rings of a sliding window")
+            if attention.rope is not None and attention.head_dim % 2:
+                raise TargetError(f"rotary embedding needs an even head size, found {attention.head_dim}")
 
     def _check_ahead(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> None:
         """Vulkan and Core ML programs hold float weights: their compilers would round integers again."""
@@ -122,7 +132,10 @@ class ExecuTorchConverter:
         width, (chunk, _) = FLOAT_BITS[options.float_type] // 8, step_sizes(options.context)
         program += _experts(spec) * _EXPERT_BYTES
         program += sum(head_dim * options.context * width for _, head_dim in spec.ropes)
-        widest = max(3 * inner_size(layer.ffn) + 2 * layer.attention.q_size + 4 * spec.hidden for layer in spec.layers)
+        widest = max(
+            3 * inner_size(layer.ffn) + 2 * mixer_size(layer.mixer, spec.hidden) + 4 * spec.hidden
+            for layer in spec.layers
+        )
         activations = chunk * widest * width + 2 * spec.vocab * width
         return MemoryPlan(program, weights, _cache_bytes(spec, options), activations, _RUNTIME_BYTES)
 
@@ -132,13 +145,17 @@ class ExecuTorchConverter:
                 f"{options.delegate} programs take one token a step and are built, not run here; operators that the "
                 "delegate does not take are listed in the manifest",
             )
-        capped = sum(layer.attention.softcap is not None for layer in spec.layers)
-        rings = sum(capacity(layer.attention.window, options.context) < options.context for layer in spec.layers)
-        experts = _experts(spec)
-        found = [
-            f"XNNPACK runs {len(spec.layers) + 1} subgraphs; CPU kernels outside it: embedding, cache updates and "
-            f"attention of {len(spec.layers) - capped} layers (llama::update_cache, llama::custom_sdpa)"
-        ]
+        attentions = _attentions(spec)
+        capped = sum(attention.softcap is not None for attention in attentions)
+        rings = sum(capacity(attention.window, options.context) < options.context for attention in attentions)
+        experts, scans = _experts(spec), sum("ssm" in names or "wkv" in names for names in _states(spec))
+        outside = "embedding"
+        if attentions:
+            outside = (
+                f"embedding, cache updates and attention of {len(attentions) - capped} layers (llama::update_cache, "
+                "llama::custom_sdpa)"
+            )
+        found = [f"XNNPACK runs {len(spec.layers) + 1} subgraphs; CPU kernels outside it: {outside}"]
         if capped:
             found.append(f"attention of {capped} layers has a soft cap and reads its whole cache every step")
         if experts:
@@ -146,6 +163,10 @@ class ExecuTorchConverter:
                 f"{experts} experts are XNNPACK subgraphs of their own, each run for the tokens that go to it; "
                 "portable kernels choose them (aten::topk, aten::index_select)"
             )
+        if scans:
+            found.append(f"{scans} layers go from token to token, by a subgraph that is called for each; in float32")
+        if spec.recurrent:
+            found.append("a call begins at 0, where the last one ended, or where the last of several tokens began")
         if rings:
             found.append(f"{rings} layers keep a ring of their sliding window instead of the whole context")
         return found
@@ -211,6 +232,7 @@ class ExecuTorchConverter:
 
 def _facts(model: Model, context: int) -> dict[str, bool | int | Sequence[int]]:
     """What ExecuTorch's runners ask a program (extension/llm/runner/constants.h), and our own session."""
+    windows = [attention.window for attention in _attentions(model.spec)]
     facts: dict[str, bool | int | Sequence[int]] = {
         "use_kv_cache": True,
         "use_sdpa_with_kv_cache": True,
@@ -218,7 +240,7 @@ def _facts(model: Model, context: int) -> dict[str, bool | int | Sequence[int]]:
         "get_max_seq_len": step_sizes(context)[0],
         "get_max_context_len": context,
         "get_vocab_size": model.spec.vocab,
-        "get_rewind_limit": rewind_limit([layer.attention.window for layer in model.spec.layers], context),
+        "get_rewind_limit": rewind_limit(windows, context, model.spec.recurrent),
     }
     if model.tokenizer is not None:
         special = model.tokenizer.special
@@ -234,12 +256,27 @@ def _experts(spec: DecoderSpec) -> int:
     return sum(layer.ffn.experts for layer in spec.layers if isinstance(layer.ffn, Moe))
 
 
+def _attentions(spec: DecoderSpec) -> list[Attention]:
+    """The attention of every layer that has one."""
+    return [layer.mixer for layer in spec.layers if isinstance(layer.mixer, Attention)]
+
+
+def _states(spec: DecoderSpec) -> list[dict[str, tuple[int, ...]]]:
+    """What every layer carries from position to position."""
+    return [layer.states(spec.hidden) for layer in spec.layers]
+
+
 def _cache_bytes(spec: DecoderSpec, options: ProgramOptions) -> int:
     if options.delegate in _AHEAD:  # no rings
         return kv_cache_bytes(spec, replace(options, float_type="float32"))
-    total = 0
-    for layer in spec.layers:
-        attention = layer.attention
+    bits = {"ssm": 32, "wkv": 32}
+    states = sum(
+        math.prod(shape) * bits.get(name, FLOAT_BITS[options.float_type]) // 8
+        for names in _states(spec)
+        for name, shape in names.items()
+    )
+    total = 2 * states  # as they are, and as they were before several tokens
+    for attention in _attentions(spec):
         if options.kv_bits is None:
             token = attention.kv_heads * head_width(attention) * FLOAT_BITS[options.float_type] // 8
         else:

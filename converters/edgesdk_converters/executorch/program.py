@@ -58,6 +58,13 @@ class Number:
     index: int
 
 
+@dataclass(frozen=True)
+class Flag:
+    """A truth value of a method: its number there."""
+
+    index: int
+
+
 class DataFile:
     """The tensors of a program, by name, in a file beside it until the program is written."""
 
@@ -127,6 +134,7 @@ class Method:
         self._calls: list[_Document] = []
         self._operators: dict[str, int] = {}
         self._delegates: dict[int, int] = {}
+        self._loops: list[tuple[int, int]] = []  # first and last call of each
         self._parts: dict[int, tuple[int, int]] = {}  # of tensors in planned memory: whose part, from which byte
 
     def input(self, dtype: torch.dtype, shape: Sequence[int], *, dynamic: bool = False) -> Slot:
@@ -161,6 +169,10 @@ class Method:
         """An integer that a call fills in."""
         return Number(self._value("Int", {"int_val": 0}))
 
+    def flag(self) -> Flag:
+        """A truth value that a call fills in."""
+        return Flag(self._value("Bool", {"bool_val": False}))
+
     def literal(self, value: object) -> int:
         """None, a bool, an integer, a float, or a tuple of integers."""
         key = (type(value), value)
@@ -171,7 +183,7 @@ class Method:
                 self._literals[key] = self._value(*_literal(value))
         return self._literals[key]
 
-    def call(self, operator: str, arguments: Sequence[object], *out: Slot | Number) -> None:
+    def call(self, operator: str, arguments: Sequence[object], *out: Slot | Number | Flag) -> None:
         """Call a kernel: ``namespace::name.overload``; arguments are slots, variables, or literals."""
         numbers = [self._argument(argument) for argument in arguments]
         results = [each.index for each in out]
@@ -186,8 +198,21 @@ class Method:
         self._calls.append({"delegate_index": place, "args": [slot.index for slot in arguments]})
 
     @contextmanager
-    def only_if(self, flag: Slot) -> Iterator[None]:
-        """Run the calls that are added inside only where the flag, a bool tensor, is true."""
+    def each(self, count: Number) -> Iterator[tuple[Number, Number]]:
+        """Run the calls that are added inside ``count`` times, at least once; gives 0, 1, ... and what follows it."""
+        at, following, done = self.variable(), self.variable(), self.flag()
+        self.call("executorch_prim::add.Scalar", [0, 0], at)
+        first = len(self._calls)
+        self.call("executorch_prim::add.Scalar", [at, 1], following)
+        yield at, following
+        self.call("executorch_prim::add.Scalar", [at, 1], at)
+        self.call("executorch_prim::ge.Scalar", [at, count], done)
+        self._loops.append((first, len(self._calls)))
+        self._calls.append({"cond_value_index": done.index, "destination_instruction": first})
+
+    @contextmanager
+    def only_if(self, flag: Slot | Flag) -> Iterator[None]:
+        """Run the calls that are added inside only where the flag (as a tensor: a bool) is true."""
         jump = {"cond_value_index": flag.index, "destination_instruction": 0}
         self._calls.append(jump)
         yield
@@ -216,7 +241,7 @@ class Method:
         return plan, sum(sizes)
 
     def _argument(self, argument: object) -> int:
-        return argument.index if isinstance(argument, (Slot, Number)) else self.literal(argument)
+        return argument.index if isinstance(argument, Slot | Number | Flag) else self.literal(argument)
 
     def _value(self, kind: str, value: _Document) -> int:
         self._values.append((kind, value))
@@ -269,7 +294,10 @@ class Method:
         }
 
     def _spans(self) -> dict[int, tuple[int, int]]:
-        """First and last call that touches each value; inputs live from the start, outputs to the end."""
+        """First and last call that touches each value; inputs live from the start, outputs to the end.
+
+        What a loop shares with the calls around it lives as long as the loop.
+        """
         spans: dict[int, tuple[int, int]] = dict.fromkeys(self._inputs, (-1, -1))
         for position, call in enumerate(self._calls):
             for index in call.get("args") or [call["cond_value_index"]]:
@@ -278,6 +306,10 @@ class Method:
                 spans[index] = (first, position)
         for index in self._outputs:
             spans[index] = (spans[index][0], len(self._calls))
+        for start, stop in self._loops:
+            for index, (first, last) in spans.items():
+                if first < start <= last or first <= stop < last:
+                    spans[index] = (min(first, start), max(last, stop))
         return spans
 
 

@@ -91,12 +91,14 @@ class _Method:
         self.vocab: int = described.output_tensor_meta(0).sizes()[-1]
         self._slack = _slack(program)
         self._cached: list[int] = []
+        self._saved = 0  # where the last call of several tokens began
 
     def extend(self, ids: list[int], start: int) -> np.ndarray:
         """Bring the caches to ``ids``; returns what the method gives for those from ``start``, [rows, vocab]."""
         kept = min(_common(self._cached, ids), start)
         if len(self._cached) - kept > self._slack:
-            kept = 0  # a ring has overwritten what a window there would see
+            # States go back to where the program saved them; a ring has overwritten what a window there would see.
+            kept = self._saved if self._slack == 0 and self._saved <= kept else 0
         self._steps(ids, kept, start)
         rows = self._steps(ids, start, len(ids))
         self._cached = list(ids)
@@ -107,6 +109,8 @@ class _Method:
         for at in range(start, stop, self._chunk):
             tokens = torch.tensor([ids[at : min(at + self._chunk, stop)]])
             self._cached = ids[:at]
+            if tokens.shape[1] > 1:
+                self._saved = at
             try:
                 (logits,) = self._method.call([tokens, torch.tensor([at])])
             except RuntimeError as failure:
@@ -124,7 +128,7 @@ def _common(first: Sequence[int], second: Sequence[int]) -> int:
 
 
 def _slack(program: Any) -> int:
-    """Tokens that every cache can forget without harm, as the program says."""
+    """Tokens that every cache can forget without harm, as the program says; 0: it keeps states."""
     (slack,) = program.load_method("get_rewind_limit").call([])
     return int(slack)
 
