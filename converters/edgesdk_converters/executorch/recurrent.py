@@ -168,7 +168,7 @@ def _before_mamba2(
     bias = graph.constant(f"{name}.ssm.dt_bias", blocks.vector(f"{name}.ssm.dt_bias"), torch.float32)
     delta = _softplus(graph, graph.add(graph.cast(step, torch.float32), bias))
     rate = -torch.exp(blocks.vector(f"{name}.ssm.a_log").float())
-    decay = graph.unary("XNNExp", graph.multiply(delta, graph.constant(f"{name}.ssm.rate", rate)))
+    decay = graph.unary("XNNExp", graph.multiply(delta, graph.constant(f"{name}.ssm.rate", rate, torch.float32)))
     wide = graph.reshape(delta, (0, heads, 1), (tokens, heads, 1))
     split = graph.reshape(graph.cast(value, torch.float32), (0, heads, head_dim), (tokens, heads, head_dim))
     added = graph.reshape(graph.multiply(split, wide), (1, 0, mixer.inner), (1, tokens, mixer.inner))
