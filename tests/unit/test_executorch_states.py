@@ -1,0 +1,138 @@
+"""States in ExecuTorch's programs: where a call may begin, going back, and ExecuTorch's own text runner."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from edgesdk.compress.recipe import open_recipe
+from edgesdk.converter import CONVERTERS, ProgramOptions
+from edgesdk.errors import EdgeError
+from edgesdk.model.opening import open_model
+from edgesdk.model.tokenizer import open_tokenizer
+from edgesdk.progress import SILENT
+from edgesdk.targets import open_target
+from edgesdk_converters.executorch import sizes
+
+from ..conftest import make_tokenizer
+from .family_cells import IDS, Case, fixture
+from .family_rows import CONTEXT, ROWS, save_checkpoint
+
+STATEFUL = [row for row in ROWS if row.name in ("jamba", "lfm2", "mamba", "mamba2", "rwkv")]
+CONVERTER = CONVERTERS.get("executorch")
+OPTIONS = ProgramOptions(CONTEXT, "float32", 32)
+case = fixture(STATEFUL)
+
+
+class Recorder:
+    """A method of a program, and where its calls began, with how many tokens."""
+
+    def __init__(self, method: Any) -> None:
+        self._method = method
+        self.calls: list[tuple[int, int]] = []
+
+    def call(self, inputs: list[torch.Tensor]) -> Any:
+        self.calls.append((int(inputs[1]), inputs[0].shape[1]))
+        return self._method.call(inputs)
+
+
+def opened(case: Case, folder: Path) -> tuple[Any, Recorder]:
+    """A session, and its method that gives the last logits."""
+    made = CONVERTER.convert(case.model, OPTIONS, folder, SILENT)
+    session = CONVERTER.open(folder / made.main, CONTEXT, threads=2)
+    session._forward._method = recorder = Recorder(session._forward._method)
+    return session, recorder
+
+
+def test_going_back_runs_again_from_where_the_last_tokens_began(case, tmp_path) -> None:
+    session, recorder = opened(case, tmp_path)
+    session.prefill(IDS[:9])
+    session.prefill(IDS[9:16])
+    for token in IDS[16:19]:
+        session.decode(token)
+    session.rewind(5)
+    assert np.abs(session.decode(IDS[14]) - case.wanted[14]).max() < 1e-3
+    session.rewind(6)  # exactly there
+    assert np.abs(session.decode(IDS[9]) - case.wanted[9]).max() < 1e-3
+    session.rewind(4)  # before it
+    assert np.abs(session.prefill(IDS[6:]) - case.wanted[-1]).max() < 1e-3
+    assert recorder.calls == [(0, 9), (9, 7), (16, 1), (17, 1), (18, 1), (9, 5), (14, 1), (9, 1), (0, 6), (6, 34)]
+
+
+def test_a_conversation_that_begins_anew_knows_nothing_of_the_last(case, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sizes, "CHUNK", 8)
+    session, _ = opened(case, tmp_path)
+    first = session.prefill(IDS)
+    assert np.abs(first - case.wanted[-1]).max() < 1e-3
+    session.decode(3)
+    session.reset()
+    assert np.array_equal(session.prefill(IDS), first)
+    session.reset()
+    found = [session.decode(token) for token in IDS[:12]]
+    assert np.abs(np.stack(found) - case.wanted[:12]).max() < 1e-3
+
+
+def test_a_call_that_begins_where_no_state_is_known_fails(case, tmp_path) -> None:
+    session, recorder = opened(case, tmp_path)
+    session.prefill(IDS[:9])
+    tokens = torch.tensor([[4]])
+    for start in (5, 10):
+        with pytest.raises(RuntimeError):
+            recorder.call([tokens, torch.tensor([start])])
+    (logits,) = recorder.call([torch.tensor([IDS[9:12]]), torch.tensor([9])])
+    assert np.abs(logits[0, 0].numpy() - case.wanted[11]).max() < 1e-3
+
+
+def test_states_beside_rings_are_refused(case) -> None:
+    spec = case.model.spec
+    windowed = [
+        replace(layer, mixer=replace(layer.mixer, window=4)) if layer.mixer.kind == "attention" else layer
+        for layer in spec.layers
+    ]
+    options = replace(OPTIONS, context=4096)
+    arguments = open_recipe("none"), options, open_target("host")
+    if windowed == list(spec.layers):
+        assert any("a subgraph that is called" in remark for remark in CONVERTER.remarks(spec, options))
+        return
+    with pytest.raises(EdgeError, match="no states beside rings"):
+        CONVERTER.check(replace(spec, layers=tuple(windowed)), *arguments)
+
+
+def test_the_text_runner_goes_on_and_begins_anew(tmp_path) -> None:
+    """ExecuTorch's TextLLMRunner, as apps have it: the session's words, also for a prompt behind the first answer."""
+    folder = tmp_path / "model"
+    (row,) = (row for row in STATEFUL if row.name == "mamba")
+    row = replace(row, changes=row.changes | {"vocab_size": 259, "tie_word_embeddings": False})
+    save_checkpoint(row, folder)
+    assert make_tokenizer(folder) == 259
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"][94:] = 0  # only ASCII's letters are ever the best: the binding stops at parts of others
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    model = open_model(folder)
+    main = tmp_path / CONVERTER.convert(model, OPTIONS, tmp_path, SILENT).main
+    runner, session = CONVERTER.text_runner(main, folder / "tokenizer.json"), CONVERTER.open(main, CONTEXT)
+    tokenizer = open_tokenizer(folder)
+
+    def wanted(prompt: str) -> str:
+        """Greedy words; the runner runs all but the last."""
+        found = [int(session.prefill(tokenizer.encode(prompt)).argmax())]
+        while len(found) < 8:
+            found.append(int(session.decode(found[-1]).argmax()))
+        return tokenizer.decode(found)
+
+    def said(prompt: str) -> str:
+        pieces: list[str] = []
+        runner.generate(prompt, pieces.append, max_tokens=8)
+        return "".join(pieces)
+
+    first = wanted("Where?")
+    assert said("Where?") == first
+    assert said("And then?") == wanted("And then?") != first
+    runner._runner.reset()
+    assert said("Where?") == first
