@@ -19,6 +19,8 @@ from edgesdk.model.tokenizer import open_tokenizer
 from edgesdk.progress import SILENT
 from edgesdk.targets import open_target
 from edgesdk_converters.executorch import sizes
+from edgesdk_converters.executorch.program import DataFile, Method, ProgramFile
+from edgesdk_converters.executorch.session import load_program
 
 from ..conftest import make_tokenizer
 from .family_cells import IDS, Case, fixture
@@ -136,3 +138,36 @@ def test_the_text_runner_goes_on_and_begins_anew(tmp_path) -> None:
     assert said("And then?") == wanted("And then?") != first
     runner._runner.reset()
     assert said("Where?") == first
+
+
+def test_a_loop_keeps_what_it_reads_and_what_it_leaves(tmp_path) -> None:
+    """Tensors that are used before, in or behind a loop share no memory with others that only live inside it."""
+    size = 64
+    with DataFile(tmp_path / "data") as data:
+        method = Method("forward", data)
+        x, times = method.input(torch.float32, (size,)), method.input(torch.int64, (1,))
+        count = method.variable()
+        method.call("aten::_local_scalar_dense", [times], count)
+        threefold, total, doubled, square, out = (method.tensor(torch.float32, (size,)) for _ in range(5))
+        places = method.tensor(torch.float32, (1, 8, 1, 1))
+        method.call("aten::mul.Scalar_out", [x, 3.0], threefold)
+        method.call("aten::full_like.out", [x, 0.0, None], total)
+        with method.each(count) as (at, following):
+            row = method.tensor(torch.float32, (1, 1, 1, 1))
+            method.call("aten::mul.Scalar_out", [threefold, 2.0], doubled)
+            method.call("aten::mul.out", [doubled, doubled], square)
+            method.call("aten::add.out", [total, square, 1], total)
+            method.call("aten::full.out", [(1, 1, 1, 1), following], row)
+            method.call("llama::update_cache.out", [row, places, at], method.tensor(torch.float32, (1,)))
+        method.call("aten::add.out", [total, x, 1], out)
+        method.output(out)
+        method.output(places)
+        file = ProgramFile(data)
+        file.method(method)
+        file.write(tmp_path / "model.pte")
+    run = load_program(tmp_path / "model.pte", None).load_method("forward")
+    x = torch.randn(size)
+    for times in (1, 5, 3):
+        sums, numbers = run.call([x, torch.tensor([times])])
+        assert torch.allclose(sums, 36 * times * x.square() + x, rtol=1e-5)
+        assert numbers.flatten()[:times].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0][:times]
