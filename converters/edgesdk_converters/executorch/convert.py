@@ -95,6 +95,12 @@ class ExecuTorchConverter:
                 raise RecipeError(
                     f"XNNPACK holds {_HOLDS}; recipe {recipe.name} makes {name} w{bits}{f'g{group}' if group else ''}"
                 )
+        self._check_attention(spec, options)
+        if packed and options.activations != 8:
+            raise RecipeError(f"XNNPACK holds {_HOLDS}; recipe {recipe.name} asks for float activations")
+
+    def _check_attention(self, spec: DecoderSpec, options: ProgramOptions) -> None:
+        """What the kernels of attention do not go together with."""
         capped = any(attention.softcap is not None for attention in _attentions(spec))
         biased = any(attention.alibi is not None for attention in _attentions(spec))
         if capped and biased:
@@ -104,8 +110,6 @@ class ExecuTorchConverter:
                 "an int8 key-value cache needs float32 and attention without a soft cap or ALiBi",
                 hint="leave out -kv8, or export with --float float32",
             )
-        if packed and options.activations != 8:
-            raise RecipeError(f"XNNPACK holds {_HOLDS}; recipe {recipe.name} asks for float activations")
         for attention in _attentions(spec):
             if spec.recurrent and capacity(attention.window, options.context) < options.context:
                 raise TargetError("the ExecuTorch converter builds no states beside rings of a sliding window")

@@ -32,7 +32,6 @@ from .subgraph import Subgraph, Value
 if TYPE_CHECKING:
     from edgesdk.converter import ProgramOptions
     from edgesdk.model import Model
-    from edgesdk.model.spec import Layer
 
     from .positions import Tables
 
@@ -142,8 +141,8 @@ class DecoderProgram:
             results = (recur(step, flow.states, recurrence, f"layers.{index}", layer.mixer, results[0]), *results[1:])
         if index + 1 == len(self._spec.layers) and step.method.name != "score":
             needed = 2 if isinstance(layer.ffn, ChannelMix) else 1
-            hidden, *results = (step.last(each, needed) for each in (hidden, *results))
-        return _Mixed(step, flow.states, tuple(results), hidden)
+            hidden, results = step.last(hidden, needed), tuple(step.last(each, needed) for each in results)
+        return _Mixed(step, flow.states, results, hidden)
 
     def _attend(self, step: Step, attention: Attention, q: Slot, k: Slot, v: Slot) -> Slot:
         if self._quantized_caches:
@@ -169,8 +168,7 @@ class DecoderProgram:
     def _experts(self, mixed: Sequence[_Mixed], index: int, moe: Moe) -> list[_Mixed]:
         """The rest of a layer up to its experts, and the experts."""
         graph, blocks, name = self._graph(), self._blocks, f"layers.{index}"
-        results, residual = self._inputs(graph, mixed)
-        added, x = self._after_mixer(graph, results, residual, index)
+        added, x = self._after_mixer(graph, *self._inputs(graph, mixed), index)
         taken = before_experts(blocks, graph, x, name, moe)
         for value in (added, *taken):
             graph.output(value)
@@ -191,11 +189,11 @@ class DecoderProgram:
     def _middle(self, mixed: Sequence[_Mixed], index: int) -> list[_Flow]:
         """The rest of a layer after its mixer, and what the next one's takes."""
         graph = self._graph()
-        results, hidden = self._inputs(graph, mixed)
+        mixings, hidden = self._inputs(graph, mixed)
         number, carries = self._way(index + 1), Carries(graph)
         shapes = [] if number is None else self._ways[number].shapes
         tables = tuple(graph.input((self._longest, *shape)) for shape in shapes)
-        x = self._end(graph, results, hidden, index, carries)
+        x = self._end(graph, mixings, hidden, index, carries)
         taken = self._before_mixer(graph, x, index + 1, tables, carries)
         for value in (x, *taken, *carries.longer.values()):
             graph.output(value)
@@ -277,9 +275,7 @@ class DecoderProgram:
             x = blocks.norm(graph, x, f"{name}.{'attn' if layer.residual == 'shared' else 'mlp'}_norm")
         return added, x
 
-    def _end(
-        self, graph: Subgraph, results: Sequence[Value], hidden: Value, index: int, carries: Carries
-    ) -> Value:
+    def _end(self, graph: Subgraph, results: Sequence[Value], hidden: Value, index: int, carries: Carries) -> Value:
         """The residual stream behind a layer."""
         layer, name = self._spec.layers[index], f"layers.{index}"
         if isinstance(layer.ffn, Moe):

@@ -37,12 +37,11 @@ def state_shapes(
     layers: Sequence[Layer], hidden: int, float_type: torch.dtype
 ) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Shape and type of every state, as the program keeps it; rows of a stream are [1, rows, 1, size]."""
-    found = {}
+    found: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
     for index, layer in enumerate(layers):
         for name, shape in layer.states(hidden).items():
             if name == "ssm":
-                inner, state, head_dim = shape
-                kept = (1, 1, state, inner) if isinstance(layer.mixer, Mamba) else (1, inner, state, head_dim)
+                kept = (1, 1, shape[1], shape[0]) if isinstance(layer.mixer, Mamba) else (1, *shape)
             else:
                 kept = (1, 1, *shape) if name == "wkv" else (1, shape[0], 1, shape[1])
             found[f"layers.{index}.{name}"] = kept, torch.float32 if name in ("ssm", "wkv") else float_type
@@ -75,11 +74,16 @@ def recurrence(blocks: Blocks, file: ProgramFile, name: str, mixer: Mixer) -> in
 
     Arguments: the step's rows and the state; results: the state and what the step gives, [1, 1, 1, size].
     """
-    if not isinstance(mixer, Mamba | Mamba2 | Rwkv):
-        return None
     graph = Subgraph(file.data, torch.float32)
-    build = {"mamba": _mamba_step, "mamba2": _mamba2_step, "rwkv": _rwkv_step}[mixer.kind]
-    for value in build(blocks, graph, name, mixer):
+    if isinstance(mixer, Mamba):
+        results = _mamba_step(blocks, graph, name, mixer)
+    elif isinstance(mixer, Mamba2):
+        results = _mamba2_step(graph, mixer)
+    elif isinstance(mixer, Rwkv):
+        results = _rwkv_step(blocks, graph, name, mixer)
+    else:
+        return None
+    for value in results:
         graph.output(value)
     return file.delegate(graph.document())
 
@@ -126,9 +130,7 @@ def channel_mix(blocks: Blocks, graph: Subgraph, x: Value, name: str, carries: C
     return graph.multiply(part, blocks.linear(graph, inner, f"{name}.down"))
 
 
-def _before_mamba(
-    blocks: Blocks, graph: Subgraph, x: Value, name: str, mixer: Mamba, carries: Carries
-) -> list[Value]:
+def _before_mamba(blocks: Blocks, graph: Subgraph, x: Value, name: str, mixer: Mamba, carries: Carries) -> list[Value]:
     value, gate = _split(graph, blocks.linear(graph, x, f"{name}.in"), [mixer.inner] * 2)
     value = _silu(graph, _convolved(blocks, graph, value, f"{name}.conv", carries))
     parts = _split(graph, blocks.linear(graph, value, f"{name}.x"), [mixer.rank, mixer.state, mixer.state])
@@ -160,9 +162,7 @@ def _before_mamba2(
 ) -> list[Value]:
     heads, head_dim, shared = mixer.heads, mixer.head_dim, mixer.groups * mixer.state
     tokens = x.shape[1]
-    gate, inner, step = _split(
-        graph, blocks.linear(graph, x, f"{name}.in"), [mixer.inner, mixer.conv_size, heads]
-    )
+    gate, inner, step = _split(graph, blocks.linear(graph, x, f"{name}.in"), [mixer.inner, mixer.conv_size, heads])
     inner = _silu(graph, _convolved(blocks, graph, inner, f"{name}.conv", carries))
     value, b, c = _split(graph, inner, [mixer.inner, shared, shared])
     bias = graph.constant(f"{name}.ssm.dt_bias", blocks.vector(f"{name}.ssm.dt_bias"), torch.float32)
@@ -177,7 +177,7 @@ def _before_mamba2(
     return [_rows(graph, [decay, added, b, c]), skipped, _silu(graph, gate)]
 
 
-def _mamba2_step(blocks: Blocks, graph: Subgraph, name: str, mixer: Mamba2) -> tuple[Value, Value]:
+def _mamba2_step(graph: Subgraph, mixer: Mamba2) -> tuple[Value, Value]:
     """The state is [1, heads, state, head_dim]."""
     heads, size, head_dim, groups = mixer.heads, mixer.state, mixer.head_dim, mixer.groups
     shared, shape = groups * size, (1, heads, size, head_dim)
