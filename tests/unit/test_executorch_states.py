@@ -100,7 +100,7 @@ def test_states_beside_rings_are_refused(case) -> None:
     options = replace(OPTIONS, context=4096)
     arguments = open_recipe("none"), options, open_target("host")
     if windowed == list(spec.layers):
-        assert any("a subgraph that is called" in remark for remark in CONVERTER.remarks(spec, options))
+        assert any("states: a call of the program begins" in remark for remark in CONVERTER.remarks(spec, options))
         return
     with pytest.raises(EdgeError, match="no states beside rings"):
         CONVERTER.check(replace(spec, layers=tuple(windowed)), *arguments)

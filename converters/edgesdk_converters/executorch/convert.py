@@ -26,7 +26,7 @@ from edgesdk.model.spec import Attention, Moe
 
 from .encoder_convert import ExecuTorchEncoders
 from .seq2seq_convert import ExecuTorchSeq2Seqs
-from .sizes import capacity, head_width, rewind_limit, step_sizes
+from .sizes import WIDE_STATES, capacity, head_width, rewind_limit, step_sizes
 from .wheel import folder as wheel_folder
 from .wheel import version
 
@@ -140,7 +140,9 @@ class ExecuTorchConverter:
             3 * inner_size(layer.ffn) + 2 * mixer_size(layer.mixer, spec.hidden) + 4 * spec.hidden
             for layer in spec.layers
         )
-        activations = chunk * widest * width + 2 * spec.vocab * width
+        scanned = [layer.mixer for layer in spec.layers if set(WIDE_STATES) & set(layer.states(spec.hidden))]
+        rows = max((mixer_size(mixer, spec.hidden) for mixer in scanned), default=0)  # float32
+        activations = chunk * (widest * width + rows * 4) + 2 * spec.vocab * width
         return MemoryPlan(program, weights, _cache_bytes(spec, options), activations, _RUNTIME_BYTES)
 
     def remarks(self, spec: DecoderSpec, options: ProgramOptions) -> Sequence[str]:
@@ -152,7 +154,7 @@ class ExecuTorchConverter:
         attentions = _attentions(spec)
         capped = sum(attention.softcap is not None for attention in attentions)
         rings = sum(capacity(attention.window, options.context) < options.context for attention in attentions)
-        experts, scans = _experts(spec), sum("ssm" in names or "wkv" in names for names in _states(spec))
+        experts, scans = _experts(spec), sum(any(name in WIDE_STATES for name in names) for names in _states(spec))
         outside = "embedding"
         if attentions:
             outside = (
@@ -168,9 +170,15 @@ class ExecuTorchConverter:
                 "portable kernels choose them (aten::topk, aten::index_select)"
             )
         if scans:
-            found.append(f"{scans} layers go from token to token, by a subgraph that is called for each; in float32")
+            found.append(
+                f"{scans} layers have a recurrence: a loop calls a subgraph for each token, or for blocks of them "
+                "(Mamba-2), in float32"
+            )
         if spec.recurrent:
-            found.append("a call begins at 0, where the last one ended, or where the last of several tokens began")
+            found.append(
+                "states: a call of the program begins at 0, where the last one ended, or where the last of several "
+                "tokens began, and fails elsewhere"
+            )
         if rings:
             found.append(f"{rings} layers keep a ring of their sliding window instead of the whole context")
         return found
@@ -273,13 +281,10 @@ def _states(spec: DecoderSpec) -> list[dict[str, tuple[int, ...]]]:
 def _cache_bytes(spec: DecoderSpec, options: ProgramOptions) -> int:
     if options.delegate in _AHEAD:  # no rings
         return kv_cache_bytes(spec, replace(options, float_type="float32"))
-    bits = {"ssm": 32, "wkv": 32}
-    states = sum(
-        math.prod(shape) * bits.get(name, FLOAT_BITS[options.float_type]) // 8
-        for names in _states(spec)
-        for name, shape in names.items()
-    )
-    total = 2 * states  # as they are, and as they were before several tokens
+    total = 0
+    for name, shape in (state for names in _states(spec) for state in names.items()):
+        width = 32 if name in WIDE_STATES else FLOAT_BITS[options.float_type]
+        total += 2 * math.prod(shape) * width // 8  # as they are, and as they were before several tokens
     for attention in _attentions(spec):
         if options.kv_bits is None:
             token = attention.kv_heads * head_width(attention) * FLOAT_BITS[options.float_type] // 8

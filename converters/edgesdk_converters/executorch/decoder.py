@@ -24,7 +24,8 @@ from .experts import before_experts, expert_delegates, run_experts
 from .positions import way_of, ways
 from .program import Method, ProgramFile, Slot
 from .projections import attended, projections
-from .recurrent import after_recurrence, before_recurrence, channel_mix, recur, recurrence, state_shapes
+from .recurrences import recur, recurrence
+from .recurrent import after_recurrence, before_recurrence, channel_mix, state_shapes
 from .sizes import capacity, step_sizes
 from .states import Carries, States
 from .subgraph import Subgraph, Value

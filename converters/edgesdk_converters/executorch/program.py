@@ -198,14 +198,17 @@ class Method:
         self._calls.append({"delegate_index": place, "args": [slot.index for slot in arguments]})
 
     @contextmanager
-    def each(self, count: Number) -> Iterator[tuple[Number, Number]]:
-        """Run the calls that are added inside ``count`` times, at least once; gives 0, 1, ... and what follows it."""
+    def each(self, count: Number, size: int = 1) -> Iterator[tuple[Number, Number]]:
+        """Run the calls that are added inside for every block of ``size`` of ``count`` things, at least once.
+
+        Gives where a block begins and where the next one would, which may be beyond the count.
+        """
         at, following, done = self.variable(), self.variable(), self.flag()
         self.call("executorch_prim::add.Scalar", [0, 0], at)
         first = len(self._calls)
-        self.call("executorch_prim::add.Scalar", [at, 1], following)
+        self.call("executorch_prim::add.Scalar", [at, size], following)
         yield at, following
-        self.call("executorch_prim::add.Scalar", [at, 1], at)
+        self.call("executorch_prim::add.Scalar", [at, size], at)
         self.call("executorch_prim::ge.Scalar", [at, count], done)
         self._loops.append((first, len(self._calls)))
         self._calls.append({"cond_value_index": done.index, "destination_instruction": first})

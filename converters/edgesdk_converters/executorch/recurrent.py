@@ -1,9 +1,7 @@
-"""Mixers that carry states, as nodes of the subgraphs around them and as a recurrence between these.
+"""Mixers that carry states, as nodes of the subgraphs around them; between these are the :mod:`.recurrences`.
 
 All of them read positions through a convolution of each channel, whose state is the last rows of a stream (RWKV's token
-shift is one over two positions). State spaces and RWKV's time mixing then go from token to token: a loop of the method
-calls one subgraph for each, which takes the state and gives it back in the same memory. Recurrences are computed in
-float32, their states kept in it.
+shift is one over two positions). States of convolutions have the program's float type, those of recurrences float32.
 Sources: arXiv 2312.00752 (Mamba), 2405.21060 (Mamba-2), 2305.13048 (RWKV-4), 2511.23404 (LFM2).
 """
 
@@ -16,17 +14,16 @@ import torch
 
 from edgesdk.model.spec import Mamba, Mamba2, Rwkv, ShortConv
 
-from .subgraph import Subgraph, Value
+from .sizes import WIDE_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgesdk.model.spec import Layer, Mixer
 
-    from .attention import Step
     from .blocks import Blocks
-    from .program import ProgramFile, Slot
-    from .states import Carries, States
+    from .states import Carries
+    from .subgraph import Subgraph, Value
 
     Recurrent = ShortConv | Mamba | Mamba2 | Rwkv
 
@@ -37,21 +34,20 @@ def state_shapes(
     layers: Sequence[Layer], hidden: int, float_type: torch.dtype
 ) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Shape and type of every state, as the program keeps it; rows of a stream are [1, rows, 1, size]."""
-    found: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
-    for index, layer in enumerate(layers):
-        for name, shape in layer.states(hidden).items():
-            if name == "ssm":
-                kept = (1, 1, shape[1], shape[0]) if isinstance(layer.mixer, Mamba) else (1, *shape)
-            else:
-                kept = (1, 1, *shape) if name == "wkv" else (1, shape[0], 1, shape[1])
-            found[f"layers.{index}.{name}"] = kept, torch.float32 if name in ("ssm", "wkv") else float_type
-    return found
+    return {
+        f"layers.{index}.{name}": (
+            _kept(name, shape, layer.mixer),
+            torch.float32 if name in WIDE_STATES else float_type,
+        )
+        for index, layer in enumerate(layers)
+        for name, shape in layer.states(hidden).items()
+    }
 
 
 def before_recurrence(
     blocks: Blocks, graph: Subgraph, x: Value, name: str, mixer: Recurrent, carries: Carries
 ) -> list[Value]:
-    """What :func:`recur` takes for the normed stream [1, tokens, hidden].
+    """What :func:`.recur` takes for the normed stream [1, tokens, hidden].
 
     Where there is a recurrence, float32 rows for it, [1, tokens, 1, ...]; then what :func:`after_recurrence` reads.
     """
@@ -64,44 +60,9 @@ def before_recurrence(
         parts = [blocks.linear(graph, _blend(blocks, graph, longer, f"{name}.shift.{part}"), f"{name}.{part}")
                  for part in "kvr"]  # fmt: skip
         return [_rows(graph, parts[:2]), graph.unary("XNNSigmoid", parts[2])]
-    b, c, value = _split(graph, blocks.linear(graph, x, f"{name}.in"), [x.shape[2]] * 3)
+    b, c, value = graph.split(blocks.linear(graph, x, f"{name}.in"), [x.shape[2]] * 3)
     mixed = _convolved(blocks, graph, graph.multiply(b, value), f"{name}.conv", carries)
     return [graph.multiply(c, mixed)]
-
-
-def recurrence(blocks: Blocks, file: ProgramFile, name: str, mixer: Mixer) -> int | None:
-    """The delegate of one step of a mixer's recurrence; None: it has none.
-
-    Arguments: the step's rows and the state; results: the state and what the step gives, [1, 1, 1, size].
-    """
-    graph = Subgraph(file.data, torch.float32)
-    if isinstance(mixer, Mamba):
-        results = _mamba_step(blocks, graph, name, mixer)
-    elif isinstance(mixer, Mamba2):
-        results = _mamba2_step(graph, mixer)
-    elif isinstance(mixer, Rwkv):
-        results = _rwkv_step(blocks, graph, name, mixer)
-    else:
-        return None
-    for value in results:
-        graph.output(value)
-    return file.delegate(graph.document())
-
-
-def recur(step: Step, states: States, delegate: int, name: str, mixer: Mixer, rows: Slot) -> Slot:
-    """Go from token to token by the delegate of :func:`recurrence`: what each gives, float32 [1, tokens, 1, size]."""
-    assert isinstance(mixer, Mamba | Mamba2 | Rwkv)
-    method, size = step.method, mixer.size if isinstance(mixer, Rwkv) else mixer.inner
-    state = states[f"{name}.{'wkv' if isinstance(mixer, Rwkv) else 'ssm'}"]
-    out = step.tensor((1, step.chunk, 1, size), torch.float32)
-    method.call("aten::slice_copy.Tensor_out", [rows, 3, 0, size, 1], out)  # as long as the tokens; written over below
-    row, given = (step.tensor((1, 1, 1, width), torch.float32, dynamic=False) for width in (rows.shape[3], size))
-    unused = step.tensor((1,), torch.float32, dynamic=False)
-    with method.each(step.count) as (at, following):
-        method.call("aten::slice_copy.Tensor_out", [rows, 1, at, following, 1], row)
-        method.delegate(delegate, [row, state, state, given])
-        method.call("llama::update_cache.out", [given, out, at], unused)
-    return out
 
 
 def after_recurrence(blocks: Blocks, graph: Subgraph, given: Sequence[Value], name: str, mixer: Recurrent) -> Value:
@@ -130,10 +91,21 @@ def channel_mix(blocks: Blocks, graph: Subgraph, x: Value, name: str, carries: C
     return graph.multiply(part, blocks.linear(graph, inner, f"{name}.down"))
 
 
+def _kept(name: str, shape: tuple[int, ...], mixer: Mixer) -> tuple[int, ...]:
+    if name == "wkv":
+        return (1, 1, *shape)
+    if name != "ssm":
+        rows, size = shape
+        return (1, rows, 1, size)
+    if isinstance(mixer, Mamba2):
+        return (mixer.groups, mixer.heads // mixer.groups, *shape[1:])
+    return (1, 1, shape[1], shape[0])
+
+
 def _before_mamba(blocks: Blocks, graph: Subgraph, x: Value, name: str, mixer: Mamba, carries: Carries) -> list[Value]:
-    value, gate = _split(graph, blocks.linear(graph, x, f"{name}.in"), [mixer.inner] * 2)
+    value, gate = graph.split(blocks.linear(graph, x, f"{name}.in"), [mixer.inner] * 2)
     value = _silu(graph, _convolved(blocks, graph, value, f"{name}.conv", carries))
-    parts = _split(graph, blocks.linear(graph, value, f"{name}.x"), [mixer.rank, mixer.state, mixer.state])
+    parts = graph.split(blocks.linear(graph, value, f"{name}.x"), [mixer.rank, mixer.state, mixer.state])
     if mixer.normed:
         parts = [
             blocks.rms_norm(graph, part, f"{name}.{each}_norm")
@@ -145,58 +117,24 @@ def _before_mamba(blocks: Blocks, graph: Subgraph, x: Value, name: str, mixer: M
     return [_rows(graph, [delta, added, *parts[1:]]), skip, _silu(graph, gate)]
 
 
-def _mamba_step(blocks: Blocks, graph: Subgraph, name: str, mixer: Mamba) -> tuple[Value, Value]:
-    """The state is [1, 1, state, inner]."""
-    inner, size = mixer.inner, mixer.state
-    row, state = graph.input((1, 1, 1, 2 * (inner + size))), graph.input((1, 1, size, inner))
-    delta, added, b, c = _split(graph, row, [inner, inner, size, size])
-    rate = -torch.exp(blocks.vector(f"{name}.ssm.a_log").float()).t()
-    decay = graph.unary("XNNExp", graph.multiply(delta, graph.constant(f"{name}.ssm.rate", rate)))
-    column = graph.reshape(b, (1, 1, size, 1), (1, 1, size, 1))
-    state = graph.add(graph.multiply(decay, state), graph.multiply(added, column))
-    return state, graph.matmul(c, state)
-
-
 def _before_mamba2(
     blocks: Blocks, graph: Subgraph, x: Value, name: str, mixer: Mamba2, carries: Carries
 ) -> list[Value]:
     heads, head_dim, shared = mixer.heads, mixer.head_dim, mixer.groups * mixer.state
     tokens = x.shape[1]
-    gate, inner, step = _split(graph, blocks.linear(graph, x, f"{name}.in"), [mixer.inner, mixer.conv_size, heads])
+    gate, inner, step = graph.split(blocks.linear(graph, x, f"{name}.in"), [mixer.inner, mixer.conv_size, heads])
     inner = _silu(graph, _convolved(blocks, graph, inner, f"{name}.conv", carries))
-    value, b, c = _split(graph, inner, [mixer.inner, shared, shared])
+    value, b, c = graph.split(inner, [mixer.inner, shared, shared])
     bias = graph.constant(f"{name}.ssm.dt_bias", blocks.vector(f"{name}.ssm.dt_bias"), torch.float32)
     delta = _softplus(graph, graph.add(graph.cast(step, torch.float32), bias))
     rate = -torch.exp(blocks.vector(f"{name}.ssm.a_log").float())
-    decay = graph.unary("XNNExp", graph.multiply(delta, graph.constant(f"{name}.ssm.rate", rate, torch.float32)))
+    logarithm = graph.multiply(delta, graph.constant(f"{name}.ssm.rate", rate, torch.float32))  # of the decay
     wide = graph.reshape(delta, (0, heads, 1), (tokens, heads, 1))
     split = graph.reshape(graph.cast(value, torch.float32), (0, heads, head_dim), (tokens, heads, head_dim))
     added = graph.reshape(graph.multiply(split, wide), (1, 0, mixer.inner), (1, tokens, mixer.inner))
     skip = blocks.vector(f"{name}.ssm.d").repeat_interleave(head_dim)
     skipped = graph.multiply(value, graph.constant(f"{name}.ssm.skip", skip))
-    return [_rows(graph, [decay, added, b, c]), skipped, _silu(graph, gate)]
-
-
-def _mamba2_step(graph: Subgraph, mixer: Mamba2) -> tuple[Value, Value]:
-    """The state is [1, heads, state, head_dim]."""
-    heads, size, head_dim, groups = mixer.heads, mixer.state, mixer.head_dim, mixer.groups
-    shared, shape = groups * size, (1, heads, size, head_dim)
-    row = graph.input((1, 1, 1, heads + mixer.inner + 2 * shared))
-    state = graph.input(shape)
-    decay, added, b, c = _split(graph, row, [heads, mixer.inner, shared, shared])
-
-    def shaped(value: Value, *sizes: int) -> Value:
-        return graph.reshape(value, (1, *sizes), (1, *sizes))
-
-    def spread(value: Value) -> Value:
-        """Each group's row for all of its heads, [1, heads, 1, state]."""
-        ones = graph.constant(f"ssm.ones.{heads // groups}", torch.ones((1, heads // groups, 1)))
-        return shaped(graph.multiply(shaped(value, groups, 1, size), ones), heads, 1, size)
-
-    columns = shaped(spread(b), heads, size, 1)
-    new = graph.multiply(columns, shaped(added, heads, 1, head_dim))
-    state = graph.add(graph.multiply(state, shaped(decay, heads, 1, 1)), new)
-    return state, shaped(graph.matmul(spread(c), state), 1, 1, mixer.inner)
+    return [_rows(graph, [logarithm, added, b, c]), skipped, _silu(graph, gate)]
 
 
 def _grouped_norm(blocks: Blocks, graph: Subgraph, x: Value, name: str, mixer: Mamba2) -> Value:
@@ -207,27 +145,6 @@ def _grouped_norm(blocks: Blocks, graph: Subgraph, x: Value, name: str, mixer: M
     split = graph.reshape(x, (1, 0, groups, size), (1, tokens, groups, size))
     normed = blocks.rms_norm(graph, split, f"{name}.out_norm")
     return graph.reshape(normed, (1, 0, mixer.inner), (1, tokens, mixer.inner))
-
-
-def _rwkv_step(blocks: Blocks, graph: Subgraph, name: str, mixer: Rwkv) -> tuple[Value, Value]:
-    """The state is [1, 1, 3, size]: both sums, by the exponential of minus the third, so that nothing overflows."""
-    size = mixer.size
-    key, value = _split(graph, graph.input((1, 1, 1, 2 * size)), [size, size])
-    state = graph.input((1, 1, 3, size))
-    above, below, most = (graph.part(state, 2, index, 1) for index in range(3))
-
-    def shared(peak: Value, before: Value, new: Value) -> tuple[Value, Value]:
-        old, fresh = (graph.unary("XNNExp", graph.subtract(each, peak)) for each in (before, new))
-        top = graph.add(graph.multiply(old, above), graph.multiply(fresh, value))
-        return top, graph.add(graph.multiply(old, below), fresh)
-
-    first = graph.constant(f"{name}.wkv.first", blocks.vector(f"{name}.wkv.first"))
-    decay = graph.constant(f"{name}.wkv.rate", -torch.exp(blocks.vector(f"{name}.wkv.decay").float()))
-    ahead, faded = graph.add(key, first), graph.add(most, decay)
-    mean = graph.binary("XNNDiv", *shared(graph.binary("XNNMaximum", most, ahead), most, ahead))
-    peak = graph.binary("XNNMaximum", faded, key)
-    above, below = shared(peak, faded, key)
-    return graph.concatenate(graph.concatenate(above, below, 2), peak, 2), mean
 
 
 def _convolved(blocks: Blocks, graph: Subgraph, x: Value, name: str, carries: Carries) -> Value:
@@ -251,11 +168,6 @@ def _rows(graph: Subgraph, parts: Sequence[Value]) -> Value:
     joined = reduce(lambda first, second: graph.concatenate(first, second, 2), wide)
     _, tokens, size = joined.shape
     return graph.reshape(joined, (1, 0, 1, size), (1, tokens, 1, size))
-
-
-def _split(graph: Subgraph, x: Value, sizes: Sequence[int]) -> list[Value]:
-    """Parts of the last axis."""
-    return [graph.part(x, len(x.shape) - 1, sum(sizes[:index]), size) for index, size in enumerate(sizes)]
 
 
 def _silu(graph: Subgraph, x: Value) -> Value:

@@ -166,6 +166,10 @@ class Subgraph:
         self._node("XNNStaticSlice", {"num_dims": len(shape), "offsets": offsets, "sizes": sizes, **ids})
         return result
 
+    def split(self, value: Value, sizes: Sequence[int]) -> list[Value]:
+        """Parts of the last axis."""
+        return [self.part(value, len(value.shape) - 1, sum(sizes[:index]), size) for index, size in enumerate(sizes)]
+
     def concatenate(self, first: Value, second: Value, axis: int) -> Value:
         shape = list(first.shape)
         shape[axis] += second.shape[axis]
