@@ -19,7 +19,8 @@ from edgesdk.model.tokenizer import open_tokenizer
 from edgesdk.progress import SILENT
 from edgesdk.targets import open_target
 from edgesdk_converters.executorch import sizes
-from edgesdk_converters.executorch.program import DataFile, Method, ProgramFile
+from edgesdk_converters.executorch.data import DataFile
+from edgesdk_converters.executorch.program import Method, ProgramFile
 from edgesdk_converters.executorch.session import load_program
 
 from ..conftest import make_tokenizer

@@ -7,6 +7,7 @@ Source: extension/llm/custom_ops of ExecuTorch 1.5.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from edgesdk.model.spec import Attention
 
 from .program import Method, Slot
 from .sizes import capacity, head_width
+from .states import Kept, States
 from .subgraph import Subgraph
 
 _INT8 = 1  # ScalarType::Char
@@ -38,9 +40,11 @@ class _Rounded:
 
 
 class Step:
-    """What all layers of a method share in one step: the tokens, their positions, rotary tables and masks."""
+    """What all layers of a method share in one step: tokens, their positions, rotary tables, masks, and states."""
 
-    def __init__(self, method: Method, context: int, chunk: int, float_type: torch.dtype) -> None:
+    def __init__(
+        self, method: Method, context: int, chunk: int, float_type: torch.dtype, states: Mapping[str, Kept]
+    ) -> None:
         self.method, self.context, self.chunk, self.type = method, context, chunk, float_type
         self.tokens = method.input(torch.int64, (1, chunk), dynamic=True)
         self.begin = method.input(torch.int64, (1,))
@@ -50,6 +54,7 @@ class Step:
         method.call("executorch_prim::add.Scalar", [self.start, self.count], self._end)
         self.tables: list[tuple[Slot, ...]] = []
         self._rings: dict[tuple[int, int, torch.dtype], _Ring] = {}
+        self.states = States(self, states)
 
     def tensor(self, shape: tuple[int, ...], dtype: torch.dtype | None = None, *, dynamic: bool = True) -> Slot:
         """A tensor in planned memory whose length follows the tokens, unless it is not ``dynamic``."""

@@ -192,8 +192,9 @@ class ExecuTorchConverter:
         if options.delegate in _AHEAD:
             return self._convert_ahead(model, options, folder, progress)
 
+        from .data import DataFile
         from .decoder import DecoderProgram
-        from .program import DataFile, ProgramFile
+        from .program import ProgramFile
 
         with DataFile(folder / f"{MODEL_FILE}.data") as data:
             file = ProgramFile(data)

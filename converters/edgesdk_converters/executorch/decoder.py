@@ -25,9 +25,9 @@ from .positions import way_of, ways
 from .program import Method, ProgramFile, Slot
 from .projections import attended, projections
 from .recurrences import recur, recurrence
-from .recurrent import after_recurrence, before_recurrence, channel_mix, state_shapes
+from .recurrent import after_recurrence, before_recurrence, channel_mix, kept_states
 from .sizes import capacity, step_sizes
-from .states import Carries, States
+from .states import Carries
 from .subgraph import Subgraph, Value
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ class _Flow:
     """
 
     step: Step
-    states: States
     hidden: Slot
     taken: tuple[Slot, ...]
 
@@ -55,7 +54,6 @@ class _Mixed:
     """A method behind a layer's mixer, or behind its experts: what they gave, and the residual stream before them."""
 
     step: Step
-    states: States
     results: tuple[Slot, ...]
     hidden: Slot
 
@@ -74,12 +72,12 @@ class DecoderProgram:
 
     def emit(self) -> Iterator[int]:
         """Build the methods, yielding after every layer (for progress)."""
+        states = kept_states(self._spec.layers, self._spec.hidden, self._type)
         steps = [
-            Step(Method(name, self._file.data), self._context, chunk, self._type)
+            Step(Method(name, self._file.data), self._context, chunk, self._type, states)
             for name, chunk in zip(("forward", "score"), self._chunks, strict=True)
         ]
-        shapes = state_shapes(self._spec.layers, self._spec.hidden, self._type)
-        flows = self._start(steps, [States(step, shapes) for step in steps])
+        flows = self._start(steps)
         for index, layer in enumerate(self._spec.layers):
             last = index + 1 == len(self._spec.layers)
             delegate = recurrence(self._blocks, self._file, f"layers.{index}", layer.mixer)
@@ -94,7 +92,7 @@ class DecoderProgram:
         for step in steps:
             self._file.method(step.method)
 
-    def _start(self, steps: Sequence[Step], states: Sequence[States]) -> list[_Flow]:
+    def _start(self, steps: Sequence[Step]) -> list[_Flow]:
         """Embedding, tables of positions, and the projections of the first layer."""
         spec, graph, blocks = self._spec, self._graph(), self._blocks
         table = blocks.stored("embed.weight")
@@ -116,16 +114,16 @@ class DecoderProgram:
             graph.output(value)
         number = self._file.delegate(graph.document())
         flows = []
-        for step, held in zip(steps, states, strict=True):
+        for step in steps:
             arguments = [embed(step, table, spec.tied)]
             for index, parts in enumerate(stored):
                 arguments += [self._rows(step, f"tables.{index}.{name}", each) for name, each in parts.items()]
             if learned is not None:
                 arguments.append(self._rows(step, "positions.weight", learned))
-            flow = self._flow(step, held, taken)
+            flow = self._flow(step, taken)
             step.tables.extend(tuple(step.tensor((step.chunk, *shape)) for shape in way.shapes) for way in self._ways)
             results = [flow.hidden, *flow.taken, *(each for parts in step.tables for each in parts)]
-            held.carry(carries, number, arguments, results, step.chunk)
+            step.states.carry(carries, number, arguments, results, step.chunk)
             flows.append(flow)
         return flows
 
@@ -133,17 +131,20 @@ class DecoderProgram:
         """The rows of a table for the step's positions."""
         return step.rows(step.method.constant(name, table.to(self._type)))
 
-    def _mix(self, flow: _Flow, index: int, recurrence: int | None) -> _Mixed:
-        """A layer's mixer; for the last layer cut to the tokens that the rest of the method needs."""
+    def _mix(self, flow: _Flow, index: int, delegate: int | None) -> _Mixed:
+        """A layer's mixer; for the last layer cut to the tokens that the rest of the method needs.
+
+        ``delegate`` runs its recurrence, where it has one.
+        """
         step, hidden, results, layer = flow.step, flow.hidden, flow.taken, self._spec.layers[index]
         if isinstance(layer.mixer, Attention):
             results = (self._attend(step, layer.mixer, *results),)
-        elif recurrence is not None:
-            results = (recur(step, flow.states, recurrence, f"layers.{index}", layer.mixer, results[0]), *results[1:])
+        elif delegate is not None:
+            results = (recur(step, delegate, f"layers.{index}", layer.mixer, results[0]), *results[1:])
         if index + 1 == len(self._spec.layers) and step.method.name != "score":
-            needed = 2 if isinstance(layer.ffn, ChannelMix) else 1
+            needed = 2 if isinstance(layer.ffn, ChannelMix) else 1  # a token shift reads the one before
             hidden, results = step.last(hidden, needed), tuple(step.last(each, needed) for each in results)
-        return _Mixed(step, flow.states, results, hidden)
+        return _Mixed(step, results, hidden)
 
     def _attend(self, step: Step, attention: Attention, q: Slot, k: Slot, v: Slot) -> Slot:
         if self._quantized_caches:
@@ -184,7 +185,7 @@ class DecoderProgram:
             results = [hidden, tokens, logits, *([] if shared is None else [shared])]
             step.method.delegate(delegate, [*each.results, each.hidden, *results])
             fed = run_experts(step, moe, experts, tokens, logits, shared)
-            found.append(_Mixed(step, each.states, (fed,), hidden))
+            found.append(_Mixed(step, (fed,), hidden))
         return found
 
     def _middle(self, mixed: Sequence[_Mixed], index: int) -> list[_Flow]:
@@ -201,10 +202,10 @@ class DecoderProgram:
         delegate = self._file.delegate(graph.document())
         following = []
         for each in mixed:
-            flow = self._flow(each.step, each.states, taken)
+            flow = self._flow(each.step, taken)
             given = () if number is None else each.step.tables[number]
             arguments, results = [*each.results, each.hidden, *given], [flow.hidden, *flow.taken]
-            each.states.carry(carries, delegate, arguments, results, each.step.chunk)
+            each.step.states.carry(carries, delegate, arguments, results, each.step.chunk)
             following.append(flow)
         return following
 
@@ -225,7 +226,7 @@ class DecoderProgram:
         for each in mixed:
             step, tokens = each.step, each.hidden.shape[1]
             out = step.tensor((1, tokens, spec.vocab), dynamic=tokens > 1)
-            each.states.carry(carries, number, [*each.results, each.hidden], [out], tokens)
+            step.states.carry(carries, number, [*each.results, each.hidden], [out], tokens)
             step.method.output(out if step.method.name == "score" or tokens == 1 else step.last(out))
 
     def _graph(self) -> Subgraph:
@@ -238,10 +239,10 @@ class DecoderProgram:
         results = [graph.input(slot.shape, slot.dtype) for slot in longest.results]
         return results, graph.input(longest.hidden.shape)
 
-    def _flow(self, step: Step, states: States, taken: Sequence[Value]) -> _Flow:
+    def _flow(self, step: Step, taken: Sequence[Value]) -> _Flow:
         hidden = step.tensor((1, step.chunk, self._spec.hidden))
         slots = tuple(step.tensor((1, step.chunk, *value.shape[2:]), value.dtype) for value in taken)
-        return _Flow(step, states, hidden, slots)
+        return _Flow(step, hidden, slots)
 
     def _way(self, index: int) -> int | None:
         """Which of the tables a layer reads."""
@@ -262,12 +263,7 @@ class DecoderProgram:
     ) -> tuple[Value, Value]:
         """The residual sum behind a layer's mixer, and what its feed-forward block takes."""
         layer, name, blocks = self._spec.layers[index], f"layers.{index}", self._blocks
-        if isinstance(layer.mixer, Attention):
-            x = attended(blocks, graph, results[0], name, layer.mixer)
-        else:
-            x = after_recurrence(blocks, graph, results, name, layer.mixer)
-        if layer.ffn is None:
-            return graph.add(residual, x), x
+        x = self._mixed(graph, results, index)
         if layer.post_norms:
             x = blocks.norm(graph, x, f"{name}.post_attn_norm")
         added = graph.add(residual, x)
@@ -276,16 +272,23 @@ class DecoderProgram:
             x = blocks.norm(graph, x, f"{name}.{'attn' if layer.residual == 'shared' else 'mlp'}_norm")
         return added, x
 
+    def _mixed(self, graph: Subgraph, results: Sequence[Value], index: int) -> Value:
+        """What a layer's mixer adds to the stream."""
+        mixer, name = self._spec.layers[index].mixer, f"layers.{index}"
+        if isinstance(mixer, Attention):
+            return attended(self._blocks, graph, results[0], name, mixer)
+        return after_recurrence(self._blocks, graph, results, name, mixer)
+
     def _end(self, graph: Subgraph, results: Sequence[Value], hidden: Value, index: int, carries: Carries) -> Value:
         """The residual stream behind a layer."""
         layer, name = self._spec.layers[index], f"layers.{index}"
+        if layer.ffn is None:
+            return graph.add(hidden, self._mixed(graph, results, index))
         if isinstance(layer.ffn, Moe):
             added, size = hidden, self._spec.hidden
             fed = graph.reshape(results[0], (1, 0, size), (1, results[0].shape[1], size))
         else:
             added, x = self._after_mixer(graph, results, hidden, index)
-            if layer.ffn is None:
-                return added
             if isinstance(layer.ffn, ChannelMix):
                 fed = channel_mix(self._blocks, graph, x, name, carries)
             else:

@@ -1,7 +1,6 @@
 """Writes an ExecuTorch program (.pte) without tracing: methods of kernel and delegate calls, planned memory, data.
 
-Tensors go to a file as they come, so memory is bounded by the largest of them. A tensor that a kernel and a delegate
-both read is stored once: the segment that the delegate looks up by name lies inside the one of the kernels' constants.
+Tensors go to a file as they come: see :class:`.data.DataFile`.
 Source: program.fbs, schema.fbs, the emitter and the serializers of ExecuTorch 1.5.
 """
 
@@ -15,15 +14,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
 
+from .data import ALIGNMENT, DataFile
 from .format import HEADER, MAGIC
 from .wheel import DELEGATE_SCHEMA, PROGRAM_SCHEMA, compile_flatbuffers
 
-_ALIGNMENT = 128  # of segments and of kernels' constants
 _PLANNED_ALIGNMENT = 64
 _SLACK = 64  # XNNPACK's kernels may read this far past the end of a tensor
 _ACTIVATIONS, _STATES = 1, 2  # numbers of the planned memories; 0 stands for constants
@@ -63,63 +61,6 @@ class Flag:
     """A truth value of a method: its number there."""
 
     index: int
-
-
-class DataFile:
-    """The tensors of a program, by name, in a file beside it until the program is written."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stream = path.open("wb")
-        self._places: dict[str, tuple[int, int]] = {}
-        self._named: dict[str, None] = {}
-        self._constants: dict[str, int] = {}
-
-    def __enter__(self) -> DataFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stream.close()
-        self._path.unlink(missing_ok=True)
-
-    def add(self, name: str, tensor: torch.Tensor) -> int:
-        """Store a tensor for delegates, which look it up by name; returns its bytes."""
-        self._named[name] = None
-        return self._store(name, tensor)[1]
-
-    def constant(self, name: str, tensor: torch.Tensor) -> int:
-        """Store a tensor for kernels; returns the number of its buffer."""
-        self._store(name, tensor)
-        return self._constants.setdefault(name, len(self._constants) + 1)
-
-    def segments(self) -> _Document:
-        """The program's fields about its data: segment 0 spans the kernels' constants, every name has one more."""
-        spans = [self._places[name] for name in self._constants]
-        start = min((offset for offset, _ in spans), default=0)
-        stop = max((offset + size for offset, size in spans), default=0)
-        named = [self._places[name] for name in self._named]
-        return {
-            "segments": [{"offset": offset, "size": size} for offset, size in [(start, stop - start), *named]],
-            "constant_segment": {"segment_index": 0, "offsets": [0, *(offset - start for offset, _ in spans)]},
-            "named_data": [{"key": name, "segment_index": index} for index, name in enumerate(self._named, 1)],
-        }
-
-    def finish(self) -> tuple[Path, int]:
-        """The file with everything in it, and its size."""
-        size = self._stream.tell()
-        self._stream.close()
-        return self._path, size
-
-    def _store(self, name: str, tensor: torch.Tensor) -> tuple[int, int]:
-        if name not in self._places:
-            self._stream.write(bytes(-self._stream.tell() % _ALIGNMENT))
-            offset = self._stream.tell()
-            raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-            self._stream.write(raw.data)
-            self._places[name] = (offset, raw.nbytes)
-        return self._places[name]
 
 
 class Method:
@@ -368,7 +309,7 @@ class ProgramFile:
     def _join(self, path: Path, flat: bytes) -> None:
         """The flatbuffer with the extended header after its identifier, then the data."""
         source, size = self.data.finish()
-        base = math.ceil((HEADER.size + len(flat)) / _ALIGNMENT) * _ALIGNMENT
+        base = math.ceil((HEADER.size + len(flat)) / ALIGNMENT) * ALIGNMENT
         header = HEADER.pack(MAGIC, HEADER.size, HEADER.size + len(flat), base, size)
         root = int.from_bytes(flat[:4], "little") + HEADER.size
         with path.open("wb") as out:

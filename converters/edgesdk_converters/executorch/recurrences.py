@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from .attention import Step
     from .blocks import Blocks
     from .program import ProgramFile, Slot
-    from .states import States
 
 _BLOCK = 32  # tokens that Mamba-2's subgraph takes at once
 
@@ -46,11 +45,11 @@ def recurrence(blocks: Blocks, file: ProgramFile, name: str, mixer: Mixer) -> in
     return file.delegate(graph.document())
 
 
-def recur(step: Step, states: States, delegate: int, name: str, mixer: Mixer, rows: Slot) -> Slot:
+def recur(step: Step, delegate: int, name: str, mixer: Mixer, rows: Slot) -> Slot:
     """Go over all tokens by the delegate of :func:`recurrence`: what each gives, float32 [1, tokens, 1, size]."""
     assert isinstance(mixer, Mamba | Mamba2 | Rwkv)
     method, size = step.method, mixer.size if isinstance(mixer, Rwkv) else mixer.inner
-    state = states[f"{name}.{'wkv' if isinstance(mixer, Rwkv) else 'ssm'}"]
+    state = step.states[f"{name}.{'wkv' if isinstance(mixer, Rwkv) else 'ssm'}"]
     block = _BLOCK if isinstance(mixer, Mamba2) else 1
     out = step.tensor((1, step.chunk, 1, size), torch.float32)
     method.call("aten::slice_copy.Tensor_out", [rows, 3, 0, size, 1], out)  # as long as the tokens; written over below

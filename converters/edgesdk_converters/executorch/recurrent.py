@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgesdk.model.spec import Layer, Mixer
 
     from .blocks import Blocks
-    from .states import Carries
+    from .states import Carries, Kept
     from .subgraph import Subgraph, Value
 
     Recurrent = ShortConv | Mamba | Mamba2 | Rwkv
@@ -30,13 +30,11 @@ if TYPE_CHECKING:
 _TINY = 1e-30
 
 
-def state_shapes(
-    layers: Sequence[Layer], hidden: int, float_type: torch.dtype
-) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Shape and type of every state, as the program keeps it; rows of a stream are [1, rows, 1, size]."""
+def kept_states(layers: Sequence[Layer], hidden: int, float_type: torch.dtype) -> dict[str, Kept]:
+    """Every state, as the program keeps it; rows of a stream are [1, rows, 1, size]."""
     return {
         f"layers.{index}.{name}": (
-            _kept(name, shape, layer.mixer),
+            _shape(name, shape, layer.mixer),
             torch.float32 if name in WIDE_STATES else float_type,
         )
         for index, layer in enumerate(layers)
@@ -91,7 +89,7 @@ def channel_mix(blocks: Blocks, graph: Subgraph, x: Value, name: str, carries: C
     return graph.multiply(part, blocks.linear(graph, inner, f"{name}.down"))
 
 
-def _kept(name: str, shape: tuple[int, ...], mixer: Mixer) -> tuple[int, ...]:
+def _shape(name: str, shape: tuple[int, ...], mixer: Mixer) -> tuple[int, ...]:
     if name == "wkv":
         return (1, 1, *shape)
     if name != "ssm":

@@ -18,7 +18,11 @@ from .wheel import load_runtime, version
 
 
 class ExecuTorchSession:
-    """Runs a program of this converter; see :class:`edgesdk.session.Session` for the contract."""
+    """Runs a program of this converter; see :class:`edgesdk.session.Session` for the contract.
+
+    Going back in a program with states runs tokens again, from where the last step of several tokens began: the program
+    saved its states there (see :mod:`.states`). Further back it begins at the first token.
+    """
 
     scores_apart = True  # ``forward`` and ``score`` are methods with caches of their own
     sums_over_steps = True  # custom_sdpa: the products with values run over all that the step has put into the cache

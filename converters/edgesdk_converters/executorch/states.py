@@ -14,23 +14,26 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from .attention import Step
     from .program import Method, Slot
     from .subgraph import Subgraph, Value
 
+Kept = tuple[tuple[int, ...], torch.dtype]  # shape and type of a state
 _END = 2**63 - 1
 
 
 class States:
-    """The states of one method by name, float [...]; made before the first call that reads one."""
+    """The states of one method, by name."""
 
-    def __init__(self, step: Step, shapes: dict[str, tuple[tuple[int, ...], torch.dtype]]) -> None:
+    def __init__(self, step: Step, kept: Mapping[str, Kept]) -> None:
         self._step, method = step, step.method
-        self._held = {name: method.state(dtype, shape) for name, (shape, dtype) in shapes.items()}
-        if self._held:
-            self._begin(method, {name: method.state(dtype, shape) for name, (shape, dtype) in shapes.items()})
+        self._held, saved = (
+            {name: method.state(dtype, shape) for name, (shape, dtype) in kept.items()} for _ in range(2)
+        )
+        if kept:
+            self._begin(method, saved)
 
     def __getitem__(self, name: str) -> Slot:
         return self._held[name]
