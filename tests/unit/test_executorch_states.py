@@ -21,7 +21,9 @@ from edgesdk.targets import open_target
 from edgesdk_converters.executorch import sizes
 from edgesdk_converters.executorch.data import DataFile
 from edgesdk_converters.executorch.program import Method, ProgramFile
+from edgesdk_converters.executorch.recurrent import softplus
 from edgesdk_converters.executorch.session import load_program
+from edgesdk_converters.executorch.subgraph import Subgraph
 
 from ..conftest import make_tokenizer
 from .family_cells import IDS, Case, fixture
@@ -172,3 +174,19 @@ def test_a_loop_keeps_what_it_reads_and_what_it_leaves(tmp_path) -> None:
         sums, numbers = run.call([x, torch.tensor([times])])
         assert torch.allclose(sums, 36 * times * x.square() + x, rtol=1e-5)
         assert numbers.flatten()[:times].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0][:times]
+
+
+def test_small_steps_of_a_state_space_keep_their_digits(tmp_path) -> None:
+    """A step size is a softplus, often of numbers far below 0, where XNNPACK's own logarithm is off by half."""
+    x = torch.linspace(-16, 16, 4001)
+    with DataFile(tmp_path / "data") as data:
+        method, file, graph = Method("forward", data), ProgramFile(data), Subgraph(data, torch.float32)
+        given, out = method.input(torch.float32, x.shape), method.tensor(torch.float32, x.shape)
+        graph.output(softplus(graph, graph.input(x.shape)))
+        method.delegate(file.delegate(graph.document()), [given, out])
+        method.output(out)
+        file.method(method)
+        file.write(tmp_path / "model.pte")
+    (found,) = load_program(tmp_path / "model.pte", None).load_method("forward").call([x])
+    wanted = torch.nn.functional.softplus(x.double(), threshold=50)
+    assert ((found.double() - wanted) / wanted).abs().max() < 2e-6
