@@ -26,7 +26,7 @@ from edgesdk_converters.executorch.session import load_program
 from edgesdk_converters.executorch.subgraph import Subgraph
 
 from ..conftest import make_tokenizer
-from .family_cells import IDS, Case, fixture
+from .family_cells import IDS, Case, chunked, fixture
 from .family_rows import CONTEXT, ROWS, save_checkpoint
 
 STATEFUL = [row for row in ROWS if row.name in ("jamba", "lfm2", "mamba", "mamba2", "rwkv")]
@@ -92,6 +92,13 @@ def test_a_call_that_begins_where_no_state_is_known_fails(case, tmp_path) -> Non
             recorder.call([tokens, torch.tensor([start])])
     (logits,) = recorder.call([torch.tensor([IDS[9:12]]), torch.tensor([9])])
     assert np.abs(logits[0, 0].numpy() - case.wanted[11]).max() < 1e-3
+
+
+def test_states_stand_beside_int8_caches(case, tmp_path) -> None:
+    made = CONVERTER.convert(case.model, replace(OPTIONS, kv_bits=8), tmp_path, SILENT)
+    difference = np.abs(chunked(CONVERTER.open(tmp_path / made.main, CONTEXT, threads=2), IDS) - case.wanted).max()
+    rounded = any(layer.mixer.kind == "attention" for layer in case.model.spec.layers)
+    assert (1e-3 < difference < 5e-2) if rounded else difference < 1e-3
 
 
 def test_states_beside_rings_are_refused(case) -> None:
