@@ -83,6 +83,21 @@ def test_a_conversation_that_begins_anew_knows_nothing_of_the_last(case, tmp_pat
     assert np.abs(np.stack(found) - case.wanted[:12]).max() < 1e-3
 
 
+def test_a_state_that_another_text_left_is_not_gone_back_to(case, tmp_path) -> None:
+    session, recorder = opened(case, tmp_path)
+    session.prefill(IDS[20:29])
+    session.prefill(IDS[29:36])
+    session.reset()
+    for token in IDS[:12]:
+        session.decode(token)
+    session.rewind(3)  # to 9, where the other text had its last tokens
+    assert np.abs(session.decode(IDS[9]) - case.wanted[9]).max() < 1e-3
+    session.reset()
+    session.decode(IDS[0])
+    with pytest.raises(RuntimeError):
+        recorder.call([torch.tensor([[4]]), torch.tensor([9])])
+
+
 def test_a_call_that_begins_where_no_state_is_known_fails(case, tmp_path) -> None:
     session, recorder = opened(case, tmp_path)
     session.prefill(IDS[:9])

@@ -113,7 +113,7 @@ class _Method:
         for at in range(start, stop, self._chunk):
             tokens = torch.tensor([ids[at : min(at + self._chunk, stop)]])
             self._cached = ids[:at]
-            if tokens.shape[1] > 1:
+            if at == 0 or tokens.shape[1] > 1:
                 self._saved = at
             try:
                 (logits,) = self._method.call([tokens, torch.tensor([at])])

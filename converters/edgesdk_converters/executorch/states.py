@@ -2,9 +2,9 @@
 
 Attention's caches are addressed by position, so that what lies behind the newest one does no harm; states hold the
 whole past, and hold it for one position only. So a method looks where a call begins: at position 0 its states are
-zero; where the last call ended they go on; where the last call of several tokens began they are as they were then; any
-other beginning fails, as the states of that position are gone. A runner that counts on, or starts anew at 0, never
-meets that.
+zero; where the last call ended they go on; where the last call of several tokens since position 0 began they are as
+they were then; any other beginning fails, as the states of that position are gone. A runner that counts on, or starts
+anew at 0, never meets that.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ class States:
             for name, state in self._held.items():
                 _copy(method, saved[name], state)
         with method.only_if(fresh):
+            _copy(method, start, remembered)  # what was saved belongs to another text
             for state in self._held.values():
                 method.call("aten::full_like.out", [state, 0.0, None], state)
         several = method.flag()
