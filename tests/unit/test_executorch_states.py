@@ -27,6 +27,7 @@ from edgesdk_converters.executorch.subgraph import Subgraph
 
 from ..conftest import make_tokenizer
 from .family_cells import IDS, Case, chunked, fixture
+from .family_cells import opened as opened_case
 from .family_rows import CONTEXT, ROWS, save_checkpoint
 
 STATEFUL = [row for row in ROWS if row.name in ("jamba", "lfm2", "mamba", "mamba2", "rwkv")]
@@ -212,3 +213,19 @@ def test_small_steps_of_a_state_space_keep_their_digits(tmp_path) -> None:
     (found,) = load_program(tmp_path / "model.pte", None).load_method("forward").call([x])
     wanted = torch.nn.functional.softplus(x.double(), threshold=50)
     assert ((found.double() - wanted) / wanted).abs().max() < 2e-6
+
+
+@pytest.mark.parametrize("name", ["qwen2-window", "gemma3", "llama", "mamba2", "rwkv", "lfm2"])
+def test_methods_that_take_turns_know_what_the_other_has_overwritten(tmp_path, monkeypatch, name) -> None:
+    """All methods of a program have the same memory: rings and states of one hold the other's tokens."""
+    monkeypatch.setattr(sizes, "CHUNK", 8)
+    monkeypatch.setattr(sizes, "SCORE_CHUNK", 8)
+    case = opened_case(next(row for row in ROWS if row.name == name), tmp_path)
+    session = CONVERTER.open(tmp_path / CONVERTER.convert(case.model, OPTIONS, tmp_path, SILENT).main, CONTEXT)
+    session.prefill(IDS[:12])
+    for start, stop in ((12, 20), (20, 39)):
+        assert np.abs(session.score(IDS[start:stop]) - case.wanted[start:stop]).max() < 1e-3
+    session.rewind(27)
+    assert np.abs(session.decode(IDS[12]) - case.wanted[12]).max() < 1e-3
+    assert np.abs(session.score(IDS[13:20]) - case.wanted[13:20]).max() < 1e-3
+    assert np.abs(session.prefill(IDS[20:]) - case.wanted[-1]).max() < 1e-3

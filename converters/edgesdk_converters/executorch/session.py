@@ -24,7 +24,7 @@ class ExecuTorchSession:
     saved its states there (see :mod:`.states`). Further back it begins at the first token.
     """
 
-    scores_apart = True  # ``forward`` and ``score`` are methods with caches of their own
+    scores_apart = True  # ``forward`` and ``score`` are methods that each keep track of what their caches hold
     sums_over_steps = True  # custom_sdpa: the products with values run over all that the step has put into the cache
 
     def __init__(self, program: Path, context: int, threads: int | None = None) -> None:
@@ -45,6 +45,7 @@ class ExecuTorchSession:
             except RuntimeError as failure:
                 raise refused(program, failure, log()) from None
         self._score: _Method | None = None
+        self._ran = self._forward  # the last
         self.context, self.vocab = context, self._forward.vocab
         self._ids: list[int] = []
 
@@ -79,6 +80,9 @@ class ExecuTorchSession:
         return self._run(self._score, ids)
 
     def _run(self, method: _Method, ids: Sequence[int]) -> np.ndarray:
+        if method is not self._ran:
+            method.forget(self.context)
+        self._ran = method
         wanted = [*self._ids, *ids]
         rows = method.extend(wanted, len(self._ids))
         self._ids = wanted
@@ -86,7 +90,7 @@ class ExecuTorchSession:
 
 
 class _Method:
-    """One method and the tokens in its caches; what another method has run meanwhile is run again here."""
+    """One method and the tokens that it put into caches; what another method has run meanwhile is run again here."""
 
     def __init__(self, program: Any, name: str) -> None:
         self._method = program.load_method(name)
@@ -96,6 +100,15 @@ class _Method:
         self._slack = _slack(program)
         self._cached: list[int] = []
         self._saved = 0  # where the last call of several tokens began
+
+    def forget(self, context: int) -> None:
+        """Begin anew, as another method has run.
+
+        The binding gives all methods of a program the same memory, in which rings and states have lost what they held;
+        caches of the whole ``context`` lie alike in all methods, and hold the session's tokens whoever wrote them.
+        """
+        if self._slack < context:
+            self._cached = []
 
     def extend(self, ids: list[int], start: int) -> np.ndarray:
         """Bring the caches to ``ids``; returns what the method gives for those from ``start``, [rows, vocab]."""
