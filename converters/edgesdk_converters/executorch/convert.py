@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from edgesdk.targets import Target
 
 BUILDS = ALL - {
-    *("gated_delta", "attention_gate", "aside", "low_rank"),
-    *("mamba_heads", "mamba_eps", "step_limits"),
+    *("aside", "low_rank"),
+    *("mamba_heads", "mamba_eps"),
 }
 #: Routing picks weights at run time, and torch.export keeps every shape fixed here; layers there keep no states.
 _AHEAD_BUILDS = BUILDS - RECURRENT - {"moe", "sparsemixer"}

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 class _Flow:
     """A method before a layer's mixer: the residual stream [1, tokens, hidden], and what the mixer takes.
 
-    Attention takes q, k and v, [1, tokens, heads, head_dim] each; for others see :func:`.before_recurrence`.
+    For attention see :func:`.projections`, for others :func:`.before_recurrence`.
     """
 
     step: Step
@@ -138,7 +138,7 @@ class DecoderProgram:
         """
         step, hidden, results, layer = flow.step, flow.hidden, flow.taken, self._spec.layers[index]
         if isinstance(layer.mixer, Attention):
-            results = (self._attend(step, layer.mixer, *results),)
+            results = (self._attend(step, layer.mixer, *results[:3]), *results[3:])
         elif delegate is not None:
             results = (recur(step, delegate, f"layers.{index}", layer.mixer, results[0]), *results[1:])
         if index + 1 == len(self._spec.layers) and step.method.name != "score":
@@ -276,7 +276,7 @@ class DecoderProgram:
         """What a layer's mixer adds to the stream."""
         mixer, name = self._spec.layers[index].mixer, f"layers.{index}"
         if isinstance(mixer, Attention):
-            return attended(self._blocks, graph, results[0], name, mixer)
+            return attended(self._blocks, graph, results, name, mixer)
         return after_recurrence(self._blocks, graph, results, name, mixer)
 
     def _end(self, graph: Subgraph, results: Sequence[Value], hidden: Value, index: int, carries: Carries) -> Value:

@@ -14,6 +14,8 @@ from edgesdk.model.weights import stack_rows, stackable
 from .positions import Rotation, way_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgesdk.model.spec import Attention
     from edgesdk.model.weights import Stored
 
@@ -25,7 +27,16 @@ if TYPE_CHECKING:
 def projections(
     blocks: Blocks, graph: Subgraph, x: Value, name: str, attention: Attention, tables: Tables
 ) -> list[Value]:
-    """Queries, keys and values [1, tokens, heads, head_dim] of the normed stream, normed and placed."""
+    """Queries, keys and values [1, tokens, heads, head_dim] of the normed stream, normed and placed.
+
+    Behind them a gate for what attention gives, [1, tokens, heads * head_dim], where there is one.
+    """
+    parts = _placed(blocks, graph, x, name, attention, tables)
+    return [*parts, graph.unary("XNNSigmoid", blocks.linear(graph, x, f"{name}.q_gate"))] if attention.gated else parts
+
+
+def _placed(blocks: Blocks, graph: Subgraph, x: Value, name: str, attention: Attention, tables: Tables) -> list[Value]:
+    """Queries, keys and values alone."""
     weights = [blocks.stored(f"{name}.{part}.weight") for part in "qkv"]
     way = way_of(attention)
     if stackable(weights) and not attention.qk_norm:
@@ -56,12 +67,17 @@ def _stacked(
     return parts if way is None or isinstance(way, Rotation) else way.placed(graph, parts, tables)
 
 
-def attended(blocks: Blocks, graph: Subgraph, mixed: Value, name: str, attention: Attention) -> Value:
-    """What attention adds to the stream: its output matrix over ``mixed`` [1, tokens, heads, head_dim]."""
-    size = attention.q_size
+def attended(blocks: Blocks, graph: Subgraph, given: Sequence[Value], name: str, attention: Attention) -> Value:
+    """What attention adds to the stream: its output matrix over what it gave, [1, tokens, heads, head_dim].
+
+    Behind that ``given`` has the gate of :func:`projections`, where there is one.
+    """
+    (mixed, *gates), size = given, attention.q_size
     if mixed.shape[3] > attention.head_dim:  # ALiBi's columns
         mixed = graph.part(mixed, 3, 0, attention.head_dim)
     flat = graph.reshape(mixed, (1, 0, size), (1, mixed.shape[1], size))
+    for gate in gates:
+        flat = graph.multiply(flat, gate)
     if attention.sub_norm:
         flat = blocks.norm(graph, flat, f"{name}.o_norm")
     return blocks.linear(graph, flat, f"{name}.o")

@@ -1,8 +1,8 @@
-"""Recurrences: state spaces and RWKV's time mixing, from token to token, in float32.
+"""Recurrences: state spaces, delta networks and RWKV's time mixing, from token to token, in float32.
 
 A loop of the method calls one subgraph for a token, or for a block of them, which takes the state and gives it back in
 the same memory: XNNPACK runs nodes in their order, and all that read the state stand before the one that writes it.
-Sources: arXiv 2312.00752 (Mamba), 2405.21060 (Mamba-2, section 6), 2305.13048 (RWKV-4).
+Sources: arXiv 2312.00752 (Mamba), 2405.21060 (Mamba-2, section 6), 2412.06464 (gated delta), 2305.13048 (RWKV-4).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from edgesdk.model.spec import Mamba, Mamba2, Rwkv
+from edgesdk.model.spec import GatedDelta, Mamba, Mamba2, Rwkv
 
 from .subgraph import Subgraph, Value
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .program import ProgramFile, Slot
 
 _BLOCK = 32  # tokens that Mamba-2's subgraph takes at once
+_STATES = {"mamba": "ssm", "mamba2": "ssm", "gated_delta": "delta", "rwkv": "wkv"}
 
 
 def recurrence(blocks: Blocks, file: ProgramFile, name: str, mixer: Mixer) -> int | None:
@@ -36,6 +37,8 @@ def recurrence(blocks: Blocks, file: ProgramFile, name: str, mixer: Mixer) -> in
         results = _mamba(blocks, graph, name, mixer)
     elif isinstance(mixer, Mamba2):
         results = _mamba2(graph, mixer)
+    elif isinstance(mixer, GatedDelta):
+        results = _gated_delta(graph, mixer)
     elif isinstance(mixer, Rwkv):
         results = _rwkv(blocks, graph, name, mixer)
     else:
@@ -47,9 +50,9 @@ def recurrence(blocks: Blocks, file: ProgramFile, name: str, mixer: Mixer) -> in
 
 def recur(step: Step, delegate: int, name: str, mixer: Mixer, rows: Slot) -> Slot:
     """Go over all tokens by the delegate of :func:`recurrence`: what each gives, float32 [1, tokens, 1, size]."""
-    assert isinstance(mixer, Mamba | Mamba2 | Rwkv)
+    assert isinstance(mixer, Mamba | Mamba2 | GatedDelta | Rwkv)
     method, size = step.method, mixer.size if isinstance(mixer, Rwkv) else mixer.inner
-    state = step.states[f"{name}.{'wkv' if isinstance(mixer, Rwkv) else 'ssm'}"]
+    state = step.states[f"{name}.{_STATES[mixer.kind]}"]
     block = _BLOCK if isinstance(mixer, Mamba2) else 1
     out = step.tensor((1, step.chunk, 1, size), torch.float32)
     method.call("aten::slice_copy.Tensor_out", [rows, 3, 0, size, 1], out)  # as long as the tokens; written over below
@@ -126,6 +129,37 @@ def _mamba2(graph: Subgraph, mixer: Mamba2) -> tuple[Value, Value]:
     whole = graph.add(graph.part(after, 2, 0, 1), graph.part(by_head(logs, 1), 2, 0, 1))
     written = graph.matmul(graph.multiply(keys, across(graph.unary("XNNExp", after))), values)
     return graph.add(graph.multiply(state, graph.unary("XNNExp", whole)), written), out
+
+
+def _gated_delta(graph: Subgraph, mixer: GatedDelta) -> tuple[Value, Value]:
+    """One token; the row holds query and key, the value, and for each of its heads the decay and the part taken in.
+
+    The state is [key_heads, key_dim, values of the heads that share a key]. One product asks it for query and key
+    before it changes: what the new one gives for the query is the old answer, faded, and the query's share of what is
+    written for the key.
+    """
+    groups, size, each = mixer.key_heads, mixer.key_dim, mixer.heads // mixer.key_heads
+    values = each * mixer.value_dim
+    row = graph.input((1, 1, 1, 2 * mixer.key_size + mixer.inner + 2 * mixer.heads))
+    state = graph.input((groups, size, values))
+    asked, value, *numbers = graph.split(row, [2 * mixer.key_size, mixer.inner, mixer.heads, mixer.heads])
+    ones = graph.constant(f"delta.ones.{mixer.value_dim}", torch.ones(mixer.value_dim))
+
+    def shaped(value: Value, *shape: int) -> Value:
+        return graph.reshape(value, shape, shape)
+
+    decay, taken = (
+        shaped(graph.multiply(shaped(part, groups, 1, each, 1), ones), groups, 1, values) for part in numbers
+    )
+    asked = graph.transpose(shaped(asked, 2, groups, size), (1, 0, 2))
+    query, key = (graph.part(asked, 1, index, 1) for index in range(2))
+    column = shaped(key, groups, size, 1)
+    found = graph.matmul(asked, state)
+    answer, known = (graph.multiply(decay, graph.part(found, 1, index, 1)) for index in range(2))
+    written = graph.multiply(taken, graph.subtract(shaped(value, groups, 1, values), known))
+    out = graph.add(answer, graph.multiply(graph.matmul(query, column), written))
+    state = graph.add(graph.multiply(decay, state), graph.multiply(column, written))
+    return state, shaped(out, 1, 1, 1, mixer.inner)
 
 
 def _rwkv(blocks: Blocks, graph: Subgraph, name: str, mixer: Rwkv) -> tuple[Value, Value]:

@@ -2,7 +2,8 @@
 
 All of them read positions through a convolution of each channel, whose state is the last rows of a stream (RWKV's token
 shift is one over two positions). States of convolutions have the program's float type, those of recurrences float32.
-Sources: arXiv 2312.00752 (Mamba), 2405.21060 (Mamba-2), 2305.13048 (RWKV-4), 2511.23404 (LFM2).
+Sources: arXiv 2312.00752 (Mamba), 2405.21060 (Mamba-2), 2412.06464 (gated delta networks), 2305.13048 (RWKV-4),
+2511.23404 (LFM2).
 """
 
 from __future__ import annotations
@@ -12,20 +13,21 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from edgesdk.model.spec import Mamba, Mamba2, Rwkv, ShortConv
+from edgesdk.model.mixers import UNIT_EPS
+from edgesdk.model.spec import GatedDelta, Mamba, Mamba2, Rwkv, ShortConv
+from edgesdk.model.weights import stack_rows, stackable
 
 from .sizes import WIDE_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgesdk.model.recurrent_spec import Recurrent
     from edgesdk.model.spec import Layer, Mixer
 
     from .blocks import Blocks
     from .states import Carries, Kept
     from .subgraph import Subgraph, Value
-
-    Recurrent = ShortConv | Mamba | Mamba2 | Rwkv
 
 
 def kept_states(layers: Sequence[Layer], hidden: int, float_type: torch.dtype) -> dict[str, Kept]:
@@ -51,6 +53,8 @@ def before_recurrence(
         return _before_mamba(blocks, graph, x, name, mixer, carries)
     if isinstance(mixer, Mamba2):
         return _before_mamba2(blocks, graph, x, name, mixer, carries)
+    if isinstance(mixer, GatedDelta):
+        return _before_delta(blocks, graph, x, name, mixer, carries)
     if isinstance(mixer, Rwkv):
         longer = carries.behind(f"{name}.shift", x, 1)
         parts = [blocks.linear(graph, _blend(blocks, graph, longer, f"{name}.shift.{part}"), f"{name}.{part}")
@@ -68,6 +72,9 @@ def after_recurrence(blocks: Blocks, graph: Subgraph, given: Sequence[Value], na
     """
     if isinstance(mixer, ShortConv):
         return blocks.linear(graph, given[0], f"{name}.out")
+    if isinstance(mixer, GatedDelta):
+        gated = graph.multiply(_normed_heads(blocks, graph, given[0], name, mixer), given[1])
+        return blocks.linear(graph, gated, f"{name}.out")
     size = mixer.size if isinstance(mixer, Rwkv) else mixer.inner
     out = graph.cast(graph.reshape(given[0], (1, 0, size), (1, given[0].shape[1], size)), blocks.float_type)
     if isinstance(mixer, Rwkv):
@@ -90,6 +97,8 @@ def channel_mix(blocks: Blocks, graph: Subgraph, x: Value, name: str, carries: C
 def _shape(name: str, shape: tuple[int, ...], mixer: Mixer) -> tuple[int, ...]:
     if name == "wkv":
         return (1, 1, *shape)
+    if isinstance(mixer, GatedDelta) and name == "delta":
+        return (mixer.key_heads, mixer.key_dim, mixer.inner // mixer.key_heads)
     if name != "ssm":
         rows, size = shape
         return (1, rows, 1, size)
@@ -121,16 +130,73 @@ def _before_mamba2(
     gate, inner, step = graph.split(blocks.linear(graph, x, f"{name}.in"), [mixer.inner, mixer.conv_size, heads])
     inner = _silu(graph, _convolved(blocks, graph, inner, f"{name}.conv", carries))
     value, b, c = graph.split(inner, [mixer.inner, shared, shared])
-    bias = graph.constant(f"{name}.ssm.dt_bias", blocks.vector(f"{name}.ssm.dt_bias"), torch.float32)
-    delta = softplus(graph, graph.add(graph.cast(step, torch.float32), bias))
-    rate = -torch.exp(blocks.vector(f"{name}.ssm.a_log").float())
-    logarithm = graph.multiply(delta, graph.constant(f"{name}.ssm.rate", rate, torch.float32))  # of the decay
+    delta = _step_sizes(blocks, graph, step, name)
+    if mixer.limited:
+        most = float("inf") if mixer.most_step is None else mixer.most_step
+        delta = graph.unary("XNNClamp", delta, (mixer.least_step, most))
+    logarithm = _decays(blocks, graph, delta, name)
     wide = graph.reshape(delta, (0, heads, 1), (tokens, heads, 1))
     split = graph.reshape(graph.cast(value, torch.float32), (0, heads, head_dim), (tokens, heads, head_dim))
     added = graph.reshape(graph.multiply(split, wide), (1, 0, mixer.inner), (1, tokens, mixer.inner))
     skip = blocks.vector(f"{name}.ssm.d").repeat_interleave(head_dim)
     skipped = graph.multiply(value, graph.constant(f"{name}.ssm.skip", skip))
     return [_rows(graph, [logarithm, added, b, c]), skipped, _silu(graph, gate)]
+
+
+def _before_delta(
+    blocks: Blocks, graph: Subgraph, x: Value, name: str, mixer: GatedDelta, carries: Carries
+) -> list[Value]:
+    inner = _silu(graph, _convolved(blocks, graph, _delta_inputs(blocks, graph, x, name), f"{name}.conv", carries))
+    query, key, value = graph.split(inner, [mixer.key_size, mixer.key_size, mixer.inner])
+    query = _units(graph, query, mixer, mixer.key_dim**-0.5)
+    key = _units(graph, key, mixer, 1.0)
+    step = _step_sizes(blocks, graph, blocks.wide_linear(graph, x, f"{name}.delta.decay"), name)
+    decay = graph.unary("XNNExp", _decays(blocks, graph, step, name))
+    taken = graph.unary("XNNSigmoid", blocks.wide_linear(graph, x, f"{name}.delta.beta"))
+    gate = _silu(graph, blocks.linear(graph, x, f"{name}.delta.z"))
+    return [_rows(graph, [query, key, value, decay, taken]), gate]
+
+
+def _step_sizes(blocks: Blocks, graph: Subgraph, x: Value, name: str) -> Value:
+    """A step size for each head, float32 [1, tokens, heads], from what the matrix gives."""
+    bias = graph.constant(f"{name}.ssm.dt_bias", blocks.vector(f"{name}.ssm.dt_bias"), torch.float32)
+    return softplus(graph, graph.add(graph.cast(x, torch.float32), bias))
+
+
+def _decays(blocks: Blocks, graph: Subgraph, steps: Value, name: str) -> Value:
+    """Logarithms of the decays at these step sizes."""
+    rate = -torch.exp(blocks.vector(f"{name}.ssm.a_log").float())
+    return graph.multiply(steps, graph.constant(f"{name}.ssm.rate", rate, torch.float32))
+
+
+def _delta_inputs(blocks: Blocks, graph: Subgraph, x: Value, name: str) -> Value:
+    """Queries, keys and values beside one another."""
+    weights = {part: blocks.stored(f"{name}.delta.{part}.weight") for part in "qkv"}
+    if stackable(list(weights.values())):
+        return blocks.product(graph, x, f"{name}.delta.qkv", stack_rows(list(weights.values())), None)
+    parts = [blocks.product(graph, x, f"{name}.delta.{part}", weight, None) for part, weight in weights.items()]
+    return _beside(graph, parts)
+
+
+def _units(graph: Subgraph, x: Value, mixer: GatedDelta, length: float) -> Value:
+    """Each head of [1, tokens, key_size] as a vector of that length, in float32."""
+    heads, size, tokens = mixer.key_heads, mixer.key_dim, x.shape[1]
+    split = graph.reshape(graph.cast(x, torch.float32), (1, 0, heads, size), (1, tokens, heads, size))
+    square = graph.linear(
+        graph.unary("XNNSquare", split), f"delta.squares.{size}", torch.ones((1, size)), torch.tensor([UNIT_EPS])
+    )
+    scale = graph.unary("XNNReciprocalSquareRoot", square)
+    if length != 1.0:
+        scale = graph.multiply(scale, graph.scalar(length, torch.float32))
+    return graph.reshape(graph.multiply(split, scale), (1, 0, mixer.key_size), x.shape)
+
+
+def _normed_heads(blocks: Blocks, graph: Subgraph, out: Value, name: str, mixer: GatedDelta) -> Value:
+    """An RMS norm over each head of what a delta network gave, float32 [1, tokens, 1, inner]: [1, tokens, inner]."""
+    heads, size, tokens = mixer.heads, mixer.value_dim, out.shape[1]
+    split = graph.reshape(out, (1, 0, heads, size), (1, tokens, heads, size))
+    normed = blocks.rms_norm(graph, split, f"{name}.out_norm")
+    return graph.reshape(normed, (1, 0, mixer.inner), (1, tokens, mixer.inner))
 
 
 def _grouped_norm(blocks: Blocks, graph: Subgraph, x: Value, name: str, mixer: Mamba2) -> Value:
@@ -160,10 +226,14 @@ def _blend(blocks: Blocks, graph: Subgraph, longer: Value, name: str) -> Value:
 
 def _rows(graph: Subgraph, parts: Sequence[Value]) -> Value:
     """Parts [1, tokens, ...] beside one another in float32, [1, tokens, 1, ...]."""
-    wide = [graph.cast(part, torch.float32) for part in parts]
-    joined = reduce(lambda first, second: graph.concatenate(first, second, 2), wide)
+    joined = _beside(graph, [graph.cast(part, torch.float32) for part in parts])
     _, tokens, size = joined.shape
     return graph.reshape(joined, (1, 0, 1, size), (1, tokens, 1, size))
+
+
+def _beside(graph: Subgraph, parts: Sequence[Value]) -> Value:
+    """Parts [1, tokens, ...] beside one another."""
+    return reduce(lambda first, second: graph.concatenate(first, second, 2), parts)
 
 
 def _silu(graph: Subgraph, x: Value) -> Value:

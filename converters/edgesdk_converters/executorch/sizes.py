@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 CHUNK = 256  # most tokens of one step
 SCORE_CHUNK = 32  # the same when every token's logits are kept
-WIDE_STATES = ("ssm", "wkv")  # float32 whatever the program's type
+WIDE_STATES = ("ssm", "wkv", "delta")  # float32 whatever the program's type
 ALIBI_COLUMNS = 2  # that queries, keys and values have for its biases; see positions.py
 
 
