@@ -63,9 +63,12 @@ class Blocks:
         normed = self._scaled(graph, graph.subtract(wide, _mean(graph, wide, 0.0)), name)
         return graph.cast(graph.add(normed, graph.constant(f"{name}.bias", bias, torch.float32)), self.float_type)
 
-    def rms_norm(self, graph: Subgraph, x: Value, name: str) -> Value:
-        """An RMS norm, over the last axis; where its weight is longer, over each part of the last two."""
-        return graph.cast(self._scaled(graph, graph.cast(x, torch.float32), name), self.float_type)
+    def rms_norm(self, graph: Subgraph, x: Value, name: str, eps: float | None = None) -> Value:
+        """An RMS norm, over the last axis; where its weight is longer, over each part of the last two.
+
+        With the model's epsilon if none is given.
+        """
+        return graph.cast(self._scaled(graph, graph.cast(x, torch.float32), name, eps), self.float_type)
 
     def mlp(self, graph: Subgraph, x: Value, name: str, mlp: Mlp) -> Value:
         """A dense feed-forward block."""
@@ -78,9 +81,9 @@ class Blocks:
             inner = self.norm(graph, inner, f"{name}.down_norm")
         return self.linear(graph, inner, f"{name}.down")
 
-    def _scaled(self, graph: Subgraph, x: Value, name: str) -> Value:
+    def _scaled(self, graph: Subgraph, x: Value, name: str, eps: float | None = None) -> Value:
         """``x`` by the root of the mean of its squares, and by the norm's weight."""
-        mean = _mean(graph, graph.unary("XNNSquare", x), self.model.spec.norm_eps)
+        mean = _mean(graph, graph.unary("XNNSquare", x), self.model.spec.norm_eps if eps is None else eps)
         scaled = graph.multiply(x, graph.unary("XNNReciprocalSquareRoot", mean))
         weight = self.vector(f"{name}.weight")
         parts = weight.view(x.shape[-2:]) if weight.numel() > x.shape[-1] else weight

@@ -37,10 +37,7 @@ if TYPE_CHECKING:
     from edgesdk.session import Session, TextRunner
     from edgesdk.targets import Target
 
-BUILDS = ALL - {
-    *("aside", "low_rank"),
-    *("mamba_heads", "mamba_eps"),
-}
+BUILDS = ALL - {"aside", "low_rank"}
 #: Routing picks weights at run time, and torch.export keeps every shape fixed here; layers there keep no states.
 _AHEAD_BUILDS = BUILDS - RECURRENT - {"moe", "sparsemixer"}
 MODEL_FILE = "model.pte"

@@ -80,15 +80,17 @@ def _triangle(step: Step, rows: Slot) -> Slot:
 
 
 def _mamba(blocks: Blocks, graph: Subgraph, name: str, mixer: Mamba) -> tuple[Value, Value]:
-    """One token; the state is [1, 1, state, inner], the row holds step sizes, what is added, B and C."""
-    inner, size = mixer.inner, mixer.state
-    row, state = graph.input((1, 1, 1, 2 * (inner + size))), graph.input((1, 1, size, inner))
-    delta, added, b, c = graph.split(row, [inner, inner, size, size])
-    rate = -torch.exp(blocks.vector(f"{name}.ssm.a_log").float()).t()
+    """One token; the row holds step sizes, what is added, B and C; the state is [1, heads, state, channels of each]."""
+    inner, size, heads = mixer.inner, mixer.state, mixer.heads
+    channels, shared = inner // heads, heads * size
+    row, state = graph.input((1, 1, 1, 2 * (inner + shared))), graph.input((1, heads, size, channels))
+    parts = graph.split(row, [inner, inner, shared, shared])
+    shapes = ((1, heads, 1, channels), (1, heads, 1, channels), (1, heads, size, 1), (1, heads, 1, size))
+    delta, added, b, c = (graph.reshape(part, shape, shape) for part, shape in zip(parts, shapes, strict=True))
+    rate = -torch.exp(blocks.vector(f"{name}.ssm.a_log").float()).view(heads, channels, size).transpose(1, 2)
     decay = graph.unary("XNNExp", graph.multiply(delta, graph.constant(f"{name}.ssm.rate", rate)))
-    column = graph.reshape(b, (1, 1, size, 1), (1, 1, size, 1))
-    state = graph.add(graph.multiply(decay, state), graph.multiply(added, column))
-    return state, graph.matmul(c, state)
+    state = graph.add(graph.multiply(decay, state), graph.multiply(added, b))
+    return state, graph.reshape(graph.matmul(c, state), (1, 1, 1, inner), (1, 1, 1, inner))
 
 
 def _mamba2(graph: Subgraph, mixer: Mamba2) -> tuple[Value, Value]:

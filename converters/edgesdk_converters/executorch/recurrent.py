@@ -104,22 +104,38 @@ def _shape(name: str, shape: tuple[int, ...], mixer: Mixer) -> tuple[int, ...]:
         return (1, rows, 1, size)
     if isinstance(mixer, Mamba2):
         return (mixer.groups, mixer.heads // mixer.groups, *shape[1:])
-    return (1, 1, shape[1], shape[0])
+    assert isinstance(mixer, Mamba)
+    return (1, mixer.heads, mixer.state, mixer.inner // mixer.heads)
 
 
 def _before_mamba(blocks: Blocks, graph: Subgraph, x: Value, name: str, mixer: Mamba, carries: Carries) -> list[Value]:
     value, gate = graph.split(blocks.linear(graph, x, f"{name}.in"), [mixer.inner] * 2)
     value = _silu(graph, _convolved(blocks, graph, value, f"{name}.conv", carries))
+    step, b, c = _selected(blocks, graph, value, name, mixer)
+    delta = softplus(graph, graph.cast(step, torch.float32))
+    added = graph.multiply(delta, graph.cast(value, torch.float32))
+    skip = graph.multiply(value, graph.constant(f"{name}.ssm.d", blocks.vector(f"{name}.ssm.d")))
+    return [_rows(graph, [delta, added, b, c]), skip, _silu(graph, gate)]
+
+
+def _selected(blocks: Blocks, graph: Subgraph, value: Value, name: str, mixer: Mamba) -> list[Value]:
+    """Step sizes before softplus [inner], B and C [heads * state], from the channels ``value``."""
+    if mixer.heads == 1:
+        return _selected_by(blocks, graph, value, name, mixer)
+    values = graph.split(value, [mixer.inner // mixer.heads] * mixer.heads)
+    each = [_selected_by(blocks, graph, part, f"{name}.heads.{head}", mixer) for head, part in enumerate(values)]
+    return [_beside(graph, parts) for parts in zip(*each, strict=True)]
+
+
+def _selected_by(blocks: Blocks, graph: Subgraph, value: Value, name: str, mixer: Mamba) -> list[Value]:
+    """The same of one head, whose matrices are called ``name``."""
     parts = graph.split(blocks.linear(graph, value, f"{name}.x"), [mixer.rank, mixer.state, mixer.state])
     if mixer.normed:
         parts = [
-            blocks.rms_norm(graph, part, f"{name}.{each}_norm")
+            blocks.rms_norm(graph, part, f"{name}.{each}_norm", mixer.eps)
             for part, each in zip(parts, ("dt", "b", "c"), strict=True)
         ]
-    delta = softplus(graph, graph.cast(blocks.linear(graph, parts[0], f"{name}.dt"), torch.float32))
-    added = graph.multiply(delta, graph.cast(value, torch.float32))
-    skip = graph.multiply(value, graph.constant(f"{name}.ssm.d", blocks.vector(f"{name}.ssm.d")))
-    return [_rows(graph, [delta, added, *parts[1:]]), skip, _silu(graph, gate)]
+    return [blocks.linear(graph, parts[0], f"{name}.dt"), *parts[1:]]
 
 
 def _before_mamba2(
