@@ -29,7 +29,7 @@ from .family_rows import CONTEXT, ROWS, save_checkpoint
 CONVERTER = CONVERTERS.get("executorch")
 IDS = np.random.default_rng(11).integers(0, 96, 24).tolist()
 PACKED = ["bitnet", "bloom", "falcon", "gpt2", "olmo2", "olmoe", "phi", "phimoe", "qwen2_moe", "smollm3"]
-PACKED += ["jamba", "lfm2", "mamba", "mamba2", "qwen3_5", "rwkv"]
+PACKED += ["jamba", "lfm2", "mamba", "mamba2", "qwen3_5", "rwkv", "zamba", "zamba2-rope"]
 ROW = {row.name: row for row in ROWS}
 
 

@@ -30,7 +30,7 @@ from .family_cells import IDS, Case, chunked, fixture
 from .family_cells import opened as opened_case
 from .family_rows import CONTEXT, ROWS, save_checkpoint
 
-STATEFUL = [row for row in ROWS if row.name in ("jamba", "lfm2", "mamba", "mamba2", "qwen3_5", "rwkv")]
+STATEFUL = [row for row in ROWS if row.name in ("jamba", "lfm2", "mamba", "mamba2", "qwen3_5", "rwkv", "zamba2-rope")]
 CONVERTER = CONVERTERS.get("executorch")
 OPTIONS = ProgramOptions(CONTEXT, "float32", 32)
 case = fixture(STATEFUL)

@@ -40,7 +40,7 @@ class _Rounded:
 
 
 class Step:
-    """What all layers of a method share in one step: tokens, their positions, rotary tables, masks, and states."""
+    """What all layers of a method share in one step: tokens, embedding, positions, rotary tables, masks, and states."""
 
     def __init__(
         self, method: Method, context: int, chunk: int, float_type: torch.dtype, states: Mapping[str, Kept]
@@ -53,6 +53,7 @@ class Step:
         method.call("aten::sym_size.int", [self.tokens, 1], self.count)
         method.call("executorch_prim::add.Scalar", [self.start, self.count], self._end)
         self.tables: list[tuple[Slot, ...]] = []
+        self.embedded: Slot  # [1, tokens, hidden]; comes with the tables
         self._rings: dict[tuple[int, int, torch.dtype], _Ring] = {}
         self.states = States(self, states)
 

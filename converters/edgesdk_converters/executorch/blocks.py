@@ -50,6 +50,10 @@ class Blocks:
             return graph.linear(graph.quantize(x), name, pack_filter(name, weight), bias)
         return graph.linear(x, name, dense(weight, self.float_type), bias)
 
+    def raised(self, graph: Subgraph, product: Value, low: Value, name: str) -> Value:
+        """A product with what two thin matrices beside its own add; ``low`` is what the first of them gives."""
+        return graph.add(product, self.linear(graph, low, f"{name}_high"))
+
     def wide_linear(self, graph: Subgraph, x: Value, name: str) -> Value:
         """The product with a small matrix that stays in float, in float32."""
         return graph.linear(graph.cast(x, torch.float32), name, self.vector(f"{name}.weight"), None)
@@ -72,11 +76,15 @@ class Blocks:
 
     def mlp(self, graph: Subgraph, x: Value, name: str, mlp: Mlp) -> Value:
         """A dense feed-forward block."""
-        up = self.linear(graph, x, f"{name}.up")
+        products = {
+            part: self.linear(graph, x, f"{name}.{part}") for part in (("gate", "up") if mlp.gated else ("up",))
+        }
+        if mlp.low_rank is not None:
+            low = self.linear(graph, x, f"{name}.ffn_low")
+            products = {part: self.raised(graph, each, low, f"{name}.{part}") for part, each in products.items()}
+        inner = activated(graph, products["gate" if mlp.gated else "up"], mlp.activation)
         if mlp.gated:
-            inner = graph.multiply(activated(graph, self.linear(graph, x, f"{name}.gate"), mlp.activation), up)
-        else:
-            inner = activated(graph, up, mlp.activation)
+            inner = graph.multiply(inner, products["up"])
         if mlp.sub_norm:
             inner = self.norm(graph, inner, f"{name}.down_norm")
         return self.linear(graph, inner, f"{name}.down")

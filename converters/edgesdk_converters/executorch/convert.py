@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from edgesdk.session import Session, TextRunner
     from edgesdk.targets import Target
 
-BUILDS = ALL - {"aside", "low_rank"}
+BUILDS = ALL
 #: Routing picks weights at run time, and torch.export keeps every shape fixed here; layers there keep no states.
 _AHEAD_BUILDS = BUILDS - RECURRENT - {"moe", "sparsemixer"}
 MODEL_FILE = "model.pte"
@@ -137,7 +137,9 @@ class ExecuTorchConverter:
         program += _experts(spec) * _EXPERT_BYTES
         program += sum(head_dim * options.context * width for _, head_dim in spec.ropes)
         widest = max(
-            3 * inner_size(layer.ffn) + 2 * mixer_size(layer.mixer, spec.hidden) + 4 * spec.hidden
+            3 * inner_size(layer.ffn)
+            + 2 * mixer_size(layer.mixer, spec.hidden)
+            + 2 * (spec.hidden + layer.reads(spec.hidden))
             for layer in spec.layers
         )
         scanned = [layer.mixer for layer in spec.layers if set(WIDE_STATES) & set(layer.states(spec.hidden))]

@@ -109,7 +109,8 @@ class DecoderProgram:
             x = blocks.norm(graph, x, "embed_norm")
         tables = [way.tables(graph, *parts) for way, parts in zip(self._ways, rows, strict=True)]
         first, carries = self._way(0), Carries(graph)
-        taken = self._before_mixer(graph, x, 0, () if first is None else tables[first], carries)
+        seen = graph.concatenate(x, x, 2) if spec.layers[0].residual == "aside" else x
+        taken = self._before_mixer(graph, seen, 0, () if first is None else tables[first], carries)
         for value in (x, *taken, *(each for parts in tables for each in parts), *carries.longer.values()):
             graph.output(value)
         number = self._file.delegate(graph.document())
@@ -121,6 +122,7 @@ class DecoderProgram:
             if learned is not None:
                 arguments.append(self._rows(step, "positions.weight", learned))
             flow = self._flow(step, taken)
+            step.embedded = flow.hidden
             step.tables.extend(tuple(step.tensor((step.chunk, *shape)) for shape in way.shapes) for way in self._ways)
             results = [flow.hidden, *flow.taken, *(each for parts in step.tables for each in parts)]
             step.states.carry(carries, number, arguments, results, step.chunk)
@@ -195,8 +197,12 @@ class DecoderProgram:
         number, carries = self._way(index + 1), Carries(graph)
         shapes = [] if number is None else self._ways[number].shapes
         tables = tuple(graph.input((self._longest, *shape)) for shape in shapes)
-        x = self._end(graph, mixings, hidden, index, carries)
-        taken = self._before_mixer(graph, x, index + 1, tables, carries)
+        beside = self._spec.layers[index + 1].residual == "aside"
+        embedded = [graph.input(hidden.shape)] if beside else []
+        x, seen = self._end(graph, mixings, hidden, index, carries)
+        for value in embedded:
+            seen = graph.concatenate(x, value, 2)
+        taken = self._before_mixer(graph, seen, index + 1, tables, carries)
         for value in (x, *taken, *carries.longer.values()):
             graph.output(value)
         delegate = self._file.delegate(graph.document())
@@ -204,8 +210,8 @@ class DecoderProgram:
         for each in mixed:
             flow = self._flow(each.step, taken)
             given = () if number is None else each.step.tables[number]
-            arguments, results = [*each.results, each.hidden, *given], [flow.hidden, *flow.taken]
-            each.step.states.carry(carries, delegate, arguments, results, each.step.chunk)
+            arguments = [*each.results, each.hidden, *given, *([each.step.embedded] if beside else [])]
+            each.step.states.carry(carries, delegate, arguments, [flow.hidden, *flow.taken], each.step.chunk)
             following.append(flow)
         return following
 
@@ -213,7 +219,7 @@ class DecoderProgram:
         """The rest of the last layer, the final norm and the head."""
         spec, graph, blocks = self._spec, self._graph(), self._blocks
         carries, (results, residual) = Carries(graph), self._inputs(graph, mixed)
-        x = self._end(graph, results, residual, index, carries)
+        x, _ = self._end(graph, results, residual, index, carries)
         x = blocks.norm(graph, x, "final_norm")
         name = "embed" if spec.tied else "head"
         logits = blocks.product(graph, x, name, blocks.stored(spec.head_name), blocks.optional("head.bias"))
@@ -251,7 +257,7 @@ class DecoderProgram:
         return None if way is None else self._ways.index(way)
 
     def _before_mixer(self, graph: Subgraph, x: Value, index: int, tables: Tables, carries: Carries) -> list[Value]:
-        """What a layer's mixer takes of the residual stream."""
+        """What a layer's mixer takes of what it sees, which is ``x``."""
         layer, name = self._spec.layers[index], f"layers.{index}"
         normed = self._blocks.norm(graph, x, f"{name}.attn_norm") if layer.pre_norms else x
         if isinstance(layer.mixer, Attention):
@@ -279,8 +285,23 @@ class DecoderProgram:
             return attended(self._blocks, graph, results, name, mixer)
         return after_recurrence(self._blocks, graph, results, name, mixer)
 
-    def _end(self, graph: Subgraph, results: Sequence[Value], hidden: Value, index: int, carries: Carries) -> Value:
-        """The residual stream behind a layer."""
+    def _end(
+        self, graph: Subgraph, results: Sequence[Value], hidden: Value, index: int, carries: Carries
+    ) -> tuple[Value, Value]:
+        """The residual stream behind a layer, and what the next one's mixer sees of it."""
+        if self._spec.layers[index].residual == "aside":
+            return hidden, graph.add(hidden, self._aside(graph, results, index))
+        x = self._added(graph, results, hidden, index, carries)
+        return x, x
+
+    def _aside(self, graph: Subgraph, results: Sequence[Value], index: int) -> Value:
+        """What a layer beside the stream gives."""
+        name, blocks = f"layers.{index}", self._blocks
+        x = blocks.norm(graph, self._mixed(graph, results, index), f"{name}.mlp_norm")
+        return blocks.linear(graph, blocks.mlp(graph, x, name, self._spec.layers[index].mlp), f"{name}.aside")
+
+    def _added(self, graph: Subgraph, results: Sequence[Value], hidden: Value, index: int, carries: Carries) -> Value:
+        """The residual stream with what a layer adds to it."""
         layer, name = self._spec.layers[index], f"layers.{index}"
         if layer.ffn is None:
             return graph.add(hidden, self._mixed(graph, results, index))

@@ -39,11 +39,13 @@ def _placed(blocks: Blocks, graph: Subgraph, x: Value, name: str, attention: Att
     """Queries, keys and values alone."""
     weights = [blocks.stored(f"{name}.{part}.weight") for part in "qkv"]
     way = way_of(attention)
-    if stackable(weights) and not attention.qk_norm:
+    if stackable(weights) and not attention.qk_norm and attention.low_rank is None:
         return _stacked(blocks, graph, x, name, attention, stack_rows(weights), tables)
     parts = []
     for part, weight in zip("qkv", weights, strict=True):
         flat = blocks.product(graph, x, f"{name}.{part}", weight, blocks.optional(f"{name}.{part}.bias"))
+        if attention.low_rank is not None:
+            flat = blocks.raised(graph, flat, blocks.linear(graph, x, f"{name}.{part}_low"), f"{name}.{part}")
         normed = part != "v" and attention.qk_norm
         if normed == "all":
             flat = blocks.rms_norm(graph, flat, f"{name}.{part}_norm")
