@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,6 +70,28 @@ def test_integers_read_back_equal_and_are_what_is_computed_with(tmp_path, name, 
     # Activations are int8: a token that two experts are nearly equal for may go to the other one; states gather errors.
     loose = features(model.spec) & {"moe", *RECURRENT}
     assert (np.median(difference) / wanted.std() if loose else difference.max()) < 0.15
+
+
+@pytest.mark.parametrize("name", ["mobilellm-shared", "zamba"])
+def test_blocks_that_layers_share_are_stored_once(tmp_path, name) -> None:
+    """All uses of a block but the first are other names for the same bytes."""
+    save_checkpoint(ROW[name], tmp_path)
+    model = open_model(tmp_path)
+    apart = replace(model, spec=replace(model.spec, repeats=1))
+    sizes = []
+    for each in (model, apart):
+        folder = tmp_path / str(each.spec.repeats)
+        folder.mkdir()
+        sizes.append(program(each, folder).stat().st_size)
+    uses = [index for index, layer in enumerate(model.spec.layers) if name != "zamba" or layer.residual == "aside"]
+    again = [index for number, index in enumerate(uses) if number % model.spec.repeats]
+    shared = [
+        math.prod(shape)
+        for index in again
+        for tensor, shape in model.spec.layer_tensors(index).items()
+        if not tensor.endswith("aside.weight")
+    ]
+    assert sizes[1] - sizes[0] >= 4 * sum(shared) > 4 * 64 * 96
 
 
 @pytest.mark.parametrize(("float_type", "tolerance"), [("float32", 1e-4), ("float16", 2e-2)])

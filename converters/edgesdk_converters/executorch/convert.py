@@ -198,7 +198,7 @@ class ExecuTorchConverter:
         from .decoder import DecoderProgram
         from .program import ProgramFile
 
-        with DataFile(folder / f"{MODEL_FILE}.data") as data:
+        with DataFile(folder / f"{MODEL_FILE}.data", repeats=model.spec.repeats > 1) as data:
             file = ProgramFile(data)
             decoder = DecoderProgram(file, model, options)
             with progress.stage("Building the ExecuTorch program", len(model.spec.layers)) as stage:

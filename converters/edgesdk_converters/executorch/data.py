@@ -7,6 +7,7 @@ Source: program.fbs and the serializer of ExecuTorch 1.5.
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,8 +20,10 @@ ALIGNMENT = 128  # of segments and of kernels' constants
 class DataFile:
     """Tensors by name."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, repeats: bool = False) -> None:
+        """Start the file; with ``repeats``, equal tensors are stored once: to find them, every tensor is hashed."""
         self._path = path
+        self._known: dict[bytes, tuple[int, int]] | None = {} if repeats else None
         self._stream = path.open("wb")
         self._places: dict[str, tuple[int, int]] = {}
         self._named: dict[str, None] = {}
@@ -65,9 +68,18 @@ class DataFile:
 
     def _store(self, name: str, tensor: torch.Tensor) -> tuple[int, int]:
         if name not in self._places:
-            self._stream.write(bytes(-self._stream.tell() % ALIGNMENT))
-            offset = self._stream.tell()
-            raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-            self._stream.write(raw.data)
-            self._places[name] = (offset, raw.nbytes)
+            raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+            if self._known is None:
+                self._places[name] = self._written(raw)
+            else:
+                digest = hashlib.sha256(raw).digest()
+                if digest not in self._known:
+                    self._known[digest] = self._written(raw)
+                self._places[name] = self._known[digest]
         return self._places[name]
+
+    def _written(self, raw: memoryview) -> tuple[int, int]:
+        self._stream.write(bytes(-self._stream.tell() % ALIGNMENT))
+        offset = self._stream.tell()
+        self._stream.write(raw)
+        return offset, raw.nbytes
