@@ -94,6 +94,15 @@ def test_blocks_that_layers_share_are_stored_once(tmp_path, name) -> None:
     assert sizes[1] - sizes[0] >= 4 * sum(shared) > 4 * 64 * 96
 
 
+def test_a_block_beside_the_first_layer_sees_the_embedding_twice(tmp_path) -> None:
+    kinds = ["hybrid", "mamba", "mamba", "hybrid", "mamba", "mamba"]
+    save_checkpoint(replace(ROW["zamba"], changes=ROW["zamba"].changes | {"layers_block_type": kinds}), tmp_path)
+    model = open_model(tmp_path)
+    assert model.spec.layers[0].residual == "aside"
+    found = CONVERTER.open(program(model, tmp_path), CONTEXT, threads=2).score(IDS)
+    assert np.abs(found - ReferenceSession(model, CONTEXT).score(IDS)).max() < 1e-4
+
+
 @pytest.mark.parametrize(("float_type", "tolerance"), [("float32", 1e-4), ("float16", 2e-2)])
 def test_biases_of_far_positions_are_exact(tmp_path, float_type, tolerance) -> None:
     """Positions lie in the keys as absolute numbers: they must not lose digits as they grow."""
