@@ -26,8 +26,8 @@ _CONNECT, _STALL = 20.0, 60.0  # seconds
 _BLOCK = 1 << 15  # the largest payload of a packet that every server takes (RFC 4253, section 6.1)
 _POLL = 0.005
 # Dropbear may close a new channel instead of starting its command, when another command ends at that moment; the server
-# answers a request before it starts one, so what was not answered did not begin.
-_ATTEMPTS = 3
+# answers a request before it starts one, so what was not answered did not begin: it is asked for again after these seconds.
+_AGAIN = (0.05, 0.2, 0.8)
 
 
 class SshDevice(ShellDevice):
@@ -40,13 +40,14 @@ class SshDevice(ShellDevice):
 
     def open(self, command: str) -> SshChannel:
         with _errors(self.name, self.settings):
-            for _ in range(_ATTEMPTS - 1):
+            for seconds in _AGAIN:
                 transport = self._live()
                 try:
                     return self._started(transport, command)
                 except _paramiko().SSHException:
                     if not transport.is_active():
                         raise
+                    time.sleep(seconds)
             return self._started(self._live(), command)
 
     def _started(self, transport: paramiko.Transport, command: str) -> SshChannel:
