@@ -26,7 +26,7 @@ _CONNECT, _STALL = 20.0, 60.0  # seconds
 _BLOCK = 1 << 15  # the largest payload of a packet that every server takes (RFC 4253, section 6.1)
 _POLL = 0.005
 # Dropbear may close a new channel instead of starting its command, when another command ends at that moment. A server
-# answers a request before it starts one: what was not answered did not begin, and is asked for again after these seconds.
+# answers a request before it starts one: what was not answered did not begin, and is asked for again, after seconds.
 _AGAIN = (0.05, 0.2, 0.8)
 
 
