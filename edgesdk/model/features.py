@@ -16,6 +16,8 @@ FEATURES = {
     "no_rope": "layers without rotary positions",
     "rope_magnitude": "rotary tables with a magnitude (LongRoPE, YaRN)",
     "qk_norm_all": "norms over all queries and keys",
+    "qk_layer_norm": "layer norms on each head of queries and keys",
+    "qkv_clip": "clamped queries, keys and values",
     "sub_norm": "norms inside its blocks",
     "softcap": "capped attention scores",
     "post_norm_only": "norms behind its blocks alone",
@@ -84,6 +86,15 @@ def _of_layer(layer: Layer, spec: DecoderSpec) -> Iterator[str]:
 
 
 def _of_attention(attention: Attention, spec: DecoderSpec) -> Iterator[str]:
+    yield from _of_positions(attention, spec)
+    found = {"qk_norm_all": attention.qk_norm == "all", "qk_layer_norm": attention.qk_norm == "layer"}
+    found |= {"qkv_clip": attention.clip is not None, "softcap": attention.softcap is not None}
+    found |= {"sub_norm": attention.sub_norm, "attention_gate": attention.gated}
+    found |= {"low_rank": attention.low_rank is not None}
+    yield from (name for name, there in found.items() if there)
+
+
+def _of_positions(attention: Attention, spec: DecoderSpec) -> Iterator[str]:
     if attention.alibi is not None:
         yield "alibi"
     elif attention.rope is None and not spec.learned_positions:
@@ -91,16 +102,6 @@ def _of_attention(attention: Attention, spec: DecoderSpec) -> Iterator[str]:
     scaling = attention.rope.scaling if attention.rope else None
     if scaling is not None and scaling.kind == "pairs" and {scaling.magnitude, scaling.long_magnitude} != {1.0}:
         yield "rope_magnitude"
-    if attention.qk_norm == "all":
-        yield "qk_norm_all"
-    if attention.sub_norm:
-        yield "sub_norm"
-    if attention.softcap is not None:
-        yield "softcap"
-    if attention.gated:
-        yield "attention_gate"
-    if attention.low_rank is not None:
-        yield "low_rank"
 
 
 def _of_recurrent(mixer: Mixer) -> Iterator[str]:

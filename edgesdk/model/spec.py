@@ -15,7 +15,7 @@ from .recurrent_spec import GatedDelta, Mamba, Mamba2, Recurrent, Rwkv, ShortCon
 from .tensor_names import decoder_tensors, is_linear, layer_tensors
 
 Norm = Literal["rms", "layer"]
-QkNorm = Literal["head", "all"]
+QkNorm = Literal["head", "all", "layer"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
 
 
@@ -85,7 +85,9 @@ class Attention:
         rope: rotary positions, or None: positions are learned, biases, or none at all.
         qkv_bias: q, k and v have biases.
         out_bias: o has one.
-        qk_norm: an RMS norm on q and k before RoPE: over each ``head``, with one weight for all, or over ``all`` heads.
+        qk_norm: a norm on q and k before RoPE: an RMS norm over each ``head``, with one weight for all, or over ``all``
+            heads; or a ``layer`` norm over each head, with a weight and a bias of its own.
+        clip: q, k and v are clamped to this magnitude behind a norm over all heads (OLMo), or None.
         window: positions that a query sees, itself included (None: all).
         softcap: c in ``c * tanh(score / c)``.
         alibi: factor on ALiBi's biases (arXiv 2108.12409), or None: there are none.
@@ -102,6 +104,7 @@ class Attention:
     qkv_bias: bool = False
     out_bias: bool = False
     qk_norm: QkNorm | None = None
+    clip: float | None = None
     window: int | None = None
     softcap: float | None = None
     alibi: float | None = None

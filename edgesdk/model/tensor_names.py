@@ -131,7 +131,11 @@ def _attention(attention: Attention, hidden: int, reads: int, prefix: str, norm:
             yield f"{prefix}{name}_high.weight", (size, attention.low_rank)
     if attention.gated:
         yield from _linear(prefix + "q_gate", attention.q_size, reads, attention.qkv_bias)
-    if attention.qk_norm is not None:
+    if attention.qk_norm == "layer":
+        for name, heads in (("q", attention.heads), ("k", attention.kv_heads)):
+            for head in range(heads):
+                yield from _norm(f"{prefix}heads.{head}.{name}_norm", attention.head_dim, "layer")
+    elif attention.qk_norm is not None:
         for name in ("q", "k"):
             yield f"{prefix}{name}_norm.weight", (attention.head_dim if attention.qk_norm == "head" else sizes[name],)
     if attention.sub_norm:

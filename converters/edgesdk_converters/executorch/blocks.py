@@ -67,6 +67,20 @@ class Blocks:
         """An RMS norm, over the last axis."""
         return graph.cast(self._scaled(graph, graph.cast(x, torch.float32), name), self.float_type)
 
+    def head_norms(self, graph: Subgraph, x: Value, name: str, part: str) -> Value:
+        """A layer norm of its own on each head of [1, tokens, heads, head_dim]."""
+        wide = graph.cast(x, torch.float32)
+        normed = self._even(graph, graph.subtract(wide, _mean(graph, wide, 0.0)))
+        weight, bias = (
+            graph.constant(
+                f"{name}.{part}_norms.{kind}",
+                torch.stack([self.vector(f"{name}.heads.{head}.{part}_norm.{kind}") for head in range(x.shape[2])]),
+                torch.float32,
+            )
+            for kind in ("weight", "bias")
+        )
+        return graph.cast(graph.add(graph.multiply(normed, weight), bias), self.float_type)
+
     def mlp(self, graph: Subgraph, x: Value, name: str, mlp: Mlp) -> Value:
         """A dense feed-forward block."""
         up = self.linear(graph, x, f"{name}.up")
@@ -80,9 +94,13 @@ class Blocks:
 
     def _scaled(self, graph: Subgraph, x: Value, name: str) -> Value:
         """``x`` by the root of the mean of its squares, and by the norm's weight."""
+        weight = graph.constant(f"{name}.weight", self.vector(f"{name}.weight"), torch.float32)
+        return graph.multiply(self._even(graph, x), weight)
+
+    def _even(self, graph: Subgraph, x: Value) -> Value:
+        """``x`` by the root of the mean of its squares."""
         mean = _mean(graph, graph.unary("XNNSquare", x), self.model.spec.norm_eps)
-        scaled = graph.multiply(x, graph.unary("XNNReciprocalSquareRoot", mean))
-        return graph.multiply(scaled, graph.constant(f"{name}.weight", self.vector(f"{name}.weight"), torch.float32))
+        return graph.multiply(x, graph.unary("XNNReciprocalSquareRoot", mean))
 
 
 def _mean(graph: Subgraph, x: Value, offset: float) -> Value:

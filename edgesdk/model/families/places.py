@@ -181,13 +181,14 @@ class Naming:
     def _heads(self, stem: str, attention: Mixer) -> Heads | None:
         if not isinstance(attention, Attention) or attention.rope is None:
             return None
-        if stem not in ("q", "k", "q_norm", "k_norm"):
+        part = stem.rpartition(".")[2]
+        if part not in ("q", "k", "q_norm", "k_norm"):
             return None
         rotated = attention.rope.rotated or attention.head_dim
         if rotated == attention.head_dim and not self.interleaved:
             return None
-        count = attention.heads if stem.startswith("q") else attention.kv_heads
-        return Heads(1 if stem.endswith("norm") and attention.qk_norm == "head" else count, rotated, self.interleaved)
+        count = attention.heads if part.startswith("q") else attention.kv_heads
+        return Heads(1 if part.endswith("norm") and attention.qk_norm != "all" else count, rotated, self.interleaved)
 
 
 def with_prefix(places: Mapping[str, Stowed], prefix: str, other: str) -> dict[str, Stowed]:
