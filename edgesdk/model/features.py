@@ -11,6 +11,7 @@ FEATURES = {
     "layer_norm": "layer norms",
     "learned_positions": "learned positions",
     "embed_norm": "a norm behind the embedding",
+    "embed_proj": "matrices between embedding, head and stream",
     "head_bias": "a bias on the logits",
     "alibi": "ALiBi positions",
     "no_rope": "layers without rotary positions",
@@ -21,6 +22,7 @@ FEATURES = {
     "sub_norm": "norms inside its blocks",
     "softcap": "capped attention scores",
     "post_norm_only": "norms behind its blocks alone",
+    "sum_norm": "norms behind its residual sums",
     "parallel": "attention and MLP side by side",
     "relu2": "squared ReLU",
     "moe": "a mixture of experts",
@@ -60,7 +62,7 @@ TURNED = PLAIN | {"layer_norm", "post_norm_only", "no_rope", "rope_magnitude", "
 def features(spec: DecoderSpec) -> frozenset[str]:
     """The names of :data:`FEATURES` that a spec has."""
     found = {"layer_norm": spec.norm == "layer", "learned_positions": spec.learned_positions}
-    found |= {"embed_norm": spec.embed_norm, "head_bias": spec.head_bias}
+    found |= {"embed_norm": spec.embed_norm, "embed_proj": spec.embedding is not None, "head_bias": spec.head_bias}
     names = {name for name, there in found.items() if there}
     for layer in dict.fromkeys(spec.layers):
         names.update(_of_layer(layer, spec))
@@ -80,7 +82,7 @@ def _of_layer(layer: Layer, spec: DecoderSpec) -> Iterator[str]:
         yield from _of_recurrent(layer.mixer)
     yield from _of_feed_forward(layer.ffn)
     if not layer.pre_norms:
-        yield "post_norm_only"
+        yield "sum_norm" if layer.sum_norms else "post_norm_only"
     if layer.residual != "serial":
         yield "aside" if layer.residual == "aside" else "parallel"
 

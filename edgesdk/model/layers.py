@@ -77,6 +77,8 @@ class DecoderLayer(nn.Module):
         if self.layer.post_norms:
             attended = self._norm(attended, "post_attn_norm")
         added = x + attended
+        if self.layer.sum_norms:
+            added = self._norm(added, "attn_sum_norm")
         if self.layer.residual == "serial":
             x = added
         if self.layer.residual != "shared":
@@ -84,7 +86,7 @@ class DecoderLayer(nn.Module):
         fed = self._feed(normed, states)
         if self.layer.post_norms:
             fed = self._norm(fed, "post_mlp_norm")
-        return added + fed
+        return self._norm(added + fed, "mlp_sum_norm") if self.layer.sum_norms == "both" else added + fed
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         stem = name.replace(".", "_")

@@ -195,6 +195,8 @@ class Layer:
         ffn: what follows at each position, or None.
         pre_norms: a norm before each of the two.
         post_norms: a norm behind each, before the residual sum.
+        sum_norms: a norm behind each residual sum, instead of those before (arXiv 1706.03762): behind ``both``, or
+            behind the ``first`` alone, as in a last layer, whose other norm is the model's final one.
         residual: ``serial``: the second reads what the first added; ``parallel``: both read the same stream, behind a
             norm each; ``shared``: behind one norm (``attn_norm``); ``aside``: the stream stays as it is: the first
             reads it and the embedding, the second what the first gives, and a matrix of that is added to what the next
@@ -205,6 +207,7 @@ class Layer:
     ffn: FeedForward | None
     pre_norms: bool = True
     post_norms: bool = False
+    sum_norms: Literal["both", "first"] | None = None
     residual: Literal["serial", "parallel", "shared", "aside"] = "serial"
 
     def reads(self, hidden: int) -> int:
@@ -259,6 +262,8 @@ class DecoderSpec:
         layers: the decoder layers, in order.
         norm_eps: epsilon of every norm.
         norm: ``rms`` (arXiv 1910.07467) or ``layer`` (arXiv 1607.06450, with a bias).
+        embedding: length of the rows of embedding and head, or None: ``hidden``. Where it is another, a matrix stands
+            between each of them and the stream.
         learned_positions: a vector for each position is added to the embedding.
         embedding_scale: factor on the embedding rows.
         embed_norm: a norm behind the embedding.
@@ -276,6 +281,7 @@ class DecoderSpec:
     layers: tuple[Layer, ...]
     norm_eps: float
     norm: Norm = "rms"
+    embedding: int | None = None
     learned_positions: bool = False
     embedding_scale: float = 1.0
     embed_norm: bool = False
@@ -289,6 +295,11 @@ class DecoderSpec:
     def head_name(self) -> str:
         """The canonical name of the tensor that the head multiplies with."""
         return "embed.weight" if self.tied else "head.weight"
+
+    @property
+    def embedding_size(self) -> int:
+        """Length of the rows of embedding and head."""
+        return self.embedding or self.hidden
 
     @property
     def recurrent(self) -> bool:

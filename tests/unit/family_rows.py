@@ -208,6 +208,7 @@ ROWS = [
     Row("openelm", "Qwen3Config", {"num_hidden_layers": 2, "tie_word_embeddings": True}, disguise=disguises.openelm),
     Row("opt", "OPTConfig", {"ffn_dim": 96, "word_embed_proj_dim": 64}),
     Row("opt-galactica", "OPTConfig", {"ffn_dim": 96, "word_embed_proj_dim": 64, "activation_function": "gelu"}),
+    Row("opt-350m", "OPTConfig", {"ffn_dim": 96, "word_embed_proj_dim": 32, "do_layer_norm_before": False}),
     Row("phi", "PhiConfig", {"rope_parameters": _PARTIAL}),
     Row("phi-qk-norms", "PhiConfig", {"rope_parameters": _PARTIAL, "qk_layernorm": True}),
     Row("phi3", "Phi3Config", {"sliding_window": 9}),

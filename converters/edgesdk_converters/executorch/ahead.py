@@ -105,6 +105,8 @@ class StepDecoder(nn.Module):
             for index in range(len(self.spec.ropes))
         ]
         x = F.embedding(tokens, self.get_buffer("embed_weight")) * self.spec.embedding_scale
+        if self.spec.embedding is not None:
+            x = F.linear(x, self.get_buffer("embed_proj_weight"))
         if self.spec.learned_positions:
             x = x + self.get_buffer("positions_weight").index_select(0, position)
         if self.spec.embed_norm:
@@ -117,7 +119,10 @@ class StepDecoder(nn.Module):
             )
         head = self.get_buffer(self.spec.head_name.replace(".", "_"))
         bias = self.get_buffer("head_bias") if self.spec.head_bias else None
-        logits = F.linear(self._norm(x, "final_norm"), head, bias)
+        x = self._norm(x, "final_norm")
+        if self.spec.embedding is not None:
+            x = F.linear(x, self.get_buffer("head_proj_weight"))
+        logits = F.linear(x, head, bias)
         cap = self.spec.logit_softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
