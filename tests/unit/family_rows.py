@@ -226,6 +226,13 @@ ROWS = [
         spread=2.0,
     ),
     Row("qwen3_5-experts", "Qwen3_5MoeTextConfig", _DELTA | _SHARED, spread=2.0),
+    Row(
+        "qwen3_5-experts-inside",
+        "Qwen3_5MoeTextConfig",
+        _DELTA | _SHARED,
+        disguise=disguises.qwen3_5_moe,
+        spread=2.0,
+    ),
     Row("qwen3_next", "Qwen3NextConfig", _DELTA | _SHARED | {"mlp_only_layers": [1]}, spread=2.0),
     Row("rwkv", "RwkvConfig", {"context_length": CONTEXT}, spread=2.0),
     Row("smollm3", "SmolLM3Config", {"no_rope_layers": [1, 0, 1]}),

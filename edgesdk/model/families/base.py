@@ -10,7 +10,18 @@ from ...errors import ModelError
 from ..config import Config
 from ..spec import Activation, Attention, DecoderSpec, Layer, Mlp
 from ..weights import Stowed
-from .places import GGUF_TENSORS, LLAMA2C_TENSORS, LLAMA_TENSORS, QKV, Behind, Fill, Fused, Naming, Places
+from .places import (
+    GGUF_TENSORS,
+    LLAMA2C_TENSORS,
+    LLAMA_TENSORS,
+    QKV,
+    Behind,
+    Fill,
+    Fused,
+    Naming,
+    Places,
+    fused_experts,
+)
 from .ropes import rope
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -34,6 +45,7 @@ class Family:
         model_types: ``model_type`` values of transformers configurations.
         spec: makes the spec from a configuration in transformers' keys.
         tensors: canonical to transformers names, as in :data:`LLAMA_TENSORS`; a function where they depend on the spec.
+        fused: names of another layout, which some checkpoints have: all experts of a layer in one tensor.
         layers: what stands in front of a layer's number in transformers' names.
         prefix: what a checkpoint of the bare network leaves out in front of every name.
         inside: what stands in its place in a checkpoint that holds more than the decoder, or None: there are none.
@@ -50,6 +62,7 @@ class Family:
     model_types: tuple[str, ...]
     spec: Callable[[Config], DecoderSpec]
     tensors: Places | Callable[[DecoderSpec], Places] = field(default_factory=lambda: LLAMA_TENSORS)
+    fused: Places = field(default_factory=dict)
     layers: str = "model.layers."
     prefix: str = "model."
     inside: str | None = None
@@ -61,9 +74,10 @@ class Family:
     gguf_tensors: Places = field(default_factory=dict)
     gguf_interleaved: bool = False
 
-    def transformers_places(self, spec: DecoderSpec) -> dict[str, Stowed]:
+    def transformers_places(self, spec: DecoderSpec, *, fused: bool = False) -> dict[str, Stowed]:
         """Where each canonical tensor lies in a transformers checkpoint."""
         table = self.tensors(spec) if callable(self.tensors) else self.tensors
+        table = {**table, **self.fused} if fused else table
         naming = Naming(table, self.layers, self.interleaved, self.transposed, self.norm_offset)
         return naming.places(spec)
 
@@ -163,6 +177,7 @@ __all__ = [
     "Family",
     "Fill",
     "Fused",
+    "fused_experts",
     "llama_attention",
     "llama_mlp",
     "llama_spec",

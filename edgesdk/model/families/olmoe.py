@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..spec import DecoderSpec, Layer, Moe
-from .base import LLAMA_TENSORS, Config, Family, llama_attention, llama_mlp, llama_spec
+from .base import LLAMA_TENSORS, Config, Family, fused_experts, llama_attention, llama_mlp, llama_spec
 
 
 def _spec(config: Config) -> DecoderSpec:
@@ -30,4 +30,5 @@ FAMILY = Family(
         "experts.*.up": "mlp.experts.*.up_proj",
         "experts.*.down": "mlp.experts.*.down_proj",
     },
+    fused=fused_experts("mlp"),
 )
