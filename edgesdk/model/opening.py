@@ -125,8 +125,7 @@ def _open_folder(folder: Path) -> AnyModel:
 
 def _places(family: Family, spec: DecoderSpec, shards: SafetensorsFolder) -> dict[str, Stowed]:
     """Where the tensors lie: of the layouts that a family has, those that are there."""
-    found = family.transformers_places(spec)
-    others = family.transformers_places(spec, fused=True)
+    found, others = family.transformers_places(spec), family.fused_places(spec)
     for prefix in ("", family.inside):  # the bare network, saved without the head around it; a part of another
         if prefix is not None:
             moved = with_prefix(found, family.prefix, prefix)

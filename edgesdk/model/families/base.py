@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...errors import ModelError
@@ -74,12 +74,17 @@ class Family:
     gguf_tensors: Places = field(default_factory=dict)
     gguf_interleaved: bool = False
 
-    def transformers_places(self, spec: DecoderSpec, *, fused: bool = False) -> dict[str, Stowed]:
+    def transformers_places(self, spec: DecoderSpec) -> dict[str, Stowed]:
         """Where each canonical tensor lies in a transformers checkpoint."""
-        table = self.tensors(spec) if callable(self.tensors) else self.tensors
-        table = {**table, **self.fused} if fused else table
-        naming = Naming(table, self.layers, self.interleaved, self.transposed, self.norm_offset)
+        naming = Naming(self._table(spec), self.layers, self.interleaved, self.transposed, self.norm_offset)
         return naming.places(spec)
+
+    def fused_places(self, spec: DecoderSpec) -> dict[str, Stowed]:
+        """The same in one with the layout of :attr:`fused`."""
+        return replace(self, tensors={**self._table(spec), **self.fused}).transformers_places(spec)
+
+    def _table(self, spec: DecoderSpec) -> Places:
+        return self.tensors(spec) if callable(self.tensors) else self.tensors
 
     def gguf_places(self, spec: DecoderSpec) -> dict[str, Stowed]:
         """Where each canonical tensor lies in a GGUF file (norm offsets are already added there)."""
