@@ -61,6 +61,7 @@ _GEMMA: dict[str, Any] = {
     "attn_logit_softcapping": 3.0,
     "final_logit_softcapping": 5.0,
 }
+_MAMBA: dict[str, Any] = {"state_size": 16, "conv_kernel": 4, "expand": 2}
 _WRAPS = 560  # three steps, and more than a ring of a window of 9 holds
 TINY = {
     "llama": Tiny("llama", "w4g32"),
@@ -69,6 +70,9 @@ TINY = {
     "qwen3-w4-embedding": Tiny("qwen3", "w4g32-e4"),
     "mistral-ring": Tiny("mistral", "w4g32", _WRAPS, {"sliding_window": 9}),
     "gemma3-rings-caps-float": Tiny("gemma3", "none", _WRAPS, _GEMMA),
+    "mamba-w8": Tiny("mamba", "w8", _WRAPS, _MAMBA | {"intermediate_size": 128, "time_step_rank": 4}),
+    "mamba2": Tiny("mamba2", "w4g32", _WRAPS, _MAMBA | {"num_heads": 8, "head_dim": 16, "n_groups": 2}),
+    "rwkv-float": Tiny("rwkv", "none", _WRAPS, {"context_length": 640}),
 }
 
 

@@ -15,7 +15,7 @@ from edgesdk.converter import Converter, ProgramOptions
 from edgesdk.errors import EdgeError
 from edgesdk.kinds import DECODER
 from edgesdk.model import Model
-from edgesdk.model.features import features
+from edgesdk.model.features import RECURRENT, features
 from edgesdk.model.opening import open_model
 from edgesdk.model.reference import ReferenceSession
 from edgesdk.progress import SILENT
@@ -82,8 +82,9 @@ def float_cell(case: Case, converter: Converter, folder: Path, float_type: Float
         return
     program = converter.convert(case.model, options, folder, SILENT)
     found = chunked(converter.open(folder / program.main, CONTEXT, threads=2), IDS)
-    if float_type == "float16" and "moe" in features(case.model.spec):
-        # In half precision a token may go to another of two experts that are about as good: that is no wrong graph.
+    if float_type == "float16" and features(case.model.spec) & {"moe", *RECURRENT}:
+        # In half precision a token may go to another of two experts that are about as good, and states gather what is
+        # rounded (transformers' Mamba in float16 is off by 0.08): that is no wrong graph.
         error = float(np.abs(found - case.wanted).mean() / case.wanted.std())
         case.record(converter.name, float_type, error=error, passed=error < tolerance)
         assert error < tolerance

@@ -15,7 +15,7 @@ from edgesdk.converter import CONVERTERS, ProgramOptions
 from edgesdk.errors import EdgeError
 from edgesdk.model import Model
 from edgesdk.model import layers as torch_layers
-from edgesdk.model.features import features
+from edgesdk.model.features import RECURRENT, features
 from edgesdk.model.opening import open_model
 from edgesdk.model.reference import ReferenceSession
 from edgesdk.model.tensors import QuantizedTensor
@@ -29,6 +29,7 @@ from .family_rows import CONTEXT, ROWS, save_checkpoint
 CONVERTER = CONVERTERS.get("executorch")
 IDS = np.random.default_rng(11).integers(0, 96, 24).tolist()
 PACKED = ["bitnet", "bloom", "falcon", "gpt2", "olmo2", "olmoe", "phi", "phimoe", "qwen2_moe", "smollm3"]
+PACKED += ["jamba", "lfm2", "mamba", "mamba2", "rwkv"]
 ROW = {row.name: row for row in ROWS}
 
 
@@ -65,8 +66,9 @@ def test_integers_read_back_equal_and_are_what_is_computed_with(tmp_path, name, 
     assert seen == {each for each in model.spec.tensors() if isinstance(model.weights.get(each), QuantizedTensor)}
     wanted = ReferenceSession(model, CONTEXT).score(IDS)
     difference = np.abs(CONVERTER.open(path, CONTEXT, threads=2).score(IDS) - wanted).max(axis=1)
-    # Activations are int8: a token that two experts are nearly equal for may go to the other one.
-    assert (np.median(difference) if "moe" in features(model.spec) else difference.max()) < 0.15
+    # Activations are int8: a token that two experts are nearly equal for may go to the other one; states gather errors.
+    loose = features(model.spec) & {"moe", *RECURRENT}
+    assert (np.median(difference) / wanted.std() if loose else difference.max()) < 0.15
 
 
 @pytest.mark.parametrize(("float_type", "tolerance"), [("float32", 1e-4), ("float16", 2e-2)])

@@ -7,6 +7,7 @@ Source: extension/llm/custom_ops of ExecuTorch 1.5.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from edgesdk.model.spec import Attention
 
 from .program import Method, Slot
 from .sizes import capacity, head_width
+from .states import Kept, States
 from .subgraph import Subgraph
 
 _INT8 = 1  # ScalarType::Char
@@ -38,18 +40,21 @@ class _Rounded:
 
 
 class Step:
-    """What all layers of a method share in one step: the tokens, their positions, rotary tables and masks."""
+    """What all layers of a method share in one step: tokens, their positions, rotary tables, masks, and states."""
 
-    def __init__(self, method: Method, context: int, chunk: int, float_type: torch.dtype) -> None:
+    def __init__(
+        self, method: Method, context: int, chunk: int, float_type: torch.dtype, states: Mapping[str, Kept]
+    ) -> None:
         self.method, self.context, self.chunk, self.type = method, context, chunk, float_type
         self.tokens = method.input(torch.int64, (1, chunk), dynamic=True)
-        start = method.input(torch.int64, (1,))
-        self.start, self._end, count = (method.variable() for _ in range(3))
-        method.call("aten::_local_scalar_dense", [start], self.start)
-        method.call("aten::sym_size.int", [self.tokens, 1], count)
-        method.call("executorch_prim::add.Scalar", [self.start, count], self._end)
+        self.begin = method.input(torch.int64, (1,))
+        self.start, self._end, self.count = (method.variable() for _ in range(3))
+        method.call("aten::_local_scalar_dense", [self.begin], self.start)
+        method.call("aten::sym_size.int", [self.tokens, 1], self.count)
+        method.call("executorch_prim::add.Scalar", [self.start, self.count], self._end)
         self.tables: list[tuple[Slot, ...]] = []
         self._rings: dict[tuple[int, int, torch.dtype], _Ring] = {}
+        self.states = States(self, states)
 
     def tensor(self, shape: tuple[int, ...], dtype: torch.dtype | None = None, *, dynamic: bool = True) -> Slot:
         """A tensor in planned memory whose length follows the tokens, unless it is not ``dynamic``."""
@@ -61,10 +66,10 @@ class Step:
         self.method.call("aten::slice_copy.Tensor_out", [table, 0, self.start, self._end, 1], out)
         return out
 
-    def last(self, slot: Slot) -> Slot:
-        """The last token's row of [1, tokens, ...]."""
-        out = self.tensor((1, 1, *slot.shape[2:]), slot.dtype, dynamic=False)
-        self.method.call("aten::slice_copy.Tensor_out", [slot, 1, -1, 2**63 - 1, 1], out)
+    def last(self, slot: Slot, count: int = 1) -> Slot:
+        """The rows of the last tokens of [1, tokens, ...], ``count`` of them or as many as there are."""
+        out = self.tensor((1, count, *slot.shape[2:]), slot.dtype, dynamic=count > 1)
+        self.method.call("aten::slice_copy.Tensor_out", [slot, 1, -count, 2**63 - 1, 1], out)
         return out
 
     def ring(self, window: int, entries: int, mask_type: torch.dtype) -> _Ring:

@@ -64,7 +64,7 @@ class Blocks:
         return graph.cast(graph.add(normed, graph.constant(f"{name}.bias", bias, torch.float32)), self.float_type)
 
     def rms_norm(self, graph: Subgraph, x: Value, name: str) -> Value:
-        """An RMS norm, over the last axis."""
+        """An RMS norm, over the last axis; where its weight is longer, over each part of the last two."""
         return graph.cast(self._scaled(graph, graph.cast(x, torch.float32), name), self.float_type)
 
     def head_norms(self, graph: Subgraph, x: Value, name: str, part: str) -> Value:
@@ -94,8 +94,9 @@ class Blocks:
 
     def _scaled(self, graph: Subgraph, x: Value, name: str) -> Value:
         """``x`` by the root of the mean of its squares, and by the norm's weight."""
-        weight = graph.constant(f"{name}.weight", self.vector(f"{name}.weight"), torch.float32)
-        return graph.multiply(self._even(graph, x), weight)
+        weight = self.vector(f"{name}.weight")
+        parts = weight.view(x.shape[-2:]) if weight.numel() > x.shape[-1] else weight
+        return graph.multiply(self._even(graph, x), graph.constant(f"{name}.weight", parts, torch.float32))
 
     def _even(self, graph: Subgraph, x: Value) -> Value:
         """``x`` by the root of the mean of its squares."""

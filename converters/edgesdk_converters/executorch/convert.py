@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,14 +11,22 @@ from typing import TYPE_CHECKING, Any
 from edgesdk.compress.base import Limits
 from edgesdk.converter import KindConverter, MemoryPlan, OnDevice, Program, ProgramOptions
 from edgesdk.errors import MissingExtraError, RecipeError, TargetError
-from edgesdk.estimate import FLOAT_BITS, inner_size, kv_cache_bytes, refuse_features, refuse_schemes, tensor_bits
+from edgesdk.estimate import (
+    FLOAT_BITS,
+    inner_size,
+    kv_cache_bytes,
+    mixer_size,
+    refuse_features,
+    refuse_schemes,
+    tensor_bits,
+)
 from edgesdk.kinds import ENCODER, SEQ2SEQ
 from edgesdk.model.features import ALL, RECURRENT
-from edgesdk.model.spec import Moe
+from edgesdk.model.spec import Attention, Moe
 
 from .encoder_convert import ExecuTorchEncoders
 from .seq2seq_convert import ExecuTorchSeq2Seqs
-from .sizes import capacity, head_width, rewind_limit, step_sizes
+from .sizes import WIDE_STATES, capacity, head_width, rewind_limit, step_sizes
 from .wheel import folder as wheel_folder
 from .wheel import version
 
@@ -28,10 +37,12 @@ if TYPE_CHECKING:
     from edgesdk.session import Session, TextRunner
     from edgesdk.targets import Target
 
-#: Everything but states that go from position to position: no kernel of the wheel scans them.
-BUILDS = ALL - RECURRENT
-#: Routing picks weights at run time, and torch.export keeps every shape fixed here.
-_AHEAD_BUILDS = BUILDS - {"moe", "sparsemixer"}
+BUILDS = ALL - {
+    *("gated_delta", "attention_gate", "aside", "low_rank"),
+    *("mamba_heads", "mamba_eps", "step_limits"),
+}
+#: Routing picks weights at run time, and torch.export keeps every shape fixed here; layers there keep no states.
+_AHEAD_BUILDS = BUILDS - RECURRENT - {"moe", "sparsemixer"}
 MODEL_FILE = "model.pte"
 _AHEAD = ("vulkan", "coreml")
 _VENDORS = {
@@ -87,8 +98,14 @@ class ExecuTorchConverter:
                 raise RecipeError(
                     f"XNNPACK holds {_HOLDS}; recipe {recipe.name} makes {name} w{bits}{f'g{group}' if group else ''}"
                 )
-        capped = any(layer.attention.softcap is not None for layer in spec.layers)
-        biased = any(layer.attention.alibi is not None for layer in spec.layers)
+        self._check_attention(spec, options)
+        if packed and options.activations != 8:
+            raise RecipeError(f"XNNPACK holds {_HOLDS}; recipe {recipe.name} asks for float activations")
+
+    def _check_attention(self, spec: DecoderSpec, options: ProgramOptions) -> None:
+        """What the kernels of attention do not go together with."""
+        capped = any(attention.softcap is not None for attention in _attentions(spec))
+        biased = any(attention.alibi is not None for attention in _attentions(spec))
         if capped and biased:
             raise TargetError("the ExecuTorch converter builds no attention with both ALiBi and a soft cap")
         if options.kv_bits is not None and (capped or biased or options.float_type != "float32"):
@@ -96,11 +113,11 @@ class ExecuTorchConverter:
                 "an int8 key-value cache needs float32 and attention without a soft cap or ALiBi",
                 hint="leave out -kv8, or export with --float float32",
             )
-        if packed and options.activations != 8:
-            raise RecipeError(f"XNNPACK holds {_HOLDS}; recipe {recipe.name} asks for float activations")
-        for layer in spec.layers:
-            if layer.attention.rope is not None and layer.attention.head_dim % 2:
-                raise TargetError(f"rotary embedding needs an even head size, found {layer.attention.head_dim}")
+        for attention in _attentions(spec):
+            if spec.recurrent and capacity(attention.window, options.context) < options.context:
+                raise TargetError("the ExecuTorch converter builds no states beside rings of a sliding window")
+            if attention.rope is not None and attention.head_dim % 2:
+                raise TargetError(f"rotary embedding needs an even head size, found {attention.head_dim}")
 
     def _check_ahead(self, spec: DecoderSpec, recipe: Recipe, options: ProgramOptions) -> None:
         """Vulkan and Core ML programs hold float weights: their compilers would round integers again."""
@@ -122,8 +139,13 @@ class ExecuTorchConverter:
         width, (chunk, _) = FLOAT_BITS[options.float_type] // 8, step_sizes(options.context)
         program += _experts(spec) * _EXPERT_BYTES
         program += sum(head_dim * options.context * width for _, head_dim in spec.ropes)
-        widest = max(3 * inner_size(layer.ffn) + 2 * layer.attention.q_size + 4 * spec.hidden for layer in spec.layers)
-        activations = chunk * widest * width + 2 * spec.vocab * width
+        widest = max(
+            3 * inner_size(layer.ffn) + 2 * mixer_size(layer.mixer, spec.hidden) + 4 * spec.hidden
+            for layer in spec.layers
+        )
+        scanned = [layer.mixer for layer in spec.layers if set(WIDE_STATES) & set(layer.states(spec.hidden))]
+        rows = max((mixer_size(mixer, spec.hidden) for mixer in scanned), default=0)  # float32
+        activations = chunk * (widest * width + rows * 4) + 2 * spec.vocab * width
         return MemoryPlan(program, weights, _cache_bytes(spec, options), activations, _RUNTIME_BYTES)
 
     def remarks(self, spec: DecoderSpec, options: ProgramOptions) -> Sequence[str]:
@@ -132,19 +154,33 @@ class ExecuTorchConverter:
                 f"{options.delegate} programs take one token a step and are built, not run here; operators that the "
                 "delegate does not take are listed in the manifest",
             )
-        capped = sum(layer.attention.softcap is not None for layer in spec.layers)
-        rings = sum(capacity(layer.attention.window, options.context) < options.context for layer in spec.layers)
-        experts = _experts(spec)
-        found = [
-            f"XNNPACK runs {len(spec.layers) + 1} subgraphs; CPU kernels outside it: embedding, cache updates and "
-            f"attention of {len(spec.layers) - capped} layers (llama::update_cache, llama::custom_sdpa)"
-        ]
+        attentions = _attentions(spec)
+        capped = sum(attention.softcap is not None for attention in attentions)
+        rings = sum(capacity(attention.window, options.context) < options.context for attention in attentions)
+        experts, scans = _experts(spec), sum(any(name in WIDE_STATES for name in names) for names in _states(spec))
+        outside = "embedding"
+        if attentions:
+            outside = (
+                f"embedding, cache updates and attention of {len(attentions) - capped} layers (llama::update_cache, "
+                "llama::custom_sdpa)"
+            )
+        found = [f"XNNPACK runs {len(spec.layers) + 1} subgraphs; CPU kernels outside it: {outside}"]
         if capped:
             found.append(f"attention of {capped} layers has a soft cap and reads its whole cache every step")
         if experts:
             found.append(
                 f"{experts} experts are XNNPACK subgraphs of their own, each run for the tokens that go to it; "
                 "portable kernels choose them (aten::topk, aten::index_select)"
+            )
+        if scans:
+            found.append(
+                f"{scans} layers have a recurrence: a loop calls a subgraph for each token, or for blocks of them "
+                "(Mamba-2), in float32"
+            )
+        if spec.recurrent:
+            found.append(
+                "states: a call of the program begins at 0, where the last one ended, or where the last of several "
+                "tokens began, and fails elsewhere"
             )
         if rings:
             found.append(f"{rings} layers keep a ring of their sliding window instead of the whole context")
@@ -159,8 +195,9 @@ class ExecuTorchConverter:
         if options.delegate in _AHEAD:
             return self._convert_ahead(model, options, folder, progress)
 
+        from .data import DataFile
         from .decoder import DecoderProgram
-        from .program import DataFile, ProgramFile
+        from .program import ProgramFile
 
         with DataFile(folder / f"{MODEL_FILE}.data") as data:
             file = ProgramFile(data)
@@ -211,6 +248,7 @@ class ExecuTorchConverter:
 
 def _facts(model: Model, context: int) -> dict[str, bool | int | Sequence[int]]:
     """What ExecuTorch's runners ask a program (extension/llm/runner/constants.h), and our own session."""
+    windows = [attention.window for attention in _attentions(model.spec)]
     facts: dict[str, bool | int | Sequence[int]] = {
         "use_kv_cache": True,
         "use_sdpa_with_kv_cache": True,
@@ -218,7 +256,7 @@ def _facts(model: Model, context: int) -> dict[str, bool | int | Sequence[int]]:
         "get_max_seq_len": step_sizes(context)[0],
         "get_max_context_len": context,
         "get_vocab_size": model.spec.vocab,
-        "get_rewind_limit": rewind_limit([layer.attention.window for layer in model.spec.layers], context),
+        "get_rewind_limit": rewind_limit(windows, context, model.spec.recurrent),
     }
     if model.tokenizer is not None:
         special = model.tokenizer.special
@@ -234,12 +272,24 @@ def _experts(spec: DecoderSpec) -> int:
     return sum(layer.ffn.experts for layer in spec.layers if isinstance(layer.ffn, Moe))
 
 
+def _attentions(spec: DecoderSpec) -> list[Attention]:
+    """The attention of every layer that has one."""
+    return [layer.mixer for layer in spec.layers if isinstance(layer.mixer, Attention)]
+
+
+def _states(spec: DecoderSpec) -> list[dict[str, tuple[int, ...]]]:
+    """What every layer carries from position to position."""
+    return [layer.states(spec.hidden) for layer in spec.layers]
+
+
 def _cache_bytes(spec: DecoderSpec, options: ProgramOptions) -> int:
     if options.delegate in _AHEAD:  # no rings
         return kv_cache_bytes(spec, replace(options, float_type="float32"))
     total = 0
-    for layer in spec.layers:
-        attention = layer.attention
+    for name, shape in (state for names in _states(spec) for state in names.items()):
+        width = 32 if name in WIDE_STATES else FLOAT_BITS[options.float_type]
+        total += 2 * math.prod(shape) * width // 8  # as they are, and as they were before several tokens
+    for attention in _attentions(spec):
         if options.kv_bits is None:
             token = attention.kv_heads * head_width(attention) * FLOAT_BITS[options.float_type] // 8
         else:

@@ -1,7 +1,8 @@
 """A decoder as an ExecuTorch program: XNNPACK subgraphs between the kernels that mix positions.
 
 Each layer is one subgraph, from the product after its attention to the projections before the next one's, so that a
-step calls one delegate and three kernels a layer; a layer with experts ends its subgraph before them. Two methods share
+step calls one delegate and three kernels a layer; a layer with experts ends its subgraph before them. Mixers that carry
+states take attention's place (see :mod:`.recurrent`). Two methods share
 the subgraphs and their weights: ``forward(tokens, start)`` gives the logits after the last token, as ExecuTorch's
 runners expect; ``score`` gives them after every token.
 """
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from edgesdk.model.spec import Moe
+from edgesdk.model.spec import Attention, ChannelMix, Moe
 
 from .attention import Cache, QuantizedCache, Step, capped_attention
 from .blocks import Blocks
@@ -23,13 +24,15 @@ from .experts import before_experts, expert_delegates, run_experts
 from .positions import way_of, ways
 from .program import Method, ProgramFile, Slot
 from .projections import attended, projections
+from .recurrences import recur, recurrence
+from .recurrent import after_recurrence, before_recurrence, channel_mix, kept_states
 from .sizes import capacity, step_sizes
+from .states import Carries
 from .subgraph import Subgraph, Value
 
 if TYPE_CHECKING:
     from edgesdk.converter import ProgramOptions
     from edgesdk.model import Model
-    from edgesdk.model.spec import Attention, Layer
 
     from .positions import Tables
 
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
 class _Flow:
     """A method before a layer's mixer: the residual stream [1, tokens, hidden], and what the mixer takes.
 
-    Attention takes q, k and v, [1, tokens, heads, head_dim] each.
+    Attention takes q, k and v, [1, tokens, heads, head_dim] each; for others see :func:`.before_recurrence`.
     """
 
     step: Step
@@ -51,7 +54,7 @@ class _Mixed:
     """A method behind a layer's mixer, or behind its experts: what they gave, and the residual stream before them."""
 
     step: Step
-    result: Slot
+    results: tuple[Slot, ...]
     hidden: Slot
 
 
@@ -69,14 +72,16 @@ class DecoderProgram:
 
     def emit(self) -> Iterator[int]:
         """Build the methods, yielding after every layer (for progress)."""
+        states = kept_states(self._spec.layers, self._spec.hidden, self._type)
         steps = [
-            Step(Method(name, self._file.data), self._context, chunk, self._type)
+            Step(Method(name, self._file.data), self._context, chunk, self._type, states)
             for name, chunk in zip(("forward", "score"), self._chunks, strict=True)
         ]
         flows = self._start(steps)
         for index, layer in enumerate(self._spec.layers):
             last = index + 1 == len(self._spec.layers)
-            mixed = [self._mix(flow, layer, last) for flow in flows]
+            delegate = recurrence(self._blocks, self._file, f"layers.{index}", layer.mixer)
+            mixed = [self._mix(flow, index, delegate) for flow in flows]
             if isinstance(layer.ffn, Moe):
                 mixed = self._experts(mixed, index, layer.ffn)
             if last:
@@ -105,9 +110,9 @@ class DecoderProgram:
         if spec.embed_norm:
             x = blocks.norm(graph, x, "embed_norm")
         tables = [way.tables(graph, *parts) for way, parts in zip(self._ways, rows, strict=True)]
-        first = self._way(0)
-        taken = self._before_mixer(graph, x, 0, () if first is None else tables[first])
-        for value in (x, *taken, *(each for parts in tables for each in parts)):
+        first, carries = self._way(0), Carries(graph)
+        taken = self._before_mixer(graph, x, 0, () if first is None else tables[first], carries)
+        for value in (x, *taken, *(each for parts in tables for each in parts), *carries.longer.values()):
             graph.output(value)
         number = self._file.delegate(graph.document())
         flows = []
@@ -120,7 +125,7 @@ class DecoderProgram:
             flow = self._flow(step, taken)
             step.tables.extend(tuple(step.tensor((step.chunk, *shape)) for shape in way.shapes) for way in self._ways)
             results = [flow.hidden, *flow.taken, *(each for parts in step.tables for each in parts)]
-            step.method.delegate(number, [*arguments, *results])
+            step.states.carry(carries, number, arguments, results, step.chunk)
             flows.append(flow)
         return flows
 
@@ -128,14 +133,20 @@ class DecoderProgram:
         """The rows of a table for the step's positions."""
         return step.rows(step.method.constant(name, table.to(self._type)))
 
-    def _mix(self, flow: _Flow, layer: Layer, last: bool) -> _Mixed:
-        """A layer's mixer; for the last layer cut to the tokens whose logits the method gives."""
-        step, hidden = flow.step, flow.hidden
-        q, k, v = flow.taken
-        result = self._attend(step, layer.attention, q, k, v)
-        if last and step.method.name != "score":
-            result, hidden = step.last(result), step.last(hidden)
-        return _Mixed(step, result, hidden)
+    def _mix(self, flow: _Flow, index: int, delegate: int | None) -> _Mixed:
+        """A layer's mixer; for the last layer cut to the tokens that the rest of the method needs.
+
+        ``delegate`` runs its recurrence, where it has one.
+        """
+        step, hidden, results, layer = flow.step, flow.hidden, flow.taken, self._spec.layers[index]
+        if isinstance(layer.mixer, Attention):
+            results = (self._attend(step, layer.mixer, *results),)
+        elif delegate is not None:
+            results = (recur(step, delegate, f"layers.{index}", layer.mixer, results[0]), *results[1:])
+        if index + 1 == len(self._spec.layers) and step.method.name != "score":
+            needed = 2 if isinstance(layer.ffn, ChannelMix) else 1  # a token shift reads the one before
+            hidden, results = step.last(hidden, needed), tuple(step.last(each, needed) for each in results)
+        return _Mixed(step, results, hidden)
 
     def _attend(self, step: Step, attention: Attention, q: Slot, k: Slot, v: Slot) -> Slot:
         if self._quantized_caches:
@@ -174,34 +185,37 @@ class DecoderProgram:
             tokens, logits = step.tensor(shape), step.tensor((count, moe.experts), torch.float32)
             shared = None if moe.shared is None else step.tensor(shape)
             results = [hidden, tokens, logits, *([] if shared is None else [shared])]
-            step.method.delegate(delegate, [each.result, each.hidden, *results])
-            found.append(_Mixed(step, run_experts(step, moe, experts, tokens, logits, shared), hidden))
+            step.method.delegate(delegate, [*each.results, each.hidden, *results])
+            fed = run_experts(step, moe, experts, tokens, logits, shared)
+            found.append(_Mixed(step, (fed,), hidden))
         return found
 
     def _middle(self, mixed: Sequence[_Mixed], index: int) -> list[_Flow]:
         """The rest of a layer after its mixer, and what the next one's takes."""
         graph = self._graph()
-        result, hidden = self._inputs(graph, mixed)
-        number = self._way(index + 1)
+        mixings, hidden = self._inputs(graph, mixed)
+        number, carries = self._way(index + 1), Carries(graph)
         shapes = [] if number is None else self._ways[number].shapes
         tables = tuple(graph.input((self._longest, *shape)) for shape in shapes)
-        x = self._end(graph, result, hidden, index)
-        taken = self._before_mixer(graph, x, index + 1, tables)
-        for value in (x, *taken):
+        x = self._end(graph, mixings, hidden, index, carries)
+        taken = self._before_mixer(graph, x, index + 1, tables, carries)
+        for value in (x, *taken, *carries.longer.values()):
             graph.output(value)
         delegate = self._file.delegate(graph.document())
         following = []
         for each in mixed:
             flow = self._flow(each.step, taken)
             given = () if number is None else each.step.tables[number]
-            each.step.method.delegate(delegate, [each.result, each.hidden, *given, flow.hidden, *flow.taken])
+            arguments, results = [*each.results, each.hidden, *given], [flow.hidden, *flow.taken]
+            each.step.states.carry(carries, delegate, arguments, results, each.step.chunk)
             following.append(flow)
         return following
 
     def _finish(self, mixed: Sequence[_Mixed], index: int) -> None:
         """The rest of the last layer, the final norm and the head."""
         spec, graph, blocks = self._spec, self._graph(), self._blocks
-        x = self._end(graph, *self._inputs(graph, mixed), index)
+        carries, (results, residual) = Carries(graph), self._inputs(graph, mixed)
+        x = self._end(graph, results, residual, index, carries)
         x = blocks.norm(graph, x, "final_norm")
         if spec.embedding is not None:
             x = blocks.linear(graph, x, "head_proj")
@@ -210,42 +224,50 @@ class DecoderProgram:
         if spec.logit_softcap is not None:
             divided = graph.multiply(logits, graph.scalar(1.0 / spec.logit_softcap))
             logits = graph.multiply(graph.unary("XNNTanh", divided), graph.scalar(spec.logit_softcap))
-        graph.output(logits)
+        for value in (logits, *carries.longer.values()):
+            graph.output(value)
         number = self._file.delegate(graph.document())
         for each in mixed:
             step, tokens = each.step, each.hidden.shape[1]
-            out = step.tensor((1, tokens, spec.vocab), dynamic=step.method.name == "score")
-            step.method.delegate(number, [each.result, each.hidden, out])
-            step.method.output(out)
+            out = step.tensor((1, tokens, spec.vocab), dynamic=tokens > 1)
+            step.states.carry(carries, number, [*each.results, each.hidden], [out], tokens)
+            step.method.output(out if step.method.name == "score" or tokens == 1 else step.last(out))
 
     def _graph(self) -> Subgraph:
         return Subgraph(self._file.data, self._type)
 
     @staticmethod
-    def _inputs(graph: Subgraph, mixed: Sequence[_Mixed]) -> tuple[Value, Value]:
+    def _inputs(graph: Subgraph, mixed: Sequence[_Mixed]) -> tuple[list[Value], Value]:
         """Arguments of a subgraph behind a mixer, as long as the longest method's."""
         longest = max(mixed, key=lambda each: each.hidden.shape[1])
-        return graph.input(longest.result.shape), graph.input(longest.hidden.shape)
+        results = [graph.input(slot.shape, slot.dtype) for slot in longest.results]
+        return results, graph.input(longest.hidden.shape)
 
     def _flow(self, step: Step, taken: Sequence[Value]) -> _Flow:
         hidden = step.tensor((1, step.chunk, self._spec.hidden))
-        return _Flow(step, hidden, tuple(step.tensor((1, step.chunk, *value.shape[2:])) for value in taken))
+        slots = tuple(step.tensor((1, step.chunk, *value.shape[2:]), value.dtype) for value in taken)
+        return _Flow(step, hidden, slots)
 
     def _way(self, index: int) -> int | None:
         """Which of the tables a layer reads."""
-        way = way_of(self._spec.layers[index].attention)
+        mixer = self._spec.layers[index].mixer
+        way = way_of(mixer) if isinstance(mixer, Attention) else None
         return None if way is None else self._ways.index(way)
 
-    def _before_mixer(self, graph: Subgraph, x: Value, index: int, tables: Tables) -> list[Value]:
+    def _before_mixer(self, graph: Subgraph, x: Value, index: int, tables: Tables, carries: Carries) -> list[Value]:
         """What a layer's mixer takes of the residual stream."""
         layer, name = self._spec.layers[index], f"layers.{index}"
         normed = self._blocks.norm(graph, x, f"{name}.attn_norm") if layer.pre_norms else x
-        return projections(self._blocks, graph, normed, name, layer.attention, tables)
+        if isinstance(layer.mixer, Attention):
+            return projections(self._blocks, graph, normed, name, layer.mixer, tables)
+        return before_recurrence(self._blocks, graph, normed, name, layer.mixer, carries)
 
-    def _after_mixer(self, graph: Subgraph, mixed: Value, residual: Value, index: int) -> tuple[Value, Value]:
+    def _after_mixer(
+        self, graph: Subgraph, results: Sequence[Value], residual: Value, index: int
+    ) -> tuple[Value, Value]:
         """The residual sum behind a layer's mixer, and what its feed-forward block takes."""
         layer, name, blocks = self._spec.layers[index], f"layers.{index}", self._blocks
-        x = attended(blocks, graph, mixed, name, layer.attention)
+        x = self._mixed(graph, results, index)
         if layer.post_norms:
             x = blocks.norm(graph, x, f"{name}.post_attn_norm")
         added = graph.add(residual, x)
@@ -256,15 +278,27 @@ class DecoderProgram:
             x = blocks.norm(graph, x, f"{name}.{'attn' if layer.residual == 'shared' else 'mlp'}_norm")
         return added, x
 
-    def _end(self, graph: Subgraph, result: Value, hidden: Value, index: int) -> Value:
+    def _mixed(self, graph: Subgraph, results: Sequence[Value], index: int) -> Value:
+        """What a layer's mixer adds to the stream."""
+        mixer, name = self._spec.layers[index].mixer, f"layers.{index}"
+        if isinstance(mixer, Attention):
+            return attended(self._blocks, graph, results[0], name, mixer)
+        return after_recurrence(self._blocks, graph, results, name, mixer)
+
+    def _end(self, graph: Subgraph, results: Sequence[Value], hidden: Value, index: int, carries: Carries) -> Value:
         """The residual stream behind a layer."""
         layer, name = self._spec.layers[index], f"layers.{index}"
+        if layer.ffn is None:
+            return graph.add(hidden, self._mixed(graph, results, index))
         if isinstance(layer.ffn, Moe):
             added, size = hidden, self._spec.hidden
-            fed = graph.reshape(result, (1, 0, size), (1, result.shape[1], size))
+            fed = graph.reshape(results[0], (1, 0, size), (1, results[0].shape[1], size))
         else:
-            added, x = self._after_mixer(graph, result, hidden, index)
-            fed = self._blocks.mlp(graph, x, name, layer.mlp)
+            added, x = self._after_mixer(graph, results, hidden, index)
+            if isinstance(layer.ffn, ChannelMix):
+                fed = channel_mix(self._blocks, graph, x, name, carries)
+            else:
+                fed = self._blocks.mlp(graph, x, name, layer.mlp)
         if layer.post_norms:
             fed = self._blocks.norm(graph, fed, f"{name}.post_mlp_norm")
         summed = graph.add(added, fed)

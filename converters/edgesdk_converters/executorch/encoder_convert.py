@@ -51,8 +51,9 @@ class ExecuTorchEncoders:
         except ModuleNotFoundError:
             raise MissingExtraError("torch", "executorch") from None
         wheel_folder()
+        from .data import DataFile
         from .encoder import emit
-        from .program import DataFile, ProgramFile
+        from .program import ProgramFile
 
         with DataFile(folder / f"{MODEL_FILE}.data") as data:
             file = ProgramFile(data)

@@ -1,7 +1,6 @@
 """Writes an ExecuTorch program (.pte) without tracing: methods of kernel and delegate calls, planned memory, data.
 
-Tensors go to a file as they come, so memory is bounded by the largest of them. A tensor that a kernel and a delegate
-both read is stored once: the segment that the delegate looks up by name lies inside the one of the kernels' constants.
+Tensors go to a file as they come: see :class:`.data.DataFile`.
 Source: program.fbs, schema.fbs, the emitter and the serializers of ExecuTorch 1.5.
 """
 
@@ -15,15 +14,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
 
+from .data import ALIGNMENT, DataFile
 from .format import HEADER, MAGIC
 from .wheel import DELEGATE_SCHEMA, PROGRAM_SCHEMA, compile_flatbuffers
 
-_ALIGNMENT = 128  # of segments and of kernels' constants
 _PLANNED_ALIGNMENT = 64
 _SLACK = 64  # XNNPACK's kernels may read this far past the end of a tensor
 _ACTIVATIONS, _STATES = 1, 2  # numbers of the planned memories; 0 stands for constants
@@ -58,61 +56,11 @@ class Number:
     index: int
 
 
-class DataFile:
-    """The tensors of a program, by name, in a file beside it until the program is written."""
+@dataclass(frozen=True)
+class Flag:
+    """A truth value of a method: its number there."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stream = path.open("wb")
-        self._places: dict[str, tuple[int, int]] = {}
-        self._named: dict[str, None] = {}
-        self._constants: dict[str, int] = {}
-
-    def __enter__(self) -> DataFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stream.close()
-        self._path.unlink(missing_ok=True)
-
-    def add(self, name: str, tensor: torch.Tensor) -> int:
-        """Store a tensor for delegates, which look it up by name; returns its bytes."""
-        self._named[name] = None
-        return self._store(name, tensor)[1]
-
-    def constant(self, name: str, tensor: torch.Tensor) -> int:
-        """Store a tensor for kernels; returns the number of its buffer."""
-        self._store(name, tensor)
-        return self._constants.setdefault(name, len(self._constants) + 1)
-
-    def segments(self) -> _Document:
-        """The program's fields about its data: segment 0 spans the kernels' constants, every name has one more."""
-        spans = [self._places[name] for name in self._constants]
-        start = min((offset for offset, _ in spans), default=0)
-        stop = max((offset + size for offset, size in spans), default=0)
-        named = [self._places[name] for name in self._named]
-        return {
-            "segments": [{"offset": offset, "size": size} for offset, size in [(start, stop - start), *named]],
-            "constant_segment": {"segment_index": 0, "offsets": [0, *(offset - start for offset, _ in spans)]},
-            "named_data": [{"key": name, "segment_index": index} for index, name in enumerate(self._named, 1)],
-        }
-
-    def finish(self) -> tuple[Path, int]:
-        """The file with everything in it, and its size."""
-        size = self._stream.tell()
-        self._stream.close()
-        return self._path, size
-
-    def _store(self, name: str, tensor: torch.Tensor) -> tuple[int, int]:
-        if name not in self._places:
-            self._stream.write(bytes(-self._stream.tell() % _ALIGNMENT))
-            offset = self._stream.tell()
-            raw = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-            self._stream.write(raw.data)
-            self._places[name] = (offset, raw.nbytes)
-        return self._places[name]
+    index: int
 
 
 class Method:
@@ -127,6 +75,7 @@ class Method:
         self._calls: list[_Document] = []
         self._operators: dict[str, int] = {}
         self._delegates: dict[int, int] = {}
+        self._loops: list[tuple[int, int]] = []  # first and last call of each
         self._parts: dict[int, tuple[int, int]] = {}  # of tensors in planned memory: whose part, from which byte
 
     def input(self, dtype: torch.dtype, shape: Sequence[int], *, dynamic: bool = False) -> Slot:
@@ -161,6 +110,10 @@ class Method:
         """An integer that a call fills in."""
         return Number(self._value("Int", {"int_val": 0}))
 
+    def flag(self) -> Flag:
+        """A truth value that a call fills in."""
+        return Flag(self._value("Bool", {"bool_val": False}))
+
     def literal(self, value: object) -> int:
         """None, a bool, an integer, a float, or a tuple of integers."""
         key = (type(value), value)
@@ -171,7 +124,7 @@ class Method:
                 self._literals[key] = self._value(*_literal(value))
         return self._literals[key]
 
-    def call(self, operator: str, arguments: Sequence[object], *out: Slot | Number) -> None:
+    def call(self, operator: str, arguments: Sequence[object], *out: Slot | Number | Flag) -> None:
         """Call a kernel: ``namespace::name.overload``; arguments are slots, variables, or literals."""
         numbers = [self._argument(argument) for argument in arguments]
         results = [each.index for each in out]
@@ -186,8 +139,24 @@ class Method:
         self._calls.append({"delegate_index": place, "args": [slot.index for slot in arguments]})
 
     @contextmanager
-    def only_if(self, flag: Slot) -> Iterator[None]:
-        """Run the calls that are added inside only where the flag, a bool tensor, is true."""
+    def each(self, count: Number, size: int = 1) -> Iterator[tuple[Number, Number]]:
+        """Run the calls that are added inside for every block of ``size`` of ``count`` things, at least once.
+
+        Gives where a block begins and where the next one would, which may be beyond the count.
+        """
+        at, following, done = self.variable(), self.variable(), self.flag()
+        self.call("executorch_prim::add.Scalar", [0, 0], at)
+        first = len(self._calls)
+        self.call("executorch_prim::add.Scalar", [at, size], following)
+        yield at, following
+        self.call("executorch_prim::add.Scalar", [at, size], at)
+        self.call("executorch_prim::ge.Scalar", [at, count], done)
+        self._loops.append((first, len(self._calls)))
+        self._calls.append({"cond_value_index": done.index, "destination_instruction": first})
+
+    @contextmanager
+    def only_if(self, flag: Slot | Flag) -> Iterator[None]:
+        """Run the calls that are added inside only where the flag (as a tensor: a bool) is true."""
         jump = {"cond_value_index": flag.index, "destination_instruction": 0}
         self._calls.append(jump)
         yield
@@ -216,7 +185,7 @@ class Method:
         return plan, sum(sizes)
 
     def _argument(self, argument: object) -> int:
-        return argument.index if isinstance(argument, (Slot, Number)) else self.literal(argument)
+        return argument.index if isinstance(argument, Slot | Number | Flag) else self.literal(argument)
 
     def _value(self, kind: str, value: _Document) -> int:
         self._values.append((kind, value))
@@ -269,7 +238,10 @@ class Method:
         }
 
     def _spans(self) -> dict[int, tuple[int, int]]:
-        """First and last call that touches each value; inputs live from the start, outputs to the end."""
+        """First and last call that touches each value; inputs live from the start, outputs to the end.
+
+        What a loop shares with the calls around it lives as long as the loop.
+        """
         spans: dict[int, tuple[int, int]] = dict.fromkeys(self._inputs, (-1, -1))
         for position, call in enumerate(self._calls):
             for index in call.get("args") or [call["cond_value_index"]]:
@@ -278,6 +250,10 @@ class Method:
                 spans[index] = (first, position)
         for index in self._outputs:
             spans[index] = (spans[index][0], len(self._calls))
+        for start, stop in self._loops:
+            for index, (first, last) in spans.items():
+                if first < start <= last or first <= stop < last:
+                    spans[index] = (min(first, start), max(last, stop))
         return spans
 
 
@@ -333,7 +309,7 @@ class ProgramFile:
     def _join(self, path: Path, flat: bytes) -> None:
         """The flatbuffer with the extended header after its identifier, then the data."""
         source, size = self.data.finish()
-        base = math.ceil((HEADER.size + len(flat)) / _ALIGNMENT) * _ALIGNMENT
+        base = math.ceil((HEADER.size + len(flat)) / ALIGNMENT) * ALIGNMENT
         header = HEADER.pack(MAGIC, HEADER.size, HEADER.size + len(flat), base, size)
         root = int.from_bytes(flat[:4], "little") + HEADER.size
         with path.open("wb") as out:

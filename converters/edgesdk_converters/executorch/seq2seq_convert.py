@@ -44,7 +44,8 @@ class ExecuTorchSeq2Seqs:
         except ModuleNotFoundError:
             raise MissingExtraError("torch", "executorch") from None
         wheel_folder()
-        from .program import DataFile, ProgramFile
+        from .data import DataFile
+        from .program import ProgramFile
         from .seq2seq import emit
 
         spec = model.spec

@@ -18,9 +18,13 @@ from .wheel import load_runtime, version
 
 
 class ExecuTorchSession:
-    """Runs a program of this converter; see :class:`edgesdk.session.Session` for the contract."""
+    """Runs a program of this converter; see :class:`edgesdk.session.Session` for the contract.
 
-    scores_apart = True  # ``forward`` and ``score`` are methods with caches of their own
+    Going back in a program with states runs tokens again, from where the last step of several tokens began: the program
+    saved its states there (see :mod:`.states`). Further back it begins at the first token.
+    """
+
+    scores_apart = True  # ``forward`` and ``score`` are methods that each keep track of what their caches hold
     sums_over_steps = True  # custom_sdpa: the products with values run over all that the step has put into the cache
 
     def __init__(self, program: Path, context: int, threads: int | None = None) -> None:
@@ -41,6 +45,7 @@ class ExecuTorchSession:
             except RuntimeError as failure:
                 raise refused(program, failure, log()) from None
         self._score: _Method | None = None
+        self._ran = self._forward  # the last
         self.context, self.vocab = context, self._forward.vocab
         self._ids: list[int] = []
 
@@ -75,6 +80,9 @@ class ExecuTorchSession:
         return self._run(self._score, ids)
 
     def _run(self, method: _Method, ids: Sequence[int]) -> np.ndarray:
+        if method is not self._ran:
+            method.forget(self.context)
+        self._ran = method
         wanted = [*self._ids, *ids]
         rows = method.extend(wanted, len(self._ids))
         self._ids = wanted
@@ -82,7 +90,7 @@ class ExecuTorchSession:
 
 
 class _Method:
-    """One method and the tokens in its caches; what another method has run meanwhile is run again here."""
+    """One method and the tokens that it put into caches; what another method has run meanwhile is run again here."""
 
     def __init__(self, program: Any, name: str) -> None:
         self._method = program.load_method(name)
@@ -91,12 +99,23 @@ class _Method:
         self.vocab: int = described.output_tensor_meta(0).sizes()[-1]
         self._slack = _slack(program)
         self._cached: list[int] = []
+        self._saved = 0  # where the last call of several tokens began
+
+    def forget(self, context: int) -> None:
+        """Begin anew, as another method has run.
+
+        The binding gives all methods of a program the same memory, in which rings and states have lost what they held;
+        caches of the whole ``context`` lie alike in all methods, and hold the session's tokens whoever wrote them.
+        """
+        if self._slack < context:
+            self._cached = []
 
     def extend(self, ids: list[int], start: int) -> np.ndarray:
         """Bring the caches to ``ids``; returns what the method gives for those from ``start``, [rows, vocab]."""
         kept = min(_common(self._cached, ids), start)
         if len(self._cached) - kept > self._slack:
-            kept = 0  # a ring has overwritten what a window there would see
+            # States go back to where the program saved them; a ring has overwritten what a window there would see.
+            kept = self._saved if self._slack == 0 and self._saved <= kept else 0
         self._steps(ids, kept, start)
         rows = self._steps(ids, start, len(ids))
         self._cached = list(ids)
@@ -107,6 +126,8 @@ class _Method:
         for at in range(start, stop, self._chunk):
             tokens = torch.tensor([ids[at : min(at + self._chunk, stop)]])
             self._cached = ids[:at]
+            if at == 0 or tokens.shape[1] > 1:
+                self._saved = at
             try:
                 (logits,) = self._method.call([tokens, torch.tensor([at])])
             except RuntimeError as failure:
@@ -124,7 +145,7 @@ def _common(first: Sequence[int], second: Sequence[int]) -> int:
 
 
 def _slack(program: Any) -> int:
-    """Tokens that every cache can forget without harm, as the program says."""
+    """Tokens that every cache can forget without harm, as the program says; 0: it keeps states."""
     (slack,) = program.load_method("get_rewind_limit").call([])
     return int(slack)
 

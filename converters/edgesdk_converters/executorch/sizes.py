@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 CHUNK = 256  # most tokens of one step
 SCORE_CHUNK = 32  # the same when every token's logits are kept
+WIDE_STATES = ("ssm", "wkv")  # float32 whatever the program's type
 ALIBI_COLUMNS = 2  # that queries, keys and values have for its biases; see positions.py
 
 
@@ -23,8 +24,13 @@ def capacity(window: int | None, context: int) -> int:
     return context if window is None else min(context, window + 2 * chunk)
 
 
-def rewind_limit(windows: list[int | None], context: int) -> int:
-    """Tokens that may be taken back before a ring has lost what an older query would see."""
+def rewind_limit(windows: list[int | None], context: int, recurrent: bool) -> int:
+    """Tokens that may be taken back before a ring has lost what an older query would see; none where there are states.
+
+    States can go back to where the last call of several tokens began, and to the first position.
+    """
+    if recurrent:
+        return 0
     chunk, _ = step_sizes(context)
     return chunk if any(capacity(window, context) < context for window in windows) else context
 

@@ -71,9 +71,9 @@ class Subgraph:
         self._stored: dict[str, Value] = {}
         self._rounded: dict[int, Value] = {}
 
-    def input(self, shape: Sequence[int]) -> Value:
+    def input(self, shape: Sequence[int], dtype: torch.dtype | None = None) -> Value:
         """An argument of the delegate; arguments come first, in this order."""
-        value = self._float(shape, self.float_type, external=len(self._inputs), flags=_INPUT)
+        value = self._float(shape, dtype or self.float_type, external=len(self._inputs), flags=_INPUT)
         self._inputs.append(value.id)
         return value
 
@@ -93,9 +93,10 @@ class Subgraph:
             self._stored[name] = self._float(tuple(stored.shape), stored.dtype, buffer=self._buffer(name, stored))
         return self._stored[name]
 
-    def scalar(self, number: float) -> Value:
+    def scalar(self, number: float, dtype: torch.dtype | None = None) -> Value:
         """A constant with one element."""
-        return self.constant(f"scalar.{number!r}", torch.tensor([number]))
+        kind = str(dtype or self.float_type).removeprefix("torch.")
+        return self.constant(f"scalar.{number!r}.{kind}", torch.tensor([number]), dtype)
 
     def binary(self, kind: str, first: Value, second: Value) -> Value:
         """An elementwise node of two values, which broadcast."""
@@ -165,6 +166,10 @@ class Subgraph:
         self._node("XNNStaticSlice", {"num_dims": len(shape), "offsets": offsets, "sizes": sizes, **ids})
         return result
 
+    def split(self, value: Value, sizes: Sequence[int]) -> list[Value]:
+        """Parts of the last axis."""
+        return [self.part(value, len(value.shape) - 1, sum(sizes[:index]), size) for index, size in enumerate(sizes)]
+
     def concatenate(self, first: Value, second: Value, axis: int) -> Value:
         shape = list(first.shape)
         shape[axis] += second.shape[axis]
@@ -201,6 +206,19 @@ class Subgraph:
         result = self._float((*value.shape[:-1], rows), value.dtype)
         ids = {"input1_id": value.id, "filter_id": matrix.id, "bias_id": offset, "output_id": result.id}
         self._node("XNNFullyConnected", ids)
+        return result
+
+    def depthwise(self, value: Value, name: str, weight: torch.Tensor, bias: torch.Tensor | None) -> Value:
+        """Each channel of [1, n, 1, channels] with its row of ``weight`` [channels, k]: [1, n - k + 1, 1, channels]."""
+        channels, size = weight.shape
+        taps = self.constant(name + WEIGHT, weight.t().reshape(1, size, 1, channels), value.dtype)
+        offset = _INTERNAL if bias is None else self._bias(f"{name}.bias", bias, value.dtype).id
+        result = self._float((1, value.shape[1] - size + 1, 1, channels), value.dtype)
+        window = {"kernel_height": size, "kernel_width": 1, "groups": channels}
+        window |= dict.fromkeys(("subsampling_height", "subsampling_width", "dilation_height", "dilation_width"), 1)
+        window |= dict.fromkeys(("group_input_channels", "group_output_channels"), 1)
+        ids = {"input1_id": value.id, "filter_id": taps.id, "bias_id": offset, "output_id": result.id}
+        self._node("XNNDepthwiseConv2d", window | ids)
         return result
 
     def document(self) -> dict[str, Any]:
