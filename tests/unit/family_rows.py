@@ -238,7 +238,7 @@ ROWS = [
     Row("smollm3", "SmolLM3Config", {"no_rope_layers": [1, 0, 1]}),
     Row("stablelm", "StableLmConfig", {"use_qkv_bias": True, "rope_parameters": _PARTIAL}),
     Row("stablelm-parallel", "StableLmConfig", {"use_parallel_residual": True}),
-    Row("stablelm-qk-norms", "StableLmConfig", {"qk_layernorm": True, "rope_parameters": _PARTIAL}),
+    Row("stablelm-qk-norms", "StableLmConfig", {"qk_layernorm": True, "use_parallel_residual": True}),
     Row("zamba", "ZambaConfig", _ZAMBA | {"mamba_dt_rank": 4}, _NO_HEAD_DIM, spread=2.0),
     Row(
         "zamba-default-layers",

@@ -80,7 +80,7 @@ class Family:
         return naming.places(spec)
 
     def fused_places(self, spec: DecoderSpec) -> dict[str, Stowed]:
-        """The same in one with the layout of :attr:`fused`."""
+        """Where each lies in a transformers checkpoint of the layout :attr:`fused`."""
         return replace(self, tensors={**self._table(spec), **self.fused}).transformers_places(spec)
 
     def _table(self, spec: DecoderSpec) -> Places:

@@ -1,4 +1,7 @@
-"""OPT and Galactica: learned positions behind two unused rows, biases everywhere (arXiv 2205.01068, 2211.09085)."""
+"""OPT and Galactica: learned positions behind two unused rows, biases everywhere (arXiv 2205.01068, 2211.09085).
+
+opt-350m has its norms behind residual sums, and an embedding narrower than the stream.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""StableLM 2 and 3B: layer norms, rotary positions on a quarter of each head (arXiv 2402.17834)."""
+"""StableLM 2 and 3B: layer norms, in 12B on heads too, rotary positions on a quarter of each (arXiv 2402.17834)."""
 
 from __future__ import annotations
 
