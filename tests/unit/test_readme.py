@@ -75,3 +75,7 @@ def test_generated_sections_are_current() -> None:
             README.write_text(text, encoding="utf-8")
             continue
         assert text[start:stop] == wanted, f"README section '{title}': run with EDGESDK_WRITE_README=1"
+
+
+def test_families_are_counted() -> None:
+    assert f"\n{len(FAMILIES.names())} decoder families" in README.read_text(encoding="utf-8")
