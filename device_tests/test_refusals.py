@@ -103,6 +103,16 @@ def test_a_key_that_is_not_let_in(sshd: Sshd, tmp_path: Path) -> None:
     refused(failure, "does not let this user in", "key = ")
 
 
+def test_a_channel_that_closes_instead_of_starting_its_command(sshd: Sshd, tmp_path: Path) -> None:
+    with SshDevice("sshd", sshd_settings(sshd, tmp_path)) as device:
+        sshd.unstarted = 3
+        assert device.run(f"echo once >> '{tmp_path}/told'; cat '{tmp_path}/told'").stdout == b"once\n"
+        sshd.unstarted = 4
+        with pytest.raises(DeviceError, match="Channel closed"):
+            device.run("true")
+        assert sshd.unstarted == 0 and device.run("echo well").stdout == b"well\n"
+
+
 def test_nobody_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

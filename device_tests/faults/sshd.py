@@ -27,11 +27,14 @@ class Sshd:
         home: folder in which commands run, their HOME.
         host_key: what it shows; may be changed, for connections to come.
         user_key: what it lets in.
+        unstarted: how many commands to come are not started; their channel closes instead, as Dropbear's does when
+            another command ends at that moment.
     """
 
     home: Path
     host_key: paramiko.PKey = field(default_factory=lambda: paramiko.RSAKey.generate(2048))
     user_key: paramiko.RSAKey = field(default_factory=lambda: paramiko.RSAKey.generate(2048))
+    unstarted: int = 0
 
     def __post_init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -84,6 +87,9 @@ class _Server(paramiko.ServerInterface):
         return paramiko.OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        if self._daemon.unstarted:
+            self._daemon.unstarted -= 1
+            return False
         threading.Thread(target=_serve, args=(self._daemon.home, channel, command), daemon=True).start()
         return True
 

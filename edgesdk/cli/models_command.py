@@ -50,7 +50,7 @@ def _families(as_json: bool) -> None:
     from ..model.encoders import ENCODERS
     from ..model.families import FAMILIES
     from ..model.seq2seq import SEQ2SEQS
-    from ..model.support import support
+    from ..model.support import RUNTIMES, support
     from ..model.vision import VISIONS
     from ..schema import dump
 
@@ -58,18 +58,25 @@ def _families(as_json: bool) -> None:
     if as_json:
         print_json(dump(found))
         return
-    runtimes = list(
-        dict.fromkeys(runtime for family in found for variant in family.variants for runtime in variant.runtimes)
-    )
     kinds = {
         name: ", ".join(registry.get(name).model_types)
         for registry in (FAMILIES, ENCODERS, SEQ2SEQS, VISIONS)
         for name in registry.names()
     }
-    print_table(
-        ("family", "kind", "model_type", *runtimes),
-        [(family.name, family.kind, kinds.get(family.name, ""), *map(family.verdict, runtimes)) for family in found],
-    )
+    reasons: dict[str, int] = {}
+    rows = []
+    for family in found:
+        verdicts = [family.verdict(runtime) for runtime in RUNTIMES]
+        numbers = [reasons.setdefault(each.why, len(reasons) + 1) if each.why else None for each in verdicts]
+        cells = [
+            each.word if number is None else f"{each.word} [{number}]"
+            for each, number in zip(verdicts, numbers, strict=True)
+        ]
+        rows.append((family.name, family.kind, kinds.get(family.name, ""), *cells))
+    print_table(("family", "kind", "model_type", *RUNTIMES), rows)
+    click.echo("\nWhat is not built:")
+    for reason, number in reasons.items():
+        click.echo(f"[{number}] {reason}")
 
 
 @command.command("fetch")

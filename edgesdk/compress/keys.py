@@ -37,7 +37,7 @@ class KeySmoothing(KeepsGrid):
         strength: a in the formula: 0 changes nothing, 1 makes all channels of the keys equally large.
     """
 
-    takes: ClassVar[frozenset[str]] = ALL - RECURRENT - {"qk_norm_all"}
+    takes: ClassVar[frozenset[str]] = ALL - RECURRENT - {"qk_norm_all", "qk_layer_norm", "qkv_clip"}
 
     strength: float = 0.5
 

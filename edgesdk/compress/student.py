@@ -47,8 +47,8 @@ class Student:
         for name, tensor in self._norms.items():
             tensor.requires_grad_()
             if name.startswith("layers."):
-                _, index, part, kind = name.split(".")
-                self._layers[int(index)].register_buffer(f"{part}_{kind}", tensor)
+                _, index, part = name.split(".", 2)
+                self._layers[int(index)].register_buffer(part.replace(".", "_"), tensor)
         self._head = dense(model.weights.get(model.spec.head_name)).to(fast_type())
         self._wanted_head = dense(teacher.model.weights.get(teacher.spec.head_name)).to(fast_type())
         self.done, self.cut = 0, False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 _CONNECT, _STALL = 20.0, 60.0  # seconds
 _BLOCK = 1 << 15  # the largest payload of a packet that every server takes (RFC 4253, section 6.1)
 _POLL = 0.005
+# Dropbear may close a new channel instead of starting its command, when another command ends at that moment. A server
+# answers a request before it starts one: what was not answered did not begin, and is asked for again, after seconds.
+_AGAIN = (0.05, 0.2, 0.8)
 
 
 class SshDevice(ShellDevice):
@@ -32,15 +36,31 @@ class SshDevice(ShellDevice):
     def __init__(self, name: str, settings: Settings) -> None:
         super().__init__(name, settings)
         self._client: paramiko.SSHClient | None = None
+        self._connecting = threading.Lock()  # commands may be started from several threads
 
     def open(self, command: str) -> SshChannel:
         with _errors(self.name, self.settings):
+            for seconds in _AGAIN:
+                transport = self._live()
+                try:
+                    return self._started(transport, command)
+                except _paramiko().SSHException:
+                    if not transport.is_active():
+                        raise
+                    time.sleep(seconds)
+            return self._started(self._live(), command)
+
+    def _started(self, transport: paramiko.Transport, command: str) -> SshChannel:
+        channel = transport.open_session(timeout=_CONNECT)
+        channel.settimeout(_STALL)
+        channel.exec_command(command)
+        return SshChannel(self.name, channel)
+
+    def _live(self) -> paramiko.Transport:
+        with self._connecting:
             transport = self._connected().get_transport()
-            assert transport is not None
-            channel = transport.open_session(timeout=_CONNECT)
-            channel.settimeout(_STALL)
-            channel.exec_command(command)
-            return SshChannel(self.name, channel)
+        assert transport is not None
+        return transport
 
     def close(self) -> None:
         if self._client is not None:

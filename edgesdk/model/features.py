@@ -11,14 +11,18 @@ FEATURES = {
     "layer_norm": "layer norms",
     "learned_positions": "learned positions",
     "embed_norm": "a norm behind the embedding",
+    "embed_proj": "matrices between embedding, head and stream",
     "head_bias": "a bias on the logits",
     "alibi": "ALiBi positions",
     "no_rope": "layers without rotary positions",
     "rope_magnitude": "rotary tables with a magnitude (LongRoPE, YaRN)",
     "qk_norm_all": "norms over all queries and keys",
+    "qk_layer_norm": "layer norms on each head of queries and keys",
+    "qkv_clip": "clamped queries, keys and values",
     "sub_norm": "norms inside its blocks",
     "softcap": "capped attention scores",
     "post_norm_only": "norms behind its blocks alone",
+    "sum_norm": "norms behind its residual sums",
     "parallel": "attention and MLP side by side",
     "relu2": "squared ReLU",
     "moe": "a mixture of experts",
@@ -58,7 +62,7 @@ TURNED = PLAIN | {"layer_norm", "post_norm_only", "no_rope", "rope_magnitude", "
 def features(spec: DecoderSpec) -> frozenset[str]:
     """The names of :data:`FEATURES` that a spec has."""
     found = {"layer_norm": spec.norm == "layer", "learned_positions": spec.learned_positions}
-    found |= {"embed_norm": spec.embed_norm, "head_bias": spec.head_bias}
+    found |= {"embed_norm": spec.embed_norm, "embed_proj": spec.embedding is not None, "head_bias": spec.head_bias}
     names = {name for name, there in found.items() if there}
     for layer in dict.fromkeys(spec.layers):
         names.update(_of_layer(layer, spec))
@@ -78,12 +82,21 @@ def _of_layer(layer: Layer, spec: DecoderSpec) -> Iterator[str]:
         yield from _of_recurrent(layer.mixer)
     yield from _of_feed_forward(layer.ffn)
     if not layer.pre_norms:
-        yield "post_norm_only"
+        yield "sum_norm" if layer.sum_norms else "post_norm_only"
     if layer.residual != "serial":
         yield "aside" if layer.residual == "aside" else "parallel"
 
 
 def _of_attention(attention: Attention, spec: DecoderSpec) -> Iterator[str]:
+    yield from _of_positions(attention, spec)
+    found = {"qk_norm_all": attention.qk_norm == "all", "qk_layer_norm": attention.qk_norm == "layer"}
+    found |= {"qkv_clip": attention.clip is not None, "softcap": attention.softcap is not None}
+    found |= {"sub_norm": attention.sub_norm, "attention_gate": attention.gated}
+    found |= {"low_rank": attention.low_rank is not None}
+    yield from (name for name, there in found.items() if there)
+
+
+def _of_positions(attention: Attention, spec: DecoderSpec) -> Iterator[str]:
     if attention.alibi is not None:
         yield "alibi"
     elif attention.rope is None and not spec.learned_positions:
@@ -91,16 +104,6 @@ def _of_attention(attention: Attention, spec: DecoderSpec) -> Iterator[str]:
     scaling = attention.rope.scaling if attention.rope else None
     if scaling is not None and scaling.kind == "pairs" and {scaling.magnitude, scaling.long_magnitude} != {1.0}:
         yield "rope_magnitude"
-    if attention.qk_norm == "all":
-        yield "qk_norm_all"
-    if attention.sub_norm:
-        yield "sub_norm"
-    if attention.softcap is not None:
-        yield "softcap"
-    if attention.gated:
-        yield "attention_gate"
-    if attention.low_rank is not None:
-        yield "low_rank"
 
 
 def _of_recurrent(mixer: Mixer) -> Iterator[str]:

@@ -77,6 +77,8 @@ class DecoderLayer(nn.Module):
         if self.layer.post_norms:
             attended = self._norm(attended, "post_attn_norm")
         added = x + attended
+        if self.layer.sum_norms:
+            added = self._norm(added, "attn_sum_norm")
         if self.layer.residual == "serial":
             x = added
         if self.layer.residual != "shared":
@@ -84,7 +86,7 @@ class DecoderLayer(nn.Module):
         fed = self._feed(normed, states)
         if self.layer.post_norms:
             fed = self._norm(fed, "post_mlp_norm")
-        return added + fed
+        return self._norm(added + fed, "mlp_sum_norm") if self.layer.sum_norms == "both" else added + fed
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         stem = name.replace(".", "_")
@@ -101,18 +103,7 @@ class DecoderLayer(nn.Module):
 
     def _attend(self, x: Tensor, tables: Tables | None, cache: LayerCache | None, start: int) -> Tensor:
         attention = self.layer.attention
-        q, k, v = (self.linear(x, name) for name in "qkv")
-        if attention.low_rank is not None:
-            lows = [self.linear(x, f"{name}_low") for name in "qkv"]
-            added = (self.linear(low, f"{name}_high") for name, low in zip("qkv", lows, strict=True))
-            q, k, v = (product + more for product, more in zip((q, k, v), added, strict=True))
-        if attention.qk_norm == "all":
-            q, k = self.norm_rms(q, "q"), self.norm_rms(k, "k")
-        q, k, v = (part.view(*part.shape[:-1], -1, attention.head_dim).transpose(1, 2) for part in (q, k, v))
-        if attention.qk_norm == "head":
-            q, k = self.norm_rms(q, "q"), self.norm_rms(k, "k")
-        if tables is not None:
-            q, k = rotate(q, *tables), rotate(k, *tables)
+        q, k, v = self._placed(x, tables)
         if self.observe is not None:
             self.observe("keys", k.transpose(1, 2).flatten(-2))
         if cache is not None:
@@ -121,6 +112,35 @@ class DecoderLayer(nn.Module):
         if attention.gated:
             attended = attended * torch.sigmoid(self.linear(x, "q_gate"))
         return self.linear(self._norm(attended, "o_norm") if attention.sub_norm else attended, "o")
+
+    def _placed(self, x: Tensor, tables: Tables | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values [batch, heads, positions, head_dim] of the normed stream, normed and turned."""
+        attention = self.layer.attention
+        q, k, v = (self.linear(x, name) for name in "qkv")
+        if attention.low_rank is not None:
+            lows = [self.linear(x, f"{name}_low") for name in "qkv"]
+            added = (self.linear(low, f"{name}_high") for name, low in zip("qkv", lows, strict=True))
+            q, k, v = (product + more for product, more in zip((q, k, v), added, strict=True))
+        if attention.qk_norm == "all":
+            q, k = self.norm_rms(q, "q"), self.norm_rms(k, "k")
+        if attention.clip is not None:
+            q, k, v = (part.clamp(-attention.clip, attention.clip) for part in (q, k, v))
+        q, k, v = (part.view(*part.shape[:-1], -1, attention.head_dim).transpose(1, 2) for part in (q, k, v))
+        if attention.qk_norm == "head":
+            q, k = self.norm_rms(q, "q"), self.norm_rms(k, "k")
+        elif attention.qk_norm == "layer":
+            q, k = self._norm_heads(q, "q"), self._norm_heads(k, "k")
+        if tables is not None:
+            q, k = rotate(q, *tables), rotate(k, *tables)
+        return q, k, v
+
+    def _norm_heads(self, x: Tensor, name: str) -> Tensor:
+        """A layer norm of its own on each head of [batch, heads, positions, head_dim]."""
+        weight, bias = (
+            torch.stack([self.get_buffer(f"heads_{head}_{name}_norm_{kind}") for head in range(x.shape[1])])
+            for kind in ("weight", "bias")
+        )
+        return F.layer_norm(x, x.shape[-1:], eps=self.eps) * weight.unsqueeze(1) + bias.unsqueeze(1)
 
     def norm_rms(self, x: Tensor, name: str, eps: float | None = None) -> Tensor:
         """An RMS norm with the weight of that name, and with the model's epsilon if none is given."""

@@ -32,7 +32,7 @@ from .spec import DecoderSpec
 from .tokenizer import Tokenizer, open_tokenizer
 from .vision.model import VisionModel, open_vision, vision_family
 from .vision_spec import VisionSpec
-from .weights import CheckpointWeights, TensorFile
+from .weights import CheckpointWeights, Stowed, TensorFile
 
 #: What a checkpoint may hold: a decoder, or a model of another kind.
 AnyModel: TypeAlias = Model | EncoderModel | Seq2SeqModel | VisionModel
@@ -111,11 +111,8 @@ def _open_folder(folder: Path) -> AnyModel:
         return opened
     family = _family(str(kind), config.where, lambda family: family.model_types)
     spec = _spec(family, config)
-    shards, places = SafetensorsFolder(folder), family.transformers_places(spec)
-    for prefix in ("", family.inside):  # the bare network, saved without the head around it; a part of another
-        if prefix is not None:
-            moved = with_prefix(places, family.prefix, prefix)
-            places = moved if shards.shape(moved["embed.weight"].name) is not None else places
+    shards = SafetensorsFolder(folder)
+    places = _places(family, spec, shards)
     file: TensorFile = shards
     compression = None
     if config.get("quantization_config"):
@@ -124,6 +121,17 @@ def _open_folder(folder: Path) -> AnyModel:
     weights = CheckpointWeights(file, places, spec.tensors())
     origin = Origin(folder.resolve().name, tuple(shards.files), _card_licence(folder), licence_files)
     return Model(spec, weights, _fitting(open_tokenizer(folder), spec, str(folder)), origin, compression)
+
+
+def _places(family: Family, spec: DecoderSpec, shards: SafetensorsFolder) -> dict[str, Stowed]:
+    """Where the tensors lie: of the layouts that a family has, those that are there."""
+    found, others = family.transformers_places(spec), family.fused_places(spec)
+    for prefix in ("", family.inside):  # the bare network, saved without the head around it; a part of another
+        if prefix is not None:
+            moved = with_prefix(found, family.prefix, prefix)
+            if shards.has(moved["embed.weight"].name):
+                found, others = moved, with_prefix(others, family.prefix, prefix)
+    return {name: others[name] if shards.has(others[name].name) else place for name, place in found.items()}
 
 
 def _other_kind(kind: str) -> Callable[..., EncoderModel | Seq2SeqModel | VisionModel] | None:

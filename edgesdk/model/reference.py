@@ -51,7 +51,7 @@ class ReferenceModel:
     def hidden(
         self, batches: Sequence[Tensor], caches: Sequence[LayerCache] | None = None, start: int = 0
     ) -> list[Tensor]:
-        """Final hidden states of id batches [batch, positions], each [batch, positions, hidden].
+        """Final hidden states of id batches [batch, positions], each [batch, positions, embedding_size].
 
         Layers are the outer loop, so a streamed model reads its weights once however many batches there are. With
         ``caches`` there must be one batch, and its positions begin at ``start``.
@@ -73,7 +73,7 @@ class ReferenceModel:
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits [..., vocab] of final hidden states [..., hidden], in float32."""
+        """Logits [..., vocab] of final hidden states [..., embedding_size], in float32."""
         if self._head is None:
             self._head = self._matrix(self.spec.head_name)
         bias = self._matrix("head.bias") if self.spec.head_bias else None
@@ -134,10 +134,18 @@ class ReferenceModel:
         return self.normalized(states, {name: self._vector(name) for name in self._norm_names("final_norm")})
 
     def normalized(self, states: Sequence[Tensor], norm: Mapping[str, Tensor]) -> list[Tensor]:
-        """States behind the final norm, whose tensors are given by canonical name."""
+        """States behind the final norm, whose tensors are given by canonical name, as the head takes them."""
         weight, bias = norm["final_norm.weight"], norm.get("final_norm.bias")
         hidden = self.spec.hidden
-        return [normalize(x[..., :hidden], weight, bias, self.spec.norm_eps) for x in states]
+        found = [normalize(x[..., :hidden], weight, bias, self.spec.norm_eps) for x in states]
+        return self._projected(found, "head_proj.weight")
+
+    def _projected(self, states: Sequence[Tensor], name: str) -> list[Tensor]:
+        """States through a matrix between embedding or head and the stream, where there is one."""
+        if self.spec.embedding is None:
+            return list(states)
+        matrix = self._matrix(name)
+        return [F.linear(x, matrix) for x in states]
 
     def _norm_names(self, norm: str) -> list[str]:
         return [f"{norm}.{kind}" for kind in (("weight", "bias") if self.spec.norm == "layer" else ("weight",))]
@@ -160,7 +168,7 @@ class ReferenceModel:
         """
         matrix = self._matrix("embed.weight")
         scale = torch.tensor(self.spec.embedding_scale, dtype=self.dtype)
-        found = [F.embedding(ids, matrix) * scale for ids in batches]
+        found = self._projected([F.embedding(ids, matrix) * scale for ids in batches], "embed_proj.weight")
         if self.spec.learned_positions:
             positions = self._matrix("positions.weight")
             found = [x + positions[start : start + x.shape[1]] for x in found]

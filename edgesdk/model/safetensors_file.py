@@ -79,6 +79,10 @@ class SafetensorsFolder:
                 f"{path}: not a whole safetensors file ({failure})", hint="it may be truncated: download it again"
             ) from None
 
+    def has(self, name: str) -> bool:
+        """Whether there is such a tensor, or one that holds it among several."""
+        return _taken_apart(name)[0] in self.headers
+
     def shape(self, name: str) -> tuple[int, ...] | None:
         """The shape of a float tensor, or None when there is no tensor of this name.
 

@@ -15,7 +15,7 @@ from .recurrent_spec import GatedDelta, Mamba, Mamba2, Recurrent, Rwkv, ShortCon
 from .tensor_names import decoder_tensors, is_linear, layer_tensors
 
 Norm = Literal["rms", "layer"]
-QkNorm = Literal["head", "all"]
+QkNorm = Literal["head", "all", "layer"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
 
 
@@ -85,7 +85,9 @@ class Attention:
         rope: rotary positions, or None: positions are learned, biases, or none at all.
         qkv_bias: q, k and v have biases.
         out_bias: o has one.
-        qk_norm: an RMS norm on q and k before RoPE: over each ``head``, with one weight for all, or over ``all`` heads.
+        qk_norm: a norm on q and k before RoPE: an RMS norm over each ``head``, with one weight for all, or over ``all``
+            heads; or a ``layer`` norm over each head, with a weight and a bias of its own.
+        clip: q, k and v are clamped to this magnitude behind a norm over all heads (OLMo), or None.
         window: positions that a query sees, itself included (None: all).
         softcap: c in ``c * tanh(score / c)``.
         alibi: factor on ALiBi's biases (arXiv 2108.12409), or None: there are none.
@@ -102,6 +104,7 @@ class Attention:
     qkv_bias: bool = False
     out_bias: bool = False
     qk_norm: QkNorm | None = None
+    clip: float | None = None
     window: int | None = None
     softcap: float | None = None
     alibi: float | None = None
@@ -192,6 +195,8 @@ class Layer:
         ffn: what follows at each position, or None.
         pre_norms: a norm before each of the two.
         post_norms: a norm behind each, before the residual sum.
+        sum_norms: a norm behind each residual sum, instead of those before (arXiv 1706.03762): behind ``both``, or
+            behind the ``first`` alone, as in a last layer, whose other norm is the model's final one.
         residual: ``serial``: the second reads what the first added; ``parallel``: both read the same stream, behind a
             norm each; ``shared``: behind one norm (``attn_norm``); ``aside``: the stream stays as it is: the first
             reads it and the embedding, the second what the first gives, and a matrix of that is added to what the next
@@ -202,6 +207,7 @@ class Layer:
     ffn: FeedForward | None
     pre_norms: bool = True
     post_norms: bool = False
+    sum_norms: Literal["both", "first"] | None = None
     residual: Literal["serial", "parallel", "shared", "aside"] = "serial"
 
     def reads(self, hidden: int) -> int:
@@ -256,6 +262,8 @@ class DecoderSpec:
         layers: the decoder layers, in order.
         norm_eps: epsilon of every norm.
         norm: ``rms`` (arXiv 1910.07467) or ``layer`` (arXiv 1607.06450, with a bias).
+        embedding: length of the rows of embedding and head, or None: ``hidden``. Where it is another, a matrix stands
+            between each of them and the stream.
         learned_positions: a vector for each position is added to the embedding.
         embedding_scale: factor on the embedding rows.
         embed_norm: a norm behind the embedding.
@@ -273,6 +281,7 @@ class DecoderSpec:
     layers: tuple[Layer, ...]
     norm_eps: float
     norm: Norm = "rms"
+    embedding: int | None = None
     learned_positions: bool = False
     embedding_scale: float = 1.0
     embed_norm: bool = False
@@ -286,6 +295,11 @@ class DecoderSpec:
     def head_name(self) -> str:
         """The canonical name of the tensor that the head multiplies with."""
         return "embed.weight" if self.tied else "head.weight"
+
+    @property
+    def embedding_size(self) -> int:
+        """Length of the rows of embedding and head."""
+        return self.embedding or self.hidden
 
     @property
     def recurrent(self) -> bool:

@@ -15,6 +15,7 @@ from ..schema import load
 
 FILE = Path(__file__).with_name("support.json")
 SCHEMES = ("float32", "float16", "w8", "w4g32")
+RUNTIMES = ("onnx", "executorch", "tflite", "tflm", "cortex_m")
 
 
 @dataclass(frozen=True)
@@ -48,23 +49,30 @@ class FamilySupport:
     name: str
     variants: tuple[Variant, ...]
 
-    def verdict(self, runtime: str) -> str:
-        """A phrase for a runtime: the schemes that are proven for every variant, and why others are not."""
+    def verdict(self, runtime: str) -> Verdict:
+        """What is proven in a runtime for every variant, and why the rest is not."""
         tried = [variant.runtimes[runtime] for variant in self.variants if runtime in variant.runtimes]
         schemes = [scheme for scheme in SCHEMES if any(scheme in cells for cells in tried)]
         proven = [
             scheme for scheme in schemes if all(cells[scheme].refused is None for cells in tried if scheme in cells)
         ]
-        if not tried or not schemes:
-            return "not tried"
+        if not schemes:
+            return Verdict("not tried")
         if len(proven) == len(schemes):
-            return "yes"
+            return Verdict("yes")
         why = "; ".join(dict.fromkeys(_short(cells[s].refused) for cells in tried for s in cells if cells[s].refused))
         if proven:
-            return f"{', '.join(proven)}; other floats not: {why}"
-        if any(cell.refused is None for cells in tried for cell in cells.values()):
-            return f"yes, but not with {why}"
-        return f"no: {why}"
+            return Verdict(", ".join(proven), why)
+        some = any(cell.refused is None for cells in tried for cell in cells.values())
+        return Verdict("partly" if some else "no", why)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """On a family in a runtime: ``yes``, ``no``, ``partly`` (some variants) or the schemes; and why not the rest."""
+
+    word: str
+    why: str = ""
 
 
 def support() -> tuple[FamilySupport, ...]:

@@ -26,7 +26,9 @@ def is_linear(name: str) -> bool:
 
 def decoder_tensors(spec: DecoderSpec) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all weights, in order of use; linear weights are [out, in]."""
-    found: dict[str, tuple[int, ...]] = {"embed.weight": (spec.vocab, spec.hidden)}
+    found: dict[str, tuple[int, ...]] = {"embed.weight": (spec.vocab, spec.embedding_size)}
+    if spec.embedding is not None:
+        found["embed_proj.weight"] = (spec.hidden, spec.embedding)
     if spec.learned_positions:
         found["positions.weight"] = (spec.context, spec.hidden)
     if spec.embed_norm:
@@ -34,8 +36,10 @@ def decoder_tensors(spec: DecoderSpec) -> dict[str, tuple[int, ...]]:
     for index in range(len(spec.layers)):
         found.update(layer_tensors(spec, index))
     found.update(_norm("final_norm", spec.hidden, spec.norm))
+    if spec.embedding is not None:
+        found["head_proj.weight"] = (spec.embedding, spec.hidden)
     if not spec.tied:
-        found["head.weight"] = (spec.vocab, spec.hidden)
+        found["head.weight"] = (spec.vocab, spec.embedding_size)
     if spec.head_bias:
         found["head.bias"] = (spec.vocab,)
     return found
@@ -54,11 +58,15 @@ def _layer(layer: Layer, hidden: int, prefix: str, norm: Norm) -> Named:
         return
     if layer.post_norms:
         yield from _norm(prefix + "post_attn_norm", hidden, norm)
+    if layer.sum_norms:
+        yield from _norm(prefix + "attn_sum_norm", hidden, norm)
     if layer.pre_norms and layer.residual != "shared":
         yield from _norm(prefix + "mlp_norm", hidden, norm)
     yield from _feed_forward(layer.ffn, hidden, prefix, norm)
     if layer.post_norms:
         yield from _norm(prefix + "post_mlp_norm", hidden, norm)
+    if layer.sum_norms == "both":
+        yield from _norm(prefix + "mlp_sum_norm", hidden, norm)
     if layer.residual == "aside":
         yield prefix + "aside.weight", (hidden, hidden)
 
@@ -131,7 +139,11 @@ def _attention(attention: Attention, hidden: int, reads: int, prefix: str, norm:
             yield f"{prefix}{name}_high.weight", (size, attention.low_rank)
     if attention.gated:
         yield from _linear(prefix + "q_gate", attention.q_size, reads, attention.qkv_bias)
-    if attention.qk_norm is not None:
+    if attention.qk_norm == "layer":
+        for name, heads in (("q", attention.heads), ("k", attention.kv_heads)):
+            for head in range(heads):
+                yield from _norm(f"{prefix}heads.{head}.{name}_norm", attention.head_dim, "layer")
+    elif attention.qk_norm is not None:
         for name in ("q", "k"):
             yield f"{prefix}{name}_norm.weight", (attention.head_dim if attention.qk_norm == "head" else sizes[name],)
     if attention.sub_norm:

@@ -229,5 +229,16 @@ def qwen3_5(network: nn.Module, folder: Path) -> None:
     tensors, config = _load(folder)
     found = {name.replace("model.", "model.language_model.", 1): tensor for name, tensor in tensors.items()}
     found |= {"model.visual.patch_embed.proj.bias": torch.ones(8), "mtp.norm.weight": torch.ones(64)}
-    tied = config.pop("tie_word_embeddings")
-    _save(folder, found, {"model_type": "qwen3_5", "text_config": config, "tie_word_embeddings": tied})
+    tied, kind = config.pop("tie_word_embeddings"), config["model_type"].removesuffix("_text")
+    _save(folder, found, {"model_type": kind, "text_config": config, "tie_word_embeddings": tied})
+
+
+def fused_experts(network: Any, folder: Path) -> None:
+    """All experts of a layer in one tensor, as transformers has them in memory."""
+    network.save_pretrained(folder, save_original_format=False)
+
+
+def qwen3_5_moe(network: Any, folder: Path) -> None:
+    """The text decoder of a model that sees, with fused experts."""
+    fused_experts(network, folder)
+    qwen3_5(network, folder)

@@ -20,7 +20,7 @@ from .family_rows import CONTEXT, ROWS, Row, save_checkpoint
 
 IDS = np.random.default_rng(7).integers(0, 96, 40).tolist()
 _ADAPTED = ("llama", "llama-tied-multihead", "llama-biases", "gpt2", "gpt2-untied-relu", "qwen2", "qwen3", "gemma3")
-_ADAPTED += ("phi3", "gpt_neox", "bloom", "falcon", "phi", "opt")
+_ADAPTED += ("phi3", "gpt_neox", "bloom", "falcon", "phi", "opt", "opt-350m", "stablelm-qk-norms")
 VARIANTS = {
     "plain": {},
     "rank-stabilized": {"use_rslora": True},
@@ -410,8 +410,8 @@ def test_adapters_beside_rounded_weights(llama, switching, tmp_path, recipe, flo
 
 
 def test_fused_and_split_projections_are_switched(tmp_path) -> None:
-    """Heads with norms split what the program stacks; biases come before the update is added."""
-    for name in ("qwen3", "llama-biases"):
+    """Heads with norms split what the program stacks; biases come before the update is added, limits behind it."""
+    for name in ("qwen3", "llama-biases", "olmo-clip"):
         network = save_checkpoint(row_named(name), tmp_path / name)
         adapter = save_adapter(tmp_path / f"{name}-adapter", network)
         manifest = edgesdk.export(
@@ -419,6 +419,21 @@ def test_fused_and_split_projections_are_switched(tmp_path) -> None:
             switchable={"a": adapter},
         )  # fmt: skip
         assert manifest.adapters[0].parity["max_logit_difference"] < 1e-3
+
+
+def test_matrices_of_a_delta_network_cannot_switch(tmp_path) -> None:
+    """The program stacks them with others; the way out that the error names works."""
+    network = save_checkpoint(row_named("qwen3_5"), tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", network, "in_proj_qkv", "in_proj_z", "o_proj")
+    with pytest.raises(ModelError, match=r"no place for an update of layers\.0\.delta\.k\.weight") as failure:
+        edgesdk.export(
+            tmp_path / "base", "linux-x86_64", tmp_path / "out", recipe="none", context=64, switchable={"a": adapter}
+        )
+    assert "--adapter" in str(failure.value.hint)
+    assert not (tmp_path / "out").exists()
+    merge_by_hand(network, adapter)
+    merged = ReferenceSession(open_model(tmp_path / "base", adapter=adapter), CONTEXT).score(IDS)
+    assert np.abs(merged - logits_of(network)).max() < 1e-4
 
 
 def test_what_cannot_switch_is_refused_before_any_work(llama, switching, tmp_path, capsys) -> None:

@@ -7,19 +7,26 @@ adds rows to ``tests/unit/family_rows.py``.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
+from safetensors import safe_open
 
 from edgesdk.converter import CONVERTERS, ProgramOptions
+from edgesdk.model.opening import open_model
 from edgesdk.model.reference import ReferenceSession
 from edgesdk.progress import SILENT
 
 from .family_cells import IDS, chunked, fixture, float_cell, packed_cell
-from .family_rows import CONTEXT, CORE, ROWS
+from .family_disguises import fused_experts
+from .family_rows import CONTEXT, CORE, ROWS, save_checkpoint
 
 case = fixture(ROWS)
 core = fixture(CORE)
 ONNX = CONVERTERS.get("onnx")
+EXPERTS = ("num_experts", "num_local_experts")
 
 
 def test_reference_equals_transformers(case) -> None:
@@ -48,6 +55,24 @@ def test_prefill_and_decode_give_the_last_row_of_score(core, tmp_path) -> None:
     session.rewind(4)
     assert np.abs(session.prefill(IDS[-5:]) - wanted[-1]).max() < 1e-4
     assert session.position == len(IDS)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [row for row in ROWS if row.disguise is None and any(row.changes.get(key) for key in EXPERTS)],
+    ids=lambda row: row.name,
+)
+def test_fused_experts_are_the_same_tensors(row, tmp_path) -> None:
+    """transformers takes experts apart when it saves, or leaves those of a layer in one tensor."""
+    found = []
+    for name, disguise in (("apart", None), ("fused", fused_experts)):
+        save_checkpoint(replace(row, disguise=disguise), tmp_path / name)
+        found.append(open_model(tmp_path / name))
+    apart, fused = found
+    for name in apart.spec.tensors():
+        assert torch.equal(apart.weights.get(name), fused.weights.get(name))
+    with safe_open(tmp_path / "fused" / "model.safetensors", "pt") as handle:
+        assert any(name.endswith("experts.gate_up_proj") for name in handle.keys())  # noqa: SIM118
 
 
 def test_spec_agrees_with_optimums_normalized_config(case) -> None:

@@ -43,6 +43,9 @@ def opened(name, folder):
         "lfm2",
         "phi",
         "bloom",
+        "olmo-clip",
+        "stablelm-qk-norms",
+        "opt-350m",
     ],
 )
 def test_gptq_rounds_every_matrix_about_as_well_as_plain_rounding(tmp_path, name) -> None:
@@ -88,6 +91,10 @@ def test_sums_of_inputs_are_each_matrix_its_own(tmp_path) -> None:
         ("zamba", "w4g32-qat", "Mamba's state spaces in heads"),
         ("qwen3_5", "w4g32-awq", "gated delta networks and gates on what attention gives"),
         ("phi", "w4g32-vocab", "a bias on the logits"),
+        ("olmo-clip", "w4g32-awq", "clamped queries, keys and values"),
+        ("stablelm-qk-norms", "w4g32-keys-kv8", "layer norms on each head of queries and keys"),
+        ("opt-350m", "w4g32-smooth", "matrices between embedding, head and stream and norms behind its residual sums"),
+        ("opt-350m", "w4g32-depth75", "norms behind its residual sums"),
     ],
 )
 def test_a_pass_refuses_what_it_does_not_take(tmp_path, name, recipe, what) -> None:

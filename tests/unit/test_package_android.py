@@ -137,6 +137,9 @@ def test_coordinates_are_exact(
     assert found["executorch"] == f"org.pytorch:executorch-android:{manifest.tools['executorch'].partition('+')[0]}"
     assert found["coroutines-core"] == "org.jetbrains.kotlinx:kotlinx-coroutines-core:1.8.0"
     assert found.get("pack") == library
+    wanted = "androidx.activity:activity:1.10.1" if pack == "ai-pack" else None
+    assert found.get("activity") == wanted
+    assert ("libs.activity" in (tmp_path / "p/edgemodel/build.gradle.kts").read_text()) == (wanted is not None)
     assert catalogue["plugins"].get("pack", {}).get("id") == plugin
     settings = (tmp_path / "p/settings.gradle.kts").read_text()
     app = (tmp_path / "p/app/build.gradle.kts").read_text()

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from edgesdk.cli import edgesdk
 from edgesdk.kinds import DECODER
 from edgesdk.model.families import FAMILIES
-from edgesdk.model.support import support
+from edgesdk.model.support import RUNTIMES, Verdict, support
 from edgesdk.targets import open_target, target_names
 
 GGUF_AS = {"mistral": "as llama"}
@@ -24,23 +24,26 @@ def help_block() -> str:
 
 def support_table() -> str:
     found = {family.name: family for family in support() if family.kind == DECODER}
-    runtimes = ["onnx", "executorch", "tflite", "tflm", "cortex_m"]
-    rows = [["family", "GGUF", *runtimes], ["---"] * (2 + len(runtimes))]
+    rows = [["family", "GGUF", *RUNTIMES], ["---"] * (2 + len(RUNTIMES))]
     for name in FAMILIES.names():
         gguf = "yes" if FAMILIES.get(name).gguf_architectures else GGUF_AS.get(name, "")
-        rows.append([name, gguf, *(found[name].verdict(runtime) for runtime in runtimes)])
+        rows.append([name, gguf, *(cell(found[name].verdict(runtime)) for runtime in RUNTIMES)])
     targets = [open_target(name) for name in target_names()]
     lines = [f"- `{target.name}`: {target.description} ({target.converter})" for target in targets]
     return table(rows) + "\n\n" + "\n".join(lines)
 
 
 def others_table() -> str:
-    runtimes = ["onnx", "executorch", "tflite", "cortex_m"]
+    runtimes = [runtime for runtime in RUNTIMES if runtime != "tflm"]  # of decoders alone
     rows = [["family", "kind", *runtimes], ["---"] * (2 + len(runtimes))]
     for family in support():
         if family.kind != DECODER:
-            rows.append([family.name, family.kind, *(family.verdict(runtime) for runtime in runtimes)])
+            rows.append([family.name, family.kind, *(cell(family.verdict(runtime)) for runtime in runtimes)])
     return table(rows)
+
+
+def cell(verdict: Verdict) -> str:
+    return f"{verdict.word}; not: {verdict.why}" if verdict.why else verdict.word
 
 
 def table(rows: list[list[str]]) -> str:
@@ -72,3 +75,7 @@ def test_generated_sections_are_current() -> None:
             README.write_text(text, encoding="utf-8")
             continue
         assert text[start:stop] == wanted, f"README section '{title}': run with EDGESDK_WRITE_README=1"
+
+
+def test_families_are_counted() -> None:
+    assert f"\n{len(FAMILIES.names())} decoder families" in README.read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from edgesdk.model.encoders import ENCODERS
 from edgesdk.model.families import FAMILIES
 from edgesdk.model.opening import open_any, open_model
 from edgesdk.model.seq2seq import SEQ2SEQS
-from edgesdk.model.support import Cell, FamilySupport, Variant, support
+from edgesdk.model.support import Cell, FamilySupport, Variant, Verdict, support
 from edgesdk.model.vision import VISIONS
 from tests.family_matrix import differences, matrix
 
@@ -72,15 +72,15 @@ def test_verdicts() -> None:
         Cell(refused="family x has a mixture of experts, which the y converter does not build"),
     )
 
-    def verdict(*variants: dict[str, Cell]) -> str:
+    def verdict(*variants: dict[str, Cell]) -> Verdict:
         tried = tuple(Variant(str(i), {"y": v}) for i, v in enumerate(variants))
         return FamilySupport(DECODER, "x", tried).verdict("y")
 
-    assert verdict({"float32": good}, {"float32": good}) == "yes"
-    assert verdict({"float32": good}, {"float32": bad}) == "yes, but not with a mixture of experts"
-    assert verdict({"float32": good, "float16": bad}) == "float32; other floats not: a mixture of experts"
-    assert verdict({"float32": bad}) == "no: a mixture of experts"
-    assert verdict() == "not tried"
+    assert verdict({"float32": good}, {"float32": good}) == Verdict("yes")
+    assert verdict({"float32": good}, {"float32": bad}) == Verdict("partly", "a mixture of experts")
+    assert verdict({"float32": good, "float16": bad}) == Verdict("float32", "a mixture of experts")
+    assert verdict({"float32": bad}) == Verdict("no", "a mixture of experts")
+    assert verdict() == Verdict("not tried")
 
 
 def test_results_are_compared_cell_by_cell() -> None:

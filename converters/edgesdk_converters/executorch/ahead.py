@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgesdk.errors import EdgeError, MissingExtraError
-from edgesdk.model.layers import DecoderLayer, Tables, normalize, rotate
+from edgesdk.model.layers import DecoderLayer, Tables, normalize
 from edgesdk.model.rope import rotary_tables
 from edgesdk.model.weights import dense
 
@@ -61,19 +61,10 @@ class StepLayer(DecoderLayer):
     def _attend_step(self, x: Tensor, tables: Tables | None, position: Tensor, age: Tensor) -> Tensor:
         attention = self.layer.attention
         groups = attention.heads // attention.kv_heads
-        q, k = self.linear(x, "q"), self.linear(x, "k")
-        if attention.qk_norm == "all":
-            q, k = self.norm_rms(q, "q"), self.norm_rms(k, "k")
-        q = q.view(1, 1, attention.heads, attention.head_dim).transpose(1, 2)
-        k = k.view(1, 1, attention.kv_heads, attention.head_dim).transpose(1, 2)
-        v = self.linear(x, "v").view(1, 1, attention.kv_heads, attention.head_dim)
-        if attention.qk_norm == "head":
-            q, k = self.norm_rms(q, "q"), self.norm_rms(k, "k")
-        if tables is not None:
-            q, k = rotate(q, *tables), rotate(k, *tables)
+        q, k, v = self._placed(x, tables)
         keys, values = self.get_buffer("keys"), self.get_buffer("values")
         keys.index_copy_(1, position, k.transpose(1, 2))
-        values.index_copy_(1, position, v)
+        values.index_copy_(1, position, v.transpose(1, 2))
         every_key = keys.transpose(1, 2).repeat_interleave(groups, dim=1)
         every_value = values.transpose(1, 2).repeat_interleave(groups, dim=1)
         scores = (q @ every_key.transpose(-1, -2)) * attention.scale
@@ -114,6 +105,8 @@ class StepDecoder(nn.Module):
             for index in range(len(self.spec.ropes))
         ]
         x = F.embedding(tokens, self.get_buffer("embed_weight")) * self.spec.embedding_scale
+        if self.spec.embedding is not None:
+            x = F.linear(x, self.get_buffer("embed_proj_weight"))
         if self.spec.learned_positions:
             x = x + self.get_buffer("positions_weight").index_select(0, position)
         if self.spec.embed_norm:
@@ -126,7 +119,10 @@ class StepDecoder(nn.Module):
             )
         head = self.get_buffer(self.spec.head_name.replace(".", "_"))
         bias = self.get_buffer("head_bias") if self.spec.head_bias else None
-        logits = F.linear(self._norm(x, "final_norm"), head, bias)
+        x = self._norm(x, "final_norm")
+        if self.spec.embedding is not None:
+            x = F.linear(x, self.get_buffer("head_proj_weight"))
+        logits = F.linear(x, head, bias)
         cap = self.spec.logit_softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 

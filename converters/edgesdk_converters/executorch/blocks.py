@@ -74,6 +74,20 @@ class Blocks:
         """
         return graph.cast(self._scaled(graph, graph.cast(x, torch.float32), name, eps), self.float_type)
 
+    def head_norms(self, graph: Subgraph, x: Value, name: str, part: str) -> Value:
+        """A layer norm of its own on each head of [1, tokens, heads, head_dim]."""
+        wide = graph.cast(x, torch.float32)
+        normed = self._even(graph, graph.subtract(wide, _mean(graph, wide, 0.0)))
+        weight, bias = (
+            graph.constant(
+                f"{name}.{part}_norms.{kind}",
+                torch.stack([self.vector(f"{name}.heads.{head}.{part}_norm.{kind}") for head in range(x.shape[2])]),
+                torch.float32,
+            )
+            for kind in ("weight", "bias")
+        )
+        return graph.cast(graph.add(graph.multiply(normed, weight), bias), self.float_type)
+
     def mlp(self, graph: Subgraph, x: Value, name: str, mlp: Mlp) -> Value:
         """A dense feed-forward block."""
         products = {
@@ -91,11 +105,14 @@ class Blocks:
 
     def _scaled(self, graph: Subgraph, x: Value, name: str, eps: float | None = None) -> Value:
         """``x`` by the root of the mean of its squares, and by the norm's weight."""
-        mean = _mean(graph, graph.unary("XNNSquare", x), self.model.spec.norm_eps if eps is None else eps)
-        scaled = graph.multiply(x, graph.unary("XNNReciprocalSquareRoot", mean))
         weight = self.vector(f"{name}.weight")
         parts = weight.view(x.shape[-2:]) if weight.numel() > x.shape[-1] else weight
-        return graph.multiply(scaled, graph.constant(f"{name}.weight", parts, torch.float32))
+        return graph.multiply(self._even(graph, x, eps), graph.constant(f"{name}.weight", parts, torch.float32))
+
+    def _even(self, graph: Subgraph, x: Value, eps: float | None = None) -> Value:
+        """``x`` by the root of the mean of its squares."""
+        mean = _mean(graph, graph.unary("XNNSquare", x), self.model.spec.norm_eps if eps is None else eps)
+        return graph.multiply(x, graph.unary("XNNReciprocalSquareRoot", mean))
 
 
 def _mean(graph: Subgraph, x: Value, offset: float) -> Value:

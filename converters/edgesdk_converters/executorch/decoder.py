@@ -96,12 +96,14 @@ class DecoderProgram:
         """Embedding, tables of positions, and the projections of the first layer."""
         spec, graph, blocks = self._spec, self._graph(), self._blocks
         table = blocks.stored("embed.weight")
-        embedded = graph.input((1, self._longest, spec.hidden))
+        embedded = graph.input((1, self._longest, spec.embedding_size))
         stored = [way.rows(self._context) for way in self._ways]
         rows = [[graph.input((self._longest, *each.shape[1:])) for each in parts.values()] for parts in stored]
         x = _swapped(graph, embedded) if swaps_pairs(table) else embedded
         if spec.embedding_scale != 1.0:
             x = graph.multiply(x, graph.scalar(spec.embedding_scale))
+        if spec.embedding is not None:
+            x = blocks.linear(graph, x, "embed_proj")
         learned = blocks.vector("positions.weight")[: self._context] if spec.learned_positions else None
         if learned is not None:
             x = graph.add(x, graph.input((self._longest, spec.hidden)))
@@ -221,6 +223,8 @@ class DecoderProgram:
         carries, (results, residual) = Carries(graph), self._inputs(graph, mixed)
         x, _ = self._end(graph, results, residual, index, carries)
         x = blocks.norm(graph, x, "final_norm")
+        if spec.embedding is not None:
+            x = blocks.linear(graph, x, "head_proj")
         name = "embed" if spec.tied else "head"
         logits = blocks.product(graph, x, name, blocks.stored(spec.head_name), blocks.optional("head.bias"))
         if spec.logit_softcap is not None:
@@ -273,6 +277,8 @@ class DecoderProgram:
         if layer.post_norms:
             x = blocks.norm(graph, x, f"{name}.post_attn_norm")
         added = graph.add(residual, x)
+        if layer.sum_norms:
+            added = blocks.norm(graph, added, f"{name}.attn_sum_norm")
         x = added if layer.residual == "serial" else residual
         if layer.pre_norms:
             x = blocks.norm(graph, x, f"{name}.{'attn' if layer.residual == 'shared' else 'mlp'}_norm")
@@ -316,7 +322,8 @@ class DecoderProgram:
                 fed = self._blocks.mlp(graph, x, name, layer.mlp)
         if layer.post_norms:
             fed = self._blocks.norm(graph, fed, f"{name}.post_mlp_norm")
-        return graph.add(added, fed)
+        summed = graph.add(added, fed)
+        return self._blocks.norm(graph, summed, f"{name}.mlp_sum_norm") if layer.sum_norms == "both" else summed
 
 
 def _swapped(graph: Subgraph, x: Value) -> Value:

@@ -49,9 +49,12 @@ def _placed(blocks: Blocks, graph: Subgraph, x: Value, name: str, attention: Att
         normed = part != "v" and attention.qk_norm
         if normed == "all":
             flat = blocks.rms_norm(graph, flat, f"{name}.{part}_norm")
+        flat = _clamped(graph, flat, attention)
         split = _heads(graph, flat, attention.head_dim)
         if normed == "head":
             split = blocks.rms_norm(graph, split, f"{name}.{part}_norm")
+        elif normed == "layer":
+            split = blocks.head_norms(graph, split, name, part)
         parts.append(split)
     return parts if way is None else way.placed(graph, parts, tables)
 
@@ -62,6 +65,7 @@ def _stacked(
     """The same by one product and one rotation."""
     biases = [bias for part in "qkv" if (bias := blocks.optional(f"{name}.{part}.bias")) is not None]
     flat = blocks.product(graph, x, f"{name}.qkv", weight, torch.cat(biases) if biases else None)
+    flat = _clamped(graph, flat, attention)
     q, k, way = attention.heads, attention.kv_heads, way_of(attention)
     split = _heads(graph, flat, attention.head_dim)
     turned = way.rotated(graph, graph.part(split, 2, 0, q + k), tables) if isinstance(way, Rotation) else split
@@ -83,6 +87,10 @@ def attended(blocks: Blocks, graph: Subgraph, given: Sequence[Value], name: str,
     if attention.sub_norm:
         flat = blocks.norm(graph, flat, f"{name}.o_norm")
     return blocks.linear(graph, flat, f"{name}.o")
+
+
+def _clamped(graph: Subgraph, x: Value, attention: Attention) -> Value:
+    return x if attention.clip is None else graph.unary("XNNClamp", x, (-attention.clip, attention.clip))
 
 
 def _heads(graph: Subgraph, flat: Value, head_dim: int) -> Value:

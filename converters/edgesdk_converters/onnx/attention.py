@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from .builder import CONTRIB, onnx_type
 from .names import past_names, present_names
 
@@ -31,6 +33,10 @@ class AttentionBlocks:
             q, k, v = (self._blocks.with_low_rank(name, x, part) for part in "qkv")
         if attention.qk_norm is not None:
             q, k, v = self._normed(name, attention, q, k, v)
+        if attention.clip is not None:
+            q, k, v = (
+                self._clipped(f"{name}.{part}", x, attention.clip) for part, x in zip("qkv", (q, k, v), strict=True)
+            )
         shape: list[int | str] = ["batch_size", attention.kv_heads, "past_sequence_length", attention.head_dim]
         past = [b.input(past, onnx_type(b.dtype), shape) for past in past_names(index)]
         inputs: list[ir.Value | None] = [q, k, v, *past, self._positions.seqlens, self._positions.total]
@@ -70,7 +76,7 @@ class AttentionBlocks:
     def _normed(
         self, name: str, attention: Attention, q: ir.Value | None, k: ir.Value | None, v: ir.Value | None
     ) -> list[ir.Value | None]:
-        """RMS norms on q and k (GroupQueryAttention has them inside, but not in its CPU kernel)."""
+        """Norms on q and k (GroupQueryAttention has them inside, but not in its CPU kernel)."""
         b = self._b
         if k is None:  # stacked
             sizes = b.constant(f"{name}.qkv.sizes", [attention.q_size, attention.kv_size, attention.kv_size])
@@ -84,6 +90,19 @@ class AttentionBlocks:
             heads = b.constant(f"heads.{size // attention.head_dim}", [0, 0, -1, attention.head_dim])
             flat = b.constant(f"flat.{size}", [0, 0, size])
             split = b.op("Reshape", [value, heads], f"{name}.{part}.heads")
-            turned = self._blocks.rms_norm(split, f"{name}.{part}_norm")
+            if attention.qk_norm == "head":
+                turned = self._blocks.rms_norm(split, f"{name}.{part}_norm")
+            else:
+                turned = self._blocks.head_norms(split, name, part, size // attention.head_dim)
             normed.append(b.op("Reshape", [turned, flat], f"{name}.{part}.normed"))
         return [*normed, v]
+
+    def _clipped(self, name: str, x: ir.Value | None, clip: float) -> ir.Value | None:
+        """A projection between two limits; None: it is stacked below another."""
+        if x is None:
+            return None
+        limits = [
+            self._b.floats(f"clip.{clip:g}.{end}", torch.tensor(sign * clip))
+            for end, sign in (("low", -1), ("high", 1))
+        ]
+        return self._b.op("Clip", [x, *limits], f"{name}.clipped")

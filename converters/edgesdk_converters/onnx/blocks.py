@@ -88,6 +88,18 @@ class Blocks:
             stash_type=1,
         )
 
+    def head_norms(self, x: ir.Value, name: str, part: str, heads: int) -> ir.Value:
+        """A layer norm of its own on each head of [batch, positions, heads, head_dim]."""
+        b, eps = self.builder, self.model.spec.norm_eps
+        weight, bias = (
+            torch.stack([self.vector(f"{name}.heads.{head}.{part}_norm.{kind}") for head in range(heads)])
+            for kind in ("weight", "bias")
+        )
+        ones = b.floats(f"ones.{weight.shape[1]}", torch.ones(weight.shape[1]))
+        even = b.op("LayerNormalization", [x, ones], f"{name}.{part}_norms.even", epsilon=eps, axis=-1, stash_type=1)
+        scaled = b.op("Mul", [even, b.floats(f"{name}.{part}_norms.weight", weight)], f"{name}.{part}_norms.scaled")
+        return b.op("Add", [scaled, b.floats(f"{name}.{part}_norms.bias", bias)], f"{name}.{part}_norms.out")
+
     def norm_of_sum(self, x: ir.Value, added: ir.Value | None, name: str) -> tuple[ir.Value, ir.Value]:
         """The residual sum and its norm."""
         if added is None:

@@ -65,6 +65,8 @@ class DecoderGraph:
         if spec.embedding_scale != 1.0:
             scale = b.floats("embed.scale", torch.tensor(spec.embedding_scale))
             x = b.op("Mul", [x, scale], "embed.scaled")
+        if spec.embedding is not None:
+            x = linear(b, x, "embed_proj", self._model.weights.get("embed_proj.weight"), self._blocks.activations)
         if spec.learned_positions:
             table = b.floats("positions.weight", self._blocks.vector("positions.weight"))
             x = b.op("Add", [x, b.op("Gather", [table, positions.new], "positions.out")], "embed.placed")
@@ -73,6 +75,8 @@ class DecoderGraph:
     def _logits(self, last: ir.Value) -> ir.Value:
         b, spec, activations = self._b, self._spec, self._blocks.activations
         bias = self._blocks.optional("head.bias")
+        if spec.embedding is not None:
+            last = linear(b, last, "head_proj", self._model.weights.get("head_proj.weight"), activations)
         if spec.tied:
             logits = tied_head(b, last, "embed", self._model.weights.get("embed.weight"), activations, bias)
         else:
@@ -136,14 +140,20 @@ class DecoderGraph:
             mixed = self._with_logits(mixed, "last.mixed") if early else mixed
         return self._blocks.norm(mixed, f"layers.{index}.post_attn_norm") if layer.post_norms else mixed
 
-    def _fed(self, index: int, layer: Layer, x: ir.Value, mixed: ir.Value, late: bool) -> tuple[ir.Value, ir.Value]:
+    def _fed(
+        self, index: int, layer: Layer, x: ir.Value, mixed: ir.Value, late: bool
+    ) -> tuple[ir.Value, ir.Value | None]:
         """The stream with what the mixer added, and what the feed-forward block adds to it."""
         name = f"layers.{index}"
         if layer.pre_norms:
             x, normed = self._blocks.norm_of_sum(x, mixed, f"{name}.mlp_norm")
+        elif layer.sum_norms:
+            x = normed = self._blocks.norm_of_sum(x, mixed, f"{name}.attn_sum_norm")[1]
         else:
             x = normed = self._b.op("Add", [x, mixed], f"{name}.attended_sum")
         fed = self._feed(index, layer, normed)
+        if layer.sum_norms == "both":
+            return self._blocks.norm_of_sum(x, fed, f"{name}.mlp_sum_norm")[1], None
         return (self._with_logits(x, "last.residual"), self._with_logits(fed, "last.fed")) if late else (x, fed)
 
     def _feed(self, index: int, layer: Layer, x: ir.Value) -> ir.Value:

@@ -32,7 +32,8 @@ class OnnxVisions:
         refuse_form(recipe, options)
         refuse_schemes(spec, recipe, target)
         self._decoders.check(spec.text, recipe, options, target)
-        if spec.text.embedding_scale != 1.0 or spec.text.learned_positions or spec.text.embed_norm:
+        text = spec.text
+        if text.embedding_scale != 1.0 or text.embedding is not None or text.learned_positions or text.embed_norm:
             raise TargetError(f"{spec.family}: a decoder that changes its tokens' rows takes none of images here")
 
     def plan(self, spec: VisionSpec, recipe: Recipe, options: ProgramOptions) -> MemoryPlan:

@@ -43,7 +43,7 @@ class Depth(Shapes):
         protect_last: layers at the end that stay.
     """
 
-    takes: ClassVar[frozenset[str]] = ALL - {"aside"}
+    takes: ClassVar[frozenset[str]] = ALL - {"aside", "sum_norm"}
 
     keep: float = 0.75
     protect_first: int = 1

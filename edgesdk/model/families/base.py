@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...errors import ModelError
 from ..config import Config
 from ..spec import Activation, Attention, DecoderSpec, Layer, Mlp
 from ..weights import Stowed
-from .places import GGUF_TENSORS, LLAMA2C_TENSORS, LLAMA_TENSORS, QKV, Behind, Fill, Fused, Naming, Places
+from .places import (
+    GGUF_TENSORS,
+    LLAMA2C_TENSORS,
+    LLAMA_TENSORS,
+    QKV,
+    Behind,
+    Fill,
+    Fused,
+    Naming,
+    Places,
+    fused_experts,
+)
 from .ropes import rope
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -34,6 +45,7 @@ class Family:
         model_types: ``model_type`` values of transformers configurations.
         spec: makes the spec from a configuration in transformers' keys.
         tensors: canonical to transformers names, as in :data:`LLAMA_TENSORS`; a function where they depend on the spec.
+        fused: names of another layout, which some checkpoints have: all experts of a layer in one tensor.
         layers: what stands in front of a layer's number in transformers' names.
         prefix: what a checkpoint of the bare network leaves out in front of every name.
         inside: what stands in its place in a checkpoint that holds more than the decoder, or None: there are none.
@@ -50,6 +62,7 @@ class Family:
     model_types: tuple[str, ...]
     spec: Callable[[Config], DecoderSpec]
     tensors: Places | Callable[[DecoderSpec], Places] = field(default_factory=lambda: LLAMA_TENSORS)
+    fused: Places = field(default_factory=dict)
     layers: str = "model.layers."
     prefix: str = "model."
     inside: str | None = None
@@ -63,9 +76,15 @@ class Family:
 
     def transformers_places(self, spec: DecoderSpec) -> dict[str, Stowed]:
         """Where each canonical tensor lies in a transformers checkpoint."""
-        table = self.tensors(spec) if callable(self.tensors) else self.tensors
-        naming = Naming(table, self.layers, self.interleaved, self.transposed, self.norm_offset)
+        naming = Naming(self._table(spec), self.layers, self.interleaved, self.transposed, self.norm_offset)
         return naming.places(spec)
+
+    def fused_places(self, spec: DecoderSpec) -> dict[str, Stowed]:
+        """Where each lies in a transformers checkpoint of the layout :attr:`fused`."""
+        return replace(self, tensors={**self._table(spec), **self.fused}).transformers_places(spec)
+
+    def _table(self, spec: DecoderSpec) -> Places:
+        return self.tensors(spec) if callable(self.tensors) else self.tensors
 
     def gguf_places(self, spec: DecoderSpec) -> dict[str, Stowed]:
         """Where each canonical tensor lies in a GGUF file (norm offsets are already added there)."""
@@ -163,6 +182,7 @@ __all__ = [
     "Family",
     "Fill",
     "Fused",
+    "fused_experts",
     "llama_attention",
     "llama_mlp",
     "llama_spec",

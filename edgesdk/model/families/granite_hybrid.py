@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ..spec import DecoderSpec, FeedForward, Layer, Mamba2
 from .base import Config, Family, Fused, llama_attention, llama_mlp, llama_spec, refuse, rope
-from .granite_moe import EXPERTS, granite_moe, multipliers
+from .granite_moe import EXPERTS, FUSED, granite_moe, multipliers
 from .mamba2 import step_limits
 from .places import Unsqueezed
 
@@ -70,4 +70,5 @@ FAMILY = Family(
         "shared.up": _UPPER,
         "shared.down": "shared_mlp.output_linear",
     },
+    FUSED,
 )

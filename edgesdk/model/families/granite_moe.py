@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..spec import DecoderSpec, Folded, Layer, Moe
-from .base import LLAMA_TENSORS, Config, Family, Fused, llama_attention, llama_mlp, llama_spec
+from .base import LLAMA_TENSORS, Config, Family, Fused, fused_experts, llama_attention, llama_mlp, llama_spec
 from .places import Place
 
 _UPPER = Fused("block_sparse_moe.input_linear[*]", ("gate", "up"))
@@ -15,6 +15,9 @@ EXPERTS: dict[str, Place] = {
     "experts.*.up": _UPPER,
     "experts.*.down": "block_sparse_moe.output_linear[*]",
 }
+
+
+FUSED = fused_experts("block_sparse_moe", "router")
 
 
 def multipliers(config: Config) -> dict[str, float | Folded]:
@@ -37,4 +40,4 @@ def _spec(config: Config) -> DecoderSpec:
     return llama_spec("granite_moe", config, layers, **multipliers(config))
 
 
-FAMILY = Family("granite_moe", ("granitemoe",), _spec, EXPERTS)
+FAMILY = Family("granite_moe", ("granitemoe",), _spec, EXPERTS, FUSED)

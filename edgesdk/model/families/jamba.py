@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..spec import DecoderSpec, FeedForward, Layer, Mamba, Mixer, Moe
-from .base import LLAMA_TENSORS, Config, Family, llama_attention, llama_mlp, llama_spec
+from .base import LLAMA_TENSORS, Config, Family, fused_experts, llama_attention, llama_mlp, llama_spec
 from .places import Unsqueezed
 
 
@@ -59,4 +59,5 @@ FAMILY = Family(
         "experts.*.up": "feed_forward.experts.*.up_proj",
         "experts.*.down": "feed_forward.experts.*.down_proj",
     },
+    fused_experts("feed_forward", "router"),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..spec import DecoderSpec, Layer, Moe
-from .base import LLAMA_TENSORS, Config, Family, llama_attention, llama_mlp, llama_spec, windowed
+from .base import LLAMA_TENSORS, Config, Family, fused_experts, llama_attention, llama_mlp, llama_spec, windowed
 
 EXPERTS = {
     "router": "block_sparse_moe.gate",
@@ -22,4 +22,4 @@ def _spec(config: Config) -> DecoderSpec:
     )
 
 
-FAMILY = Family("mixtral", ("mixtral",), _spec, LLAMA_TENSORS | EXPERTS)
+FAMILY = Family("mixtral", ("mixtral",), _spec, LLAMA_TENSORS | EXPERTS, fused=fused_experts("mlp"))

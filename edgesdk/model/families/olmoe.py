@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from ..spec import DecoderSpec, Layer, Moe
-from .base import LLAMA_TENSORS, Config, Family, llama_attention, llama_mlp, llama_spec, refuse
+from .base import LLAMA_TENSORS, Config, Family, fused_experts, llama_attention, llama_mlp, llama_spec
 
 
 def _spec(config: Config) -> DecoderSpec:
-    refuse(config, "OLMoE with clipped queries, keys and values", unless=config.get("clip_qkv") is None)
     bias = config.flag("attention_bias", False)
     moe = Moe(
         config.integer(config.key("num_experts", "num_local_experts")),
@@ -15,7 +14,8 @@ def _spec(config: Config) -> DecoderSpec:
         llama_mlp(config),
         "chosen" if config.flag("norm_topk_prob", False) else "softmax",
     )
-    layer = Layer(llama_attention(config, qkv_bias=bias, out_bias=bias, qk_norm="all"), moe)
+    clip = config.optional("clip_qkv")
+    layer = Layer(llama_attention(config, qkv_bias=bias, out_bias=bias, qk_norm="all", clip=clip), moe)
     return llama_spec("olmoe", config, (layer,) * config.integer("num_hidden_layers"))
 
 
@@ -30,4 +30,5 @@ FAMILY = Family(
         "experts.*.up": "mlp.experts.*.up_proj",
         "experts.*.down": "mlp.experts.*.down_proj",
     },
+    fused=fused_experts("mlp"),
 )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from ..spec import DecoderSpec, Layer
-from .base import LLAMA_TENSORS, Config, Family, llama_attention, llama_mlp, llama_spec, refuse, rope
+from ..spec import DecoderSpec, Layer, QkNorm
+from .base import LLAMA_TENSORS, Config, Family, llama_attention, llama_mlp, llama_spec, rope
 
 
 def _spec(config: Config) -> DecoderSpec:
-    refuse(config, "Phi with norms on queries and keys", unless=not config.flag("qk_layernorm", False))
+    normed: QkNorm | None = "layer" if config.flag("qk_layernorm", False) else None
     turning = rope(config, config.integer("hidden_size") // config.integer("num_attention_heads"), default_part=0.5)
     layer = Layer(
-        llama_attention(config, qkv_bias=True, out_bias=True, rope=turning),
+        llama_attention(config, qkv_bias=True, out_bias=True, rope=turning, qk_norm=normed),
         llama_mlp(config, gated=False, bias=True),
         residual="shared",
     )
@@ -31,6 +31,8 @@ FAMILY = Family(
     {
         **LLAMA_TENSORS,
         "final_norm": "model.final_layernorm",
+        "heads.*.q_norm": "self_attn.q_layernorm",  # all heads have the same
+        "heads.*.k_norm": "self_attn.k_layernorm",
         "o": "self_attn.dense",
         "up": "mlp.fc1",
         "down": "mlp.fc2",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..spec import DecoderSpec, Layer, Moe
-from .base import LLAMA_TENSORS, Config, Family, llama_attention, llama_mlp, llama_spec, refuse, windowed
+from .base import LLAMA_TENSORS, Config, Family, fused_experts, llama_attention, llama_mlp, llama_spec, refuse, windowed
 from .mixtral import EXPERTS
 
 
@@ -19,4 +19,4 @@ def _spec(config: Config) -> DecoderSpec:
     return llama_spec("phimoe", config, layers, norm="layer", head_bias=config.flag("lm_head_bias", False))
 
 
-FAMILY = Family("phimoe", ("phimoe",), _spec, LLAMA_TENSORS | EXPERTS)
+FAMILY = Family("phimoe", ("phimoe",), _spec, LLAMA_TENSORS | EXPERTS, fused=fused_experts("mlp", "router"))

@@ -176,18 +176,30 @@ class Naming:
         exact = self.table.get(f"{stem}.{kind}")
         if exact is None:
             return self.table[stem], f".{kind}"
-        return exact, "" if isinstance(exact, str | Blocks) else f".{kind}"
+        return exact, "" if isinstance(exact, str | Blocks | Fused) else f".{kind}"
 
     def _heads(self, stem: str, attention: Mixer) -> Heads | None:
         if not isinstance(attention, Attention) or attention.rope is None:
             return None
-        if stem not in ("q", "k", "q_norm", "k_norm"):
+        part = stem.rpartition(".")[2]
+        if part not in ("q", "k", "q_norm", "k_norm"):
             return None
         rotated = attention.rope.rotated or attention.head_dim
         if rotated == attention.head_dim and not self.interleaved:
             return None
-        count = attention.heads if stem.startswith("q") else attention.kv_heads
-        return Heads(1 if stem.endswith("norm") and attention.qk_norm == "head" else count, rotated, self.interleaved)
+        count = attention.heads if part.startswith("q") else attention.kv_heads
+        return Heads(1 if part.endswith("norm") and attention.qk_norm != "all" else count, rotated, self.interleaved)
+
+
+def fused_experts(block: str, router: str = "gate") -> dict[str, Place]:
+    """Names in a layer whose experts lie in two tensors, [experts, ...], as transformers 5 has them in memory."""
+    upper = Fused(f"{block}.experts.gate_up_proj[*]", ("gate", "up"))
+    return {
+        "router": f"{block}.{router}",
+        "experts.*.gate.weight": upper,
+        "experts.*.up.weight": upper,
+        "experts.*.down.weight": f"{block}.experts.down_proj[*]",
+    }
 
 
 def with_prefix(places: Mapping[str, Stowed], prefix: str, other: str) -> dict[str, Stowed]:

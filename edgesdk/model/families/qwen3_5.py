@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..spec import DecoderSpec, FeedForward
 from .base import Config, Family, Fused, llama_mlp, llama_spec
 from .qwen3_next import GATED, gated_layers
-from .qwen_moe import qwen_ffn, qwen_moe
+from .qwen_moe import FUSED, qwen_ffn, qwen_moe
 
 
 def _spec(config: Config) -> DecoderSpec:
@@ -34,6 +34,7 @@ FAMILY = Family(
         "delta.decay": "linear_attn.in_proj_a",
         "delta.beta": "linear_attn.in_proj_b",
     },
+    FUSED,
     norm_offset=1.0,
     inside="model.language_model.",
 )

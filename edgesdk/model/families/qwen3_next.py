@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..spec import Attention, DecoderSpec, FeedForward, GatedDelta, Layer
 from .base import Config, Family, Fused, llama_attention, llama_spec, refuse, rope
 from .places import Place, Unsqueezed
-from .qwen_moe import TENSORS, qwen_ffn, qwen_moe
+from .qwen_moe import FUSED, TENSORS, qwen_ffn, qwen_moe
 
 
 def gated_layers(config: Config, ffns: list[FeedForward]) -> tuple[Layer, ...]:
@@ -73,5 +73,6 @@ FAMILY = Family(
     ("qwen3_next",),
     _spec,
     {**GATED, **{f"delta.{part}": _QKVZ for part in "qkvz"}, "delta.beta": _BA, "delta.decay": _BA},
+    FUSED,
     norm_offset=1.0,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..spec import DecoderSpec, FeedForward, Layer, Moe
-from .base import LLAMA_TENSORS, Config, Family, llama_attention, llama_mlp, llama_spec
+from .base import LLAMA_TENSORS, Config, Family, fused_experts, llama_attention, llama_mlp, llama_spec
 from .places import Place
 from .qwen2 import windows
 
@@ -50,4 +50,6 @@ TENSORS: dict[str, Place] = {
     "shared_router": "mlp.shared_expert_gate",
 }
 
-FAMILY = Family("qwen_moe", ("qwen2_moe", "qwen3_moe"), _spec, TENSORS)
+FUSED = fused_experts("mlp")
+
+FAMILY = Family("qwen_moe", ("qwen2_moe", "qwen3_moe"), _spec, TENSORS, FUSED)

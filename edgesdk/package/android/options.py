@@ -50,6 +50,7 @@ class Delivery:
         block: what configures that plugin.
         type: fast-follow, on-demand or install-time.
         library: coordinates of Google Play's library; "" where none is needed.
+        activity: coordinates of what that library's questions to the user are shown with; "" where it needs none.
         variant: which sources find the pack.
     """
 
@@ -57,24 +58,26 @@ class Delivery:
     block: str
     type: str
     library: str
+    activity: str
     variant: str
 
 
 ASSET_DELIVERY = "com.google.android.play:asset-delivery:2.3.0"
 AI_DELIVERY = "com.google.android.play:ai-delivery:0.1.1-alpha01"
+ACTIVITY = "androidx.activity:activity:1.10.1"
 
 
 def delivery(options: Options) -> Delivery:
     """What the options ask for, in Gradle's words."""
     if options.delivery == "assets":
-        return Delivery("", "", "", "", "assets")
-    plugin, block, library = {
-        "asset-pack": ("com.android.asset-pack", "assetPack", ASSET_DELIVERY),
-        "ai-pack": ("com.android.ai-pack", "aiPack", AI_DELIVERY),
+        return Delivery("", "", "", "", "", "assets")
+    plugin, block, library, activity = {
+        "asset-pack": ("com.android.asset-pack", "assetPack", ASSET_DELIVERY, ""),
+        "ai-pack": ("com.android.ai-pack", "aiPack", AI_DELIVERY, ACTIVITY),
     }[options.pack]
     if options.delivery == "install-time":  # such packs have no path: their files are assets of the app
-        return Delivery(plugin, block, options.delivery, "", "assets")
-    return Delivery(plugin, block, options.delivery, library, options.pack)
+        return Delivery(plugin, block, options.delivery, "", "", "assets")
+    return Delivery(plugin, block, options.delivery, library, activity, options.pack)
 
 
 def application_id(manifest: Manifest, options: Options) -> str:

@@ -2,6 +2,7 @@ package android.app;
 
 import android.content.Context;
 import android.content.Intent;
+import android.content.IntentSender;
 import android.os.Bundle;
 import android.view.View;
 import android.view.Window;
@@ -22,6 +23,10 @@ public class Activity extends Context {
   }
 
   public void finish() {}
+
+  public void startIntentSenderForResult(
+      IntentSender intent, int request, Intent fill, int mask, int values, int extra)
+      throws IntentSender.SendIntentException {}
 
   public final void runOnUiThread(Runnable work) {
     work.run();

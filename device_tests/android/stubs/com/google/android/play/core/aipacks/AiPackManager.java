@@ -1,6 +1,7 @@
 package com.google.android.play.core.aipacks;
 
-import android.app.Activity;
+import androidx.activity.result.ActivityResultLauncher;
+import androidx.activity.result.IntentSenderRequest;
 import com.google.android.gms.tasks.Task;
 import java.util.List;
 
@@ -15,5 +16,5 @@ public interface AiPackManager {
 
   Task<Void> removePack(String name);
 
-  Task<Integer> showConfirmationDialog(Activity activity);
+  boolean showConfirmationDialog(ActivityResultLauncher<IntentSenderRequest> launcher);
 }

@@ -2,6 +2,11 @@ package dev.edgesdk.edgemodel
 
 import android.app.Activity
 import android.content.Context
+import androidx.activity.result.ActivityResultRegistry
+import androidx.activity.result.IntentSenderRequest
+import androidx.activity.result.contract.ActivityResultContract
+import androidx.activity.result.contract.ActivityResultContracts.StartIntentSenderForResult
+import androidx.core.app.ActivityOptionsCompat
 import com.google.android.play.core.aipacks.AiPackManagerFactory
 import com.google.android.play.core.aipacks.AiPackState
 import com.google.android.play.core.aipacks.AiPackStateUpdateListener
@@ -46,7 +51,7 @@ class ModelPack(context: Context) {
 
     /** Asks the user for what Google Play waits for. */
     fun confirm(activity: Activity) {
-        manager.showConfirmationDialog(activity)
+        manager.showConfirmationDialog(Asking(activity).launcher)
     }
 
     private fun stateOf(state: AiPackState): PackState =
@@ -56,4 +61,21 @@ class ModelPack(context: Context) {
             AiPackStatus.WAITING_FOR_WIFI, AiPackStatus.REQUIRES_USER_CONFIRMATION -> PackState.NeedsConfirmation
             else -> PackState.Fetching(state.bytesDownloaded(), state.totalBytesToDownload())
         }
+}
+
+/** Shows Google Play's question; the answer comes as a state of the pack, so nobody waits for a result. */
+private class Asking(private val activity: Activity) : ActivityResultRegistry() {
+    val launcher = register("edgemodel", StartIntentSenderForResult()) {}
+
+    override fun <I, O> onLaunch(
+        requestCode: Int,
+        contract: ActivityResultContract<I, O>,
+        input: I,
+        options: ActivityOptionsCompat?,
+    ) {
+        val asked = input as IntentSenderRequest
+        activity.startIntentSenderForResult(
+            asked.intentSender, requestCode, asked.fillInIntent, asked.flagsMask, asked.flagsValues, 0
+        )
+    }
 }

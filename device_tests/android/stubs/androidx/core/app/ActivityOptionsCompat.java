@@ -1,0 +1,3 @@
+package androidx.core.app;
+
+public class ActivityOptionsCompat {}
