@@ -50,7 +50,7 @@ def _families(as_json: bool) -> None:
     from ..model.encoders import ENCODERS
     from ..model.families import FAMILIES
     from ..model.seq2seq import SEQ2SEQS
-    from ..model.support import RUNTIMES, support
+    from ..model.support import RUNTIMES, numbered, support
     from ..model.vision import VISIONS
     from ..schema import dump
 
@@ -63,20 +63,12 @@ def _families(as_json: bool) -> None:
         for registry in (FAMILIES, ENCODERS, SEQ2SEQS, VISIONS)
         for name in registry.names()
     }
-    reasons: dict[str, int] = {}
-    rows = []
-    for family in found:
-        verdicts = [family.verdict(runtime) for runtime in RUNTIMES]
-        numbers = [reasons.setdefault(each.why, len(reasons) + 1) if each.why else None for each in verdicts]
-        cells = [
-            each.word if number is None else f"{each.word} [{number}]"
-            for each, number in zip(verdicts, numbers, strict=True)
-        ]
-        rows.append((family.name, family.kind, kinds.get(family.name, ""), *cells))
-    print_table(("family", "kind", "model_type", *RUNTIMES), rows)
-    click.echo("\nWhat is not built:")
-    for reason, number in reasons.items():
-        click.echo(f"[{number}] {reason}")
+    rows, reasons = numbered(found)
+    print_table(
+        ("family", "kind", "model_type", *RUNTIMES),
+        [(family.name, family.kind, kinds.get(family.name, ""), *rows[family.name]) for family in found],
+    )
+    click.echo("\nWhat is not built:\n" + "\n".join(reasons))
 
 
 @command.command("fetch")

@@ -8,6 +8,7 @@ that an export gives.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,6 +84,21 @@ def support() -> tuple[FamilySupport, ...]:
     """
     data = json.loads(FILE.read_text(encoding="utf-8"))
     return load(_Matrix, data, str(FILE)).families
+
+
+def numbered(
+    families: Iterable[FamilySupport], runtimes: Sequence[str] = RUNTIMES
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Families and their verdicts, a word a runtime, with numbers of what is not built, and that in words."""
+    reasons: dict[str, int] = {}
+
+    def said(verdict: Verdict) -> str:
+        if not verdict.why:
+            return verdict.word
+        return f"{verdict.word} [{reasons.setdefault(verdict.why, len(reasons) + 1)}]"
+
+    rows = {family.name: [said(family.verdict(runtime)) for runtime in runtimes] for family in families}
+    return rows, [f"[{number}] {reason}" for reason, number in reasons.items()]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -10,7 +11,7 @@ from click.testing import CliRunner
 from edgesdk.cli import edgesdk
 from edgesdk.kinds import DECODER
 from edgesdk.model.families import FAMILIES
-from edgesdk.model.support import RUNTIMES, Verdict, support
+from edgesdk.model.support import RUNTIMES, numbered, support
 from edgesdk.targets import open_target, target_names
 
 GGUF_AS = {"mistral": "as llama"}
@@ -23,27 +24,28 @@ def help_block() -> str:
 
 
 def support_table() -> str:
-    found = {family.name: family for family in support() if family.kind == DECODER}
+    found, reasons = numbered(family for family in support() if family.kind == DECODER)
     rows = [["family", "GGUF", *RUNTIMES], ["---"] * (2 + len(RUNTIMES))]
     for name in FAMILIES.names():
         gguf = "yes" if FAMILIES.get(name).gguf_architectures else GGUF_AS.get(name, "")
-        rows.append([name, gguf, *(cell(found[name].verdict(runtime)) for runtime in RUNTIMES)])
+        rows.append([name, gguf, *found[name]])
     targets = [open_target(name) for name in target_names()]
     lines = [f"- `{target.name}`: {target.description} ({target.converter})" for target in targets]
-    return table(rows) + "\n\n" + "\n".join(lines)
+    return "\n\n".join([table(rows), legend(reasons), "\n".join(lines)])
 
 
 def others_table() -> str:
     runtimes = [runtime for runtime in RUNTIMES if runtime != "tflm"]  # of decoders alone
+    others = [family for family in support() if family.kind != DECODER]
+    found, reasons = numbered(others, runtimes)
     rows = [["family", "kind", *runtimes], ["---"] * (2 + len(runtimes))]
-    for family in support():
-        if family.kind != DECODER:
-            rows.append([family.name, family.kind, *(cell(family.verdict(runtime)) for runtime in runtimes)])
-    return table(rows)
+    rows += [[family.name, family.kind, *found[family.name]] for family in others]
+    return table(rows) + "\n\n" + legend(reasons)
 
 
-def cell(verdict: Verdict) -> str:
-    return f"{verdict.word}; not: {verdict.why}" if verdict.why else verdict.word
+def legend(reasons: list[str]) -> str:
+    """One paragraph of what is not built."""
+    return textwrap.fill(f"Not built: {'; '.join(reasons)}.", 120, break_long_words=False)
 
 
 def table(rows: list[list[str]]) -> str:
