@@ -102,6 +102,14 @@ class ProgramLinter(Protocol):
         """
 
 
+@runtime_checkable
+class ReadsTokenizers(Protocol):
+    """A converter whose runtime brings a tokenizer of its own."""
+
+    def refused_tokenizer(self, definition: str) -> str | None:
+        """Why it does not read a ``tokenizer.json``, given as text; None where it does."""
+
+
 def lint_program(program: str | Path, target: str) -> list[Remark]:
     """Check a finished program, such as a ``.tflite`` file that another tool wrote, against a target.
 
@@ -172,6 +180,16 @@ def _tokenizer(tokenizer: Tokenizer, target: Target) -> Iterator[Remark]:
     if target.runtime.name != "executorch":
         return
     yield from _prefix(tokenizer)
+    converter = CONVERTERS.get(target.converter)
+    reason = converter.refused_tokenizer(tokenizer.definition) if isinstance(converter, ReadsTokenizers) else None
+    if reason is not None:
+        yield Remark(
+            "warning",
+            "tokenizer",
+            f"ExecuTorch's own tokenizer does not read this one: {reason}",
+            "its text runner, and apps that edgesdk package makes, cannot start with it; an app with a tokenizer of its "
+            "own can run the program",
+        )
     found = sorted(set(_lookarounds(json.loads(tokenizer.definition).get("pre_tokenizer"))))
     for pattern in found:
         yield Remark(

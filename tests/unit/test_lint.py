@@ -58,6 +58,22 @@ def test_a_prefix_that_executorch_does_not_add_is_said(checkpoint) -> None:
     assert not [remark for remark in lint(str(checkpoint), "android-arm64") if "begins with" in remark.text]
 
 
+def test_a_tokenizer_that_executorch_does_not_read_is_said(checkpoint) -> None:
+    model = open_model(checkpoint)
+    definition = json.loads(model.tokenizer.definition)
+    definition["pre_tokenizer"] = {"type": "WhitespaceSplit"}
+    other = replace(model, tokenizer=replace(model.tokenizer, definition=json.dumps(definition)))
+
+    def said(each: object, target: str) -> list[str]:
+        return [remark.text for remark in lint(each, target) if "does not read" in remark.text]
+
+    (text,) = said(other, "android-arm64")
+    assert text.endswith(
+        "does not read this one: Failed to setup pretokenizer: Unsupported PreTokenizer type: WhitespaceSplit"
+    )
+    assert said(other, "linux-arm64") == said(model, "android-arm64") == []
+
+
 def test_onnx_targets_have_no_remarks_about_regular_expressions(checkpoint) -> None:
     assert not [remark for remark in lint(str(checkpoint), "linux-arm64") if remark.about == "tokenizer"]
 

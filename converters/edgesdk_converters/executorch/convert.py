@@ -244,6 +244,11 @@ class ExecuTorchConverter:
 
         return ExecuTorchRunner(main, tokenizer)
 
+    def refused_tokenizer(self, definition: str) -> str | None:
+        from .runner import refused_tokenizer
+
+        return refused_tokenizer(definition)
+
 
 def _facts(model: Model, context: int) -> dict[str, bool | int | Sequence[int]]:
     """What ExecuTorch's runners ask a program (extension/llm/runner/constants.h), and our own session."""

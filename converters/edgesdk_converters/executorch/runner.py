@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -79,3 +80,17 @@ class ExecuTorchRunner:
 def _last_line(log: str) -> str:
     lines = log.strip().splitlines()
     return f"({lines[-1].rpartition('] ')[2].strip()})" if lines else ""
+
+
+def refused_tokenizer(definition: str) -> str | None:
+    """Why ExecuTorch's own tokenizer does not read a ``tokenizer.json``; None where it does, or is not installed."""
+    with tempfile.TemporaryDirectory() as folder, native_log() as log:
+        path = Path(folder) / "tokenizer.json"
+        path.write_text(definition, encoding="utf-8")
+        try:
+            import_module("pytorch_tokenizers").CppHFTokenizer().load(str(path))
+        except ModuleNotFoundError:
+            return None
+        except RuntimeError as failure:
+            return _last_line(log()).strip("() ") or str(failure)
+    return None
