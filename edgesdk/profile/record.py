@@ -121,7 +121,7 @@ def _refuse_other(path: Path, there: Line, header: Line) -> None:
     other = _differing(there, header, ("version", "bundle", "device", "plan"))
     if other:
         hint = "remove it to begin again, or name another with -o"
-        raise ProfileError(f"{path}: a record of another run: its {' and '.join(other)} differ", hint=hint)
+        raise ProfileError(f"{path}: a record of another run (other: {', '.join(other)})", hint=hint)
 
 
 def _differing(a: Line, b: Line, keys: Iterable[str]) -> list[str]:
