@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _ROOM = 8_000_000_000  # bytes of free memory for one worker
 _MOST = 2
 _DIED = "the worker process died; most often this machine had not enough memory for the export"
+_TIDY = 20.0  # seconds that a worker has for its files when it is told to end
 _busy = threading.Event()  # in a worker: it has files to tidy up before it ends
 
 
@@ -105,6 +107,10 @@ def _pooled(jobs: Sequence[ExportJob], bundles: Path, workers: int) -> Iterator[
         pool.shutdown(wait=False, cancel_futures=True)
         for process in set(multiprocessing.active_children()) - others:
             process.terminate()
+        pool.shutdown(wait=True)
+        for job in jobs:  # of a worker that did not come to it
+            for left in bundles.glob(f".{job.key}.*"):
+                shutil.rmtree(left, ignore_errors=True)
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -125,6 +131,9 @@ def _end(number: int, frame: object) -> None:
     if not _busy.is_set():
         os._exit(1)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: files are being tidied up
+    patience = threading.Timer(_TIDY, os._exit, (1,))  # a library may swallow what is raised in its midst
+    patience.daemon = True
+    patience.start()
     raise SystemExit(128 + number)
 
 

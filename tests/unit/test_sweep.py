@@ -341,6 +341,24 @@ def test_an_interrupt_leaves_nothing_half_written_and_no_process(folder, tmp_pat
     assert not (out / "sweep.json").exists()
 
 
+def test_a_worker_whose_end_is_swallowed_ends_all_the_same() -> None:
+    script = (
+        "import os, signal, time\n"
+        "from edgesdk.sweep import executors\n"
+        "executors._TIDY = 0.5\n"
+        "executors._busy.set()\n"
+        "signal.signal(signal.SIGTERM, executors._end)\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(60)\n"
+        "except SystemExit:\n"
+        "    print('swallowed', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=False)
+    assert (done.returncode, done.stdout) == (1, "swallowed\n")
+
+
 def _group(leader: int) -> list[str]:
     """Living processes of a session."""
     found = []
