@@ -323,7 +323,13 @@ def test_an_interrupt_leaves_nothing_half_written_and_no_process(folder, tmp_pat
     script, out = tmp_path / "cli.py", tmp_path / "out"
     script.write_text(f"{CLI}if __name__ == '__main__':\n    main()\n")
     line = [sys.executable, str(script), "sweep", str(path), "-o", str(out)]
-    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        line,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell passes it on as ignored
+    )
     deadline = time.monotonic() + 60
     while not list((out / "bundles").glob(".*")) and time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read()
