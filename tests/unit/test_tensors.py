@@ -88,7 +88,7 @@ def test_rounding_stays_within_the_grid_and_its_error_is_bounded(
     peaks = weight.view(6, -1, group).abs().amax(-1)
     worst = (back - weight).view(6, -1, group).abs().amax(-1)
     step = torch.maximum(peaks / high, torch.tensor(2.0**-14))
-    # at worst one step, where the end opposite the peak is clipped, and what bfloat16 adds to the scale on the way there
+    # at worst one step, where the end opposite the peak is clipped, and what bfloat16 adds to the scale on the way
     assert bool((worst <= (1 + (high + 1) * 2.0**-9) * step).all())
 
 
