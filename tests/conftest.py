@@ -7,8 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from edgesdk.model import Model
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -93,3 +97,15 @@ def edgesdk_process(*arguments: object, **environment: str) -> subprocess.Comple
         timeout=120,
         check=False,
     )
+
+
+@pytest.fixture(scope="module")
+def compressed(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """The tiny model with 4-bit weights; tests must not change it."""
+    import edgesdk
+    from edgesdk.compress.base import Setting
+    from edgesdk.compress.recipe import open_recipe
+    from edgesdk.progress import SILENT
+
+    folder = tmp_path_factory.mktemp("scratch")
+    return open_recipe("w4g32")(edgesdk.open_model(checkpoint), Setting(folder, SILENT))[0]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from .terminal import print_json, told, typed_lines
 if TYPE_CHECKING:
     from ..bundle import Bundle, Manifest
     from ..encoders import Encoder
+    from ..seeing import Viewer
 
 _SHOWN = 6  # first values of an embedding
 
@@ -34,7 +36,10 @@ def run_other(
 
     kind = kind_of(bundle.manifest)
     if kind == VISION:
-        _run_vision(bundle, text, images, tiles, max_tokens, threads, as_json)
+        from ..seeing import Viewer
+
+        viewer = Viewer(bundle, threads=threads)
+        _run_vision(viewer, partial(viewer.stream, images=images, tiles=tiles, max_tokens=max_tokens), text, as_json)
         return
     if images or tiles is not None:
         raise EdgeError(f"this bundle is {described(kind)}: it sees no images")
@@ -44,21 +49,10 @@ def run_other(
         _run_encoder(bundle, text, threads, as_json)
 
 
-def _run_vision(
-    bundle: Bundle,
-    text: str | None,
-    images: Sequence[Path],
-    tiles: bool | None,
-    max_tokens: int,
-    threads: int | None,
-    as_json: bool,
-) -> None:
-    from ..seeing import Viewer
-
-    viewer = Viewer(bundle, threads=threads)
+def _run_vision(viewer: Viewer, ask: Callable[[str], Iterator[str]], text: str | None, as_json: bool) -> None:
     for line in typed_lines() if text is None else [text]:
         pieces = []
-        for piece in viewer.stream(line, images, tiles=tiles, max_tokens=max_tokens):
+        for piece in ask(line):
             pieces.append(piece)
             if not as_json:
                 click.echo(piece, nl=False)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from edgesdk.compress.base import Setting
 from edgesdk.compress.others import rounded
 from edgesdk.compress.recipe import open_recipe
@@ -33,6 +35,16 @@ TARGETS = {
 FLOATS = [(runtime, "float32", 1e-3) for runtime in ("onnx", "executorch", "tflite", "cortex_m")]
 FLOATS += [(runtime, "float16", 5e-2) for runtime in ("onnx", "executorch")]
 PACKED = [(runtime, scheme) for runtime in ("onnx", "executorch") for scheme in ("w8", "w4g32")]
+
+
+@torch.no_grad()
+def spread(network: torch.nn.Module) -> None:
+    """Make initial weights that are too alike to show a mistake unlike: norms at a constant, small matrices."""
+    for parameter in network.parameters():
+        if parameter.dim() == 1:
+            parameter.add_(0.2 * torch.randn_like(parameter))
+        else:
+            parameter.mul_(4)
 
 
 def record(kind: str, family: str, variant: str, runtime: str, scheme: str, **result: object) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from .cells import spread
 from .family_rows import save_tokenizer
 
 CONTEXT, VOCAB = 64, 96
@@ -76,13 +77,7 @@ def save_encoder(row: Row, folder: Path) -> Any:
     more = {"id2label": LABELS, "label2id": {v: k for k, v in LABELS.items()}} if row.auto == _CLASSIFIES else {}
     config = getattr(transformers, row.config)(**row.values, **more, attn_implementation="eager")
     network = getattr(transformers, row.auto).from_config(config, dtype=torch.float32).eval()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            # The initial weights are too alike to show a mistake: norms at a constant, biases at zero, small matrices.
-            if parameter.dim() == 1:
-                parameter.add_(0.2 * torch.randn_like(parameter))
-            else:
-                parameter.mul_(4)
+    spread(network)
     network.save_pretrained(folder)
     save_tokenizer(folder, config.vocab_size)
     if row.modules is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from .cells import spread
 from .family_rows import save_tokenizer
 
 CONTEXT, VOCAB, IMAGE_TOKEN, SIZE = 64, 96, 90, 24
@@ -60,13 +61,7 @@ def save_vision(row: Row, folder: Path) -> Any:
     network = transformers.AutoModelForImageTextToText.from_config(
         config, dtype=torch.float32, attn_implementation="eager"
     ).eval()
-    with torch.no_grad():
-        for parameter in network.parameters():
-            # The initial weights are too alike to show a mistake: norms at a constant, biases at zero, small matrices.
-            if parameter.dim() == 1:
-                parameter.add_(0.2 * torch.randn_like(parameter))
-            else:
-                parameter.mul_(4)
+    spread(network)
     network.save_pretrained(folder)
     save_tokenizer(folder, VOCAB)
     return network
