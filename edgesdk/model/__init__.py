@@ -26,6 +26,7 @@ class Origin:
         licence: SPDX name or the publisher's own words, or None when the checkpoint says nothing.
         licence_files: licence texts that lie beside the checkpoint.
         adapters: those that were merged into its weights; their files are among ``files``.
+        notes: what reading the checkpoint passed over or decided, in words for the user.
         bytes: size of the weight files.
     """
 
@@ -34,6 +35,7 @@ class Origin:
     licence: str | None = None
     licence_files: tuple[Path, ...] = ()
     adapters: tuple[Adapter, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:

@@ -19,10 +19,23 @@ def _short(value: object) -> str:
 
 
 class Config:
-    """Typed access to a parsed configuration (``config.json``, or one made from GGUF metadata)."""
+    """Typed access to a parsed configuration (``config.json``, or one made from GGUF metadata).
 
-    def __init__(self, values: Mapping[str, Any], where: str) -> None:
-        self.values, self.where = values, where
+    It remembers which keys were looked at, those of its sections too, so that none is passed over in silence.
+
+    Attributes:
+        values: the keys, as they were parsed.
+        where: the file (and section), for messages.
+        theta: base of the rotary positions where the keys say none; None: the family's.
+        whole_heads: the published network turns whole heads, whatever the keys say.
+    """
+
+    def __init__(
+        self, values: Mapping[str, Any], where: str, *, theta: float | None = None, whole_heads: bool = False
+    ) -> None:
+        self.values, self.where, self.theta, self.whole_heads = values, where, theta, whole_heads
+        self._seen: set[str] = set()
+        self._path = ""
 
     @classmethod
     def read(cls, path: Path) -> Config:
@@ -43,11 +56,34 @@ class Config:
 
     def get(self, key: str) -> Any:
         """The raw value, or None when the key is missing or null."""
+        self._seen.add(self._path + key)
         return self.values.get(key)
 
     def section(self, key: str) -> Config:
-        value = self.get(key)
-        return Config(value if isinstance(value, Mapping) else {}, f"{self.where}: {key}")
+        """The keys inside of one; empty where it is missing. Each of them is looked at by itself."""
+        value = self.values.get(key)
+        inner = Config(value if isinstance(value, Mapping) else {}, f"{self.where}: {key}")
+        inner._seen, inner._path = self._seen, f"{self._path}{key}."
+        return inner
+
+    def changed(self, **values: Any) -> Config:
+        """The same place of the same file, with other values for some keys."""
+        other = Config({**self.values, **values}, self.where, theta=self.theta, whole_heads=self.whole_heads)
+        other._seen, other._path = self._seen, self._path
+        return other
+
+    def overruled(self, *keys: str) -> None:
+        """Keys that change nothing here, since others decide."""
+        self._seen.update(self._path + key for key in keys)
+
+    def looked_into(self, path: str) -> bool:
+        """Whether a key inside of a section was asked for."""
+        return any(seen.startswith(f"{path}.") for seen in self._seen)
+
+    def looked_at(self, path: str) -> bool:
+        """Whether a key, or the section that it stands in as a whole, was asked for; a path has dots."""
+        parts = path.split(".")
+        return any(".".join(parts[:end]) in self._seen for end in range(1, len(parts) + 1))
 
     def key(self, *names: str) -> str:
         """The first of these keys that the configuration has (the first of all where it has none)."""

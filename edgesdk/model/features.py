@@ -38,9 +38,11 @@ FEATURES = {
     "aside": "transformer blocks beside the stream",
     "attention_gate": "gates on what attention gives",
     "low_rank": "low-rank additions to its matrices",
+    "both_ways": "attention in both directions (an embedder: it gives no next token)",
 }
 
-ALL = frozenset(FEATURES)
+#: What a runtime of generators can be asked for.
+ALL = frozenset(FEATURES) - {"both_ways"}
 #: What every converter builds.
 PLAIN = frozenset({"softcap"})
 #: Mixers that carry a state from position to position, and what stands beside such mixers alone.
@@ -92,7 +94,7 @@ def _of_attention(attention: Attention, spec: DecoderSpec) -> Iterator[str]:
     found = {"qk_norm_all": attention.qk_norm == "all", "qk_layer_norm": attention.qk_norm == "layer"}
     found |= {"qkv_clip": attention.clip is not None, "softcap": attention.softcap is not None}
     found |= {"sub_norm": attention.sub_norm, "attention_gate": attention.gated}
-    found |= {"low_rank": attention.low_rank is not None}
+    found |= {"low_rank": attention.low_rank is not None, "both_ways": not attention.causal}
     yield from (name for name, there in found.items() if there)
 
 

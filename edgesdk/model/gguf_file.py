@@ -55,18 +55,25 @@ class GgufFile:
                 header = _Header(view, self.where)
                 self.metadata: Metadata = header.metadata
                 self._entries = header.entries
+                self._asked: set[str] = set()
         except (struct.error, ValueError, TypeError, ArithmeticError, RecursionError) as failure:
             raise ModelError(
                 f"{path}: not a whole GGUF file ({failure})", hint="it may be truncated: download it again"
             ) from None
 
     def shape(self, name: str) -> tuple[int, ...] | None:
+        self._asked.add(name)
         entry = self._entries.get(name)
         return entry.shape if entry else None
+
+    def unread(self) -> list[str]:
+        """Tensors that nothing asked for so far, sorted."""
+        return sorted(set(self._entries) - self._asked)
 
     def read(self, name: str) -> Stored:
         import torch
 
+        self._asked.add(name)
         entry = self._entries[name]
         raw = np.fromfile(self.path, dtype=np.uint8, count=entry.size, offset=entry.offset)
         kind = _type_name(entry.kind)

@@ -204,19 +204,20 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, attention: Attention) -> Tensor:
-    """Causal attention of the last ``q.shape[2]`` of ``k.shape[2]`` positions, windowed and capped as described.
+    """Attention of the last ``q.shape[2]`` of ``k.shape[2]`` positions, masked, windowed and capped as described.
 
     Shapes: q [batch, heads, new, head_dim], k and v [batch, kv_heads, all, head_dim]; returns the shape of q.
     """
     new, total = q.shape[2], k.shape[2]
     whole = attention.window is None or total <= attention.window
-    if attention.softcap is None and attention.alibi is None and new == total and whole:
+    if attention.softcap is None and attention.alibi is None and new == total and whole and attention.causal:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=attention.scale, enable_gqa=True)
     rows = torch.arange(total - new, total).unsqueeze(1)
     columns = torch.arange(total).unsqueeze(0)
-    mask = columns <= rows
+    mask = columns <= rows if attention.causal else torch.ones(new, total, dtype=torch.bool)
     if attention.window is not None:
         mask &= columns > rows - attention.window
+        mask &= columns < rows + attention.window
     if attention.alibi is not None:  # a bias that only the key's position decides: softmax ignores the query's part
         slopes = torch.tensor(attention.slopes, dtype=q.dtype).view(-1, 1, 1)
         biases = (slopes * columns).masked_fill(~mask, float("-inf"))

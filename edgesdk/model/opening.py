@@ -3,36 +3,42 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from ..errors import ModelError
 from ..progress import SILENT, Progress
 from ..registry import unknown
 from . import Model, Origin, catalogue
 from .adapter import with_adapter
+from .architectures import refuse_other_tasks
 from .checkpoint import is_checkpoint, open_checkpoint
 from .config import Config
 from .encoder_spec import EncoderSpec
 from .encoders.model import EncoderModel
 from .encoders.opening import encoder_family, open_encoder
 from .families import FAMILIES, Family
+from .families.base import both_ways, refuse
 from .families.places import with_prefix
 from .gguf_file import GgufFile
+from .gguf_opening import read_gguf, refuse_other_files
 from .gguf_tokenizer import tokenizer_from_gguf
 from .llama2c_file import Llama2cFile, llama2c_tokenizer
+from .published import completed, passed_over, published_ignored
 from .quantized import open_quantized
 from .safetensors_file import SafetensorsFolder
 from .seq2seq.model import Seq2SeqModel, open_seq2seq, seq2seq_family
 from .seq2seq_spec import Seq2SeqSpec
-from .spec import DecoderSpec
+from .spec import Attention, DecoderSpec
 from .tokenizer import Tokenizer, open_tokenizer
+from .unread import refuse_unread
 from .vision.model import VisionModel, open_vision, vision_family
 from .vision_spec import VisionSpec
-from .weights import CheckpointWeights, Stowed, TensorFile
+from .weights import CheckpointWeights, Stowed, TensorFile, dense
 
 #: What a checkpoint may hold: a decoder, or a model of another kind.
 AnyModel: TypeAlias = Model | EncoderModel | Seq2SeqModel | VisionModel
@@ -99,28 +105,53 @@ def open_any(name: str | Path, progress: Progress = SILENT) -> AnyModel:
 
 
 def _open_folder(folder: Path) -> AnyModel:
-    config = Config.read(folder / "config.json")
-    kind = config.get("model_type")
+    given = Config.read(folder / "config.json")
+    config, kind = completed(given), given.get("model_type")
     licence_files = tuple(folder / name for name in _LICENCE_NAMES if (folder / name).is_file())
     if (other := _other_kind(str(kind))) is not None:
         _refuse_layers(config)
         tokenizer = open_tokenizer(folder)
-        with _usable(config):
+        with _usable(config.where):
             opened = other(folder, config, tokenizer, _card_licence(folder), licence_files)
+        notes = passed_over(given, config)
+        opened = replace(opened, origin=replace(opened.origin, notes=(*opened.origin.notes, *notes)))
         _fitting(tokenizer, opened.spec, str(folder))
         return opened
     family = _family(str(kind), config.where, lambda family: family.model_types)
+    refuse_other_tasks(given, folder)
     spec = _spec(family, config)
-    shards = SafetensorsFolder(folder)
+    shards = SafetensorsFolder(folder, named=given.get("transformers_weights"))
+    spec, notes = _with_own_head(family, spec, shards)
     places = _places(family, spec, shards)
     file: TensorFile = shards
-    compression = None
+    compression, unread = None, shards.unread
     if config.get("quantization_config"):
         file = quantized = open_quantized(shards, config.section("quantization_config"))
         compression = quantized.compression(places)
+        unread = partial(quantized.unread, places)
     weights = CheckpointWeights(file, places, spec.tensors())
-    origin = Origin(folder.resolve().name, tuple(shards.files), _card_licence(folder), licence_files)
+    notes += passed_over(given, config)
+    notes += refuse_unread(str(folder), unread(), published_ignored(str(kind)), lambda name: dense(file.read(name)))
+    origin = Origin(
+        folder.resolve().name, tuple(shards.files), _card_licence(folder), licence_files, notes=tuple(notes)
+    )
     return Model(spec, weights, _fitting(open_tokenizer(folder), spec, str(folder)), origin, compression)
+
+
+def _with_own_head(family: Family, spec: DecoderSpec, shards: SafetensorsFolder) -> tuple[DecoderSpec, list[str]]:
+    """The spec with a head of its own, where the configuration ties it and the file holds another (as transformers 5).
+
+    Returns: the spec, and notes on it.
+    """
+    if not spec.tied:
+        return spec, []
+    apart = replace(spec, tied=False)
+    places = _places(family, apart, shards)
+    embed, head = places["embed.weight"].name, places["head.weight"].name
+    if not (shards.has(embed) and shards.has(head)) or shards.same(embed, head):
+        return spec, []
+    note = f"config.json ties the head to the embedding, but '{head}' differs from '{embed}': both are kept, as trained"
+    return apart, [note]
 
 
 def _places(family: Family, spec: DecoderSpec, shards: SafetensorsFolder) -> dict[str, Stowed]:
@@ -147,14 +178,14 @@ def _other_kind(kind: str) -> Callable[..., EncoderModel | Seq2SeqModel | Vision
 
 def _open_gguf(path: Path) -> Model:
     file = GgufFile(path)
+    refuse_other_files(file)
     metadata = file.metadata
     architecture = str(metadata.get("general.architecture"))
     family = _family(architecture, str(path), lambda family: family.gguf_architectures)
-    config = _gguf_config(file, family, architecture)
-    spec = _spec(family, config)
-    weights = CheckpointWeights(file, family.gguf_places(spec), spec.tensors())
+    with _usable(str(path)):
+        spec, weights, notes = read_gguf(file, family, architecture)
     licence_files = tuple(path.parent / name for name in _LICENCE_NAMES if (path.parent / name).is_file())
-    origin = Origin(path.stem, (path,), metadata.get("general.license"), licence_files)
+    origin = Origin(path.stem, (path,), metadata.get("general.license"), licence_files, notes=tuple(notes))
     return Model(spec, weights, _fitting(tokenizer_from_gguf(metadata, str(path)), spec, str(path)), origin)
 
 
@@ -188,8 +219,13 @@ def _spec(family: Family, config: Config) -> DecoderSpec:
     """The family's spec; a value of a wrong shape anywhere in the configuration is one error."""
     _refuse_layers(config)
     _refuse_layers(config.section("text_config"))
-    with _usable(config):
-        return family.spec(config)
+    with _usable(config.where):
+        spec = family.spec(config)
+        if config.flag("is_causal", True):
+            return spec
+        windows = any(isinstance(layer.mixer, Attention) and layer.mixer.window for layer in spec.layers)
+        refuse(config, "attention in both directions ('is_causal') within windows", unless=not windows)
+        return both_ways(spec)
 
 
 def _refuse_layers(config: Config) -> None:
@@ -198,46 +234,12 @@ def _refuse_layers(config: Config) -> None:
 
 
 @contextmanager
-def _usable(config: Config) -> Iterator[None]:
+def _usable(where: str) -> Iterator[None]:
     """A value of a wrong shape anywhere in the configuration is one error."""
     try:
         yield
     except (TypeError, ValueError, ArithmeticError, AttributeError, LookupError) as failure:
-        raise ModelError(f"{config.where}: a value cannot be used ({failure})") from None
-
-
-def _gguf_config(file: GgufFile, family: Family, architecture: str) -> Config:
-    """GGUF metadata in transformers' keys."""
-    prefix = architecture + "."
-    own = {key.removeprefix(prefix): value for key, value in file.metadata.items() if key.startswith(prefix)}
-    embedding = file.shape("token_embd.weight")
-    values = {
-        "hidden_size": own.get("embedding_length"),
-        "intermediate_size": own.get("feed_forward_length"),
-        "num_hidden_layers": own.get("block_count"),
-        "num_attention_heads": own.get("attention.head_count"),
-        "num_key_value_heads": own.get("attention.head_count_kv"),
-        "head_dim": own.get("attention.key_length"),
-        "rms_norm_eps": own.get("attention.layer_norm_rms_epsilon"),
-        "max_position_embeddings": own.get("context_length"),
-        "rope_theta": own.get("rope.freq_base"),
-        "sliding_window": own.get("attention.sliding_window"),
-        "vocab_size": embedding[0] if embedding else None,
-        "tie_word_embeddings": file.shape("output.weight") is None,
-        "rope_scaling": _gguf_rope_scaling(own, file),
-        **family.gguf_config(own),
-    }
-    return Config({key: value for key, value in values.items() if value is not None}, file.where)
-
-
-def _gguf_rope_scaling(own: Mapping[str, Any], file: GgufFile) -> dict[str, Any] | None:
-    if file.shape("rope_freqs.weight") is not None:
-        raise ModelError(
-            f"{file.where}: scaled rotary frequencies (rope_freqs) in a GGUF file are not supported",
-            hint="open the original Hugging Face checkpoint",
-        )
-    kind = own.get("rope.scaling.type", "none")
-    return None if kind == "none" else {"rope_type": kind, "factor": own.get("rope.scaling.factor")}
+        raise ModelError(f"{where}: a value cannot be used ({failure})") from None
 
 
 def _fitting(tokenizer: Tokenizer, spec: DecoderSpec | EncoderSpec | Seq2SeqSpec | VisionSpec, where: str) -> Tokenizer:

@@ -43,7 +43,16 @@ class ReferenceModel:
         self._tables = lru_cache(maxsize=None)(self._make_tables)
 
     def caches(self, batch: int, capacity: int) -> list[LayerCache]:
-        """Empty caches, one a layer."""
+        """Empty caches, one a layer.
+
+        Raises:
+            ModelError: a position of this model sees later ones, so that it takes a text as a whole.
+        """
+        if not self.spec.causal:
+            raise ModelError(
+                "this model attends in both directions: it is an embedder, and gives no next token",
+                hint="export a model that generates text",
+            )
         hidden = self.spec.hidden
         return [LayerCache(batch, layer, hidden, capacity, self.dtype) for layer in self.spec.layers]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 #: Element types, in the format's own words, that are read as they are.
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+_COMPARED = 1 << 24  # elements of two matrices that are compared at once
 _PART = re.compile(r"\[(\d+)\]")
 
 
@@ -30,6 +32,26 @@ class Header:
     file: Path
 
 
+class Headers(dict[str, Header]):
+    """Every tensor's header; it remembers which were asked for, so that none is passed over in silence."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: set[str] = set()
+
+    def __getitem__(self, name: str) -> Header:
+        self.asked.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: None = None) -> Header | None:  # type: ignore[override]
+        self.asked.add(name)
+        return super().get(name, default)
+
+    def __contains__(self, name: object) -> bool:
+        self.asked.add(str(name))
+        return super().__contains__(name)
+
+
 class SafetensorsFolder:
     """Reads tensors by name; each read maps the shard, copies the tensor and unmaps it, so memory stays bounded.
 
@@ -38,15 +60,17 @@ class SafetensorsFolder:
         metadata: the text that all shards carry beside their tensors.
     """
 
-    def __init__(self, folder: Path, files: Sequence[Path] | None = None) -> None:
+    def __init__(self, folder: Path, files: Sequence[Path] | None = None, named: str | None = None) -> None:
         """Read the headers of every shard.
 
         Args:
             folder: a model's.
             files: other files than a model's own shards.
+            named: the file, or the index, that ``config.json`` names itself (``transformers_weights``).
 
         Raises:
-            ModelError: no safetensors, a missing or truncated shard, or a pickle checkpoint.
+            ModelError: no safetensors, a missing or truncated shard, a tensor that lies in two shards, or a pickle
+                checkpoint.
         """
         try:
             import safetensors  # noqa: F401
@@ -54,8 +78,8 @@ class SafetensorsFolder:
             raise MissingExtraError("safetensors", "model") from None
 
         self.where = str(folder)
-        self.files = _shards(folder) if files is None else list(files)
-        self.headers: dict[str, Header] = {}
+        self.files = _shards(folder, named) if files is None else list(files)
+        self.headers = Headers()
         self.metadata: dict[str, str] = {}
         for path in self.files:
             self._read_header(path)
@@ -73,11 +97,33 @@ class SafetensorsFolder:
                 self.metadata.update(handle.metadata() or {})
                 for name in handle.keys():  # noqa: SIM118 - a safe_open handle is not iterable
                     part = handle.get_slice(name)
+                    if name in self.headers:
+                        raise ModelError(
+                            f"{path.parent}: tensor '{name}' lies in {self.headers[name].file.name} and in {path.name}",
+                            hint="remove the shards of another save, and the index that names them",
+                        )
                     self.headers[name] = Header(part.get_dtype(), tuple(part.get_shape()), path)
         except (SafetensorError, OSError, ValueError) as failure:
             raise ModelError(
                 f"{path}: not a whole safetensors file ({failure})", hint="it may be truncated: download it again"
             ) from None
+
+    def unread(self) -> list[str]:
+        """Tensors that nothing asked for so far, sorted."""
+        return sorted(set(self.headers) - self.headers.asked)
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether two float matrices hold the same values; some rows at a time are in memory."""
+        from safetensors import safe_open
+
+        first, second = self.headers[one], self.headers[other]
+        if first.shape != second.shape:
+            return False
+        with safe_open(first.file, framework="pt") as left, safe_open(second.file, framework="pt") as right:
+            a, b = left.get_slice(one), right.get_slice(other)
+            step = max(1, _COMPARED // max(1, math.prod(first.shape[1:])))
+            starts = range(0, first.shape[0], step)
+            return all(bool((a[at : at + step] == b[at : at + step]).all()) for at in starts)
 
     def has(self, name: str) -> bool:
         """Whether there is such a tensor, or one that holds it among several."""
@@ -119,8 +165,20 @@ def _taken_apart(name: str) -> tuple[str, int | None]:
     return (name, None) if found is None else (name.replace(found[0], ""), int(found[1]))
 
 
-def _shards(folder: Path) -> list[Path]:
-    index = folder / INDEX
+def _shards(folder: Path, named: str | None) -> list[Path]:
+    """A model's files, as transformers chooses: those that ``config.json`` names, one, or the shards of an index."""
+    if named is not None:
+        if Path(named).name != named or not (folder / named).is_file() or not named.endswith((".safetensors", INDEX)):
+            raise ModelError(
+                f"{folder}: config.json names the weights '{named}' ('transformers_weights'), which is no safetensors "
+                "file of the folder",
+                hint="remove the key, or copy the file into the folder",
+            )
+        if not named.endswith(INDEX):
+            return [folder / named]
+    elif (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    index = folder / (named or INDEX)
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
@@ -129,8 +187,6 @@ def _shards(folder: Path) -> list[Path]:
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as failure:
             raise ModelError(f"{index}: not a readable shard index ({failure})") from None
         return [folder / name for name in names]
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
     pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))
     if pickles:
         raise ModelError(

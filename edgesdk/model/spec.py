@@ -94,6 +94,8 @@ class Attention:
         sub_norm: a norm before o (BitNet).
         gated: what attention gives is multiplied by a sigmoid before o (Qwen 3.5; arXiv 2505.06708).
         low_rank: q, k and v have additions of this rank, each two thin matrices (Zamba2), or None.
+        causal: a query sees no later position. Without it a text is taken as a whole (embedders), and a window reaches
+            as far ahead as back.
     """
 
     heads: int
@@ -111,6 +113,7 @@ class Attention:
     sub_norm: bool = False
     gated: bool = False
     low_rank: int | None = None
+    causal: bool = True
     kind: Literal["attention"] = "attention"
 
     @property
@@ -305,6 +308,11 @@ class DecoderSpec:
     def recurrent(self) -> bool:
         """Whether a layer carries states that cannot be cut back to an earlier position."""
         return any(layer.states(self.hidden) for layer in self.layers)
+
+    @property
+    def causal(self) -> bool:
+        """Whether no position sees a later one: what has layers that do is no generator."""
+        return all(not isinstance(layer.mixer, Attention) or layer.mixer.causal for layer in self.layers)
 
     @property
     def asides(self) -> bool:

@@ -20,7 +20,7 @@ from edgesdk.estimate import (
     tensor_bits,
 )
 from edgesdk.kinds import ENCODER, SEQ2SEQ, VISION
-from edgesdk.model.features import FEATURES
+from edgesdk.model.features import ALL
 from edgesdk.model.spec import Attention
 
 from .encoder_convert import OnnxEncoders
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from edgesdk.session import Session, TextRunner
     from edgesdk.targets import Target
 
-BUILDS = frozenset(FEATURES)
+BUILDS = ALL
 _PREFILL = 256
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -53,7 +53,7 @@ class Family:
         transposed: transformers keeps the matrices of layers as [in, out].
         norm_offset: what transformers' norms add to their stored weight (Gemma: 1).
         gguf_architectures: ``general.architecture`` values of GGUF files.
-        gguf_config: extra transformers keys from GGUF metadata (called with the metadata without its prefix).
+        gguf_config: extra transformers keys from GGUF metadata (called with the architecture's keys, unprefixed).
         gguf_tensors: where GGUF's names differ from :data:`GGUF_TENSORS`.
         gguf_interleaved: GGUF stores q and k with interleaved rotary pairs.
     """
@@ -70,7 +70,7 @@ class Family:
     transposed: bool = False
     norm_offset: float = 0.0
     gguf_architectures: tuple[str, ...] = ()
-    gguf_config: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda metadata: {}
+    gguf_config: Callable[[Config], dict[str, Any]] = lambda own: {}
     gguf_tensors: Places = field(default_factory=dict)
     gguf_interleaved: bool = False
 
@@ -154,13 +154,34 @@ def llama_spec(family: str, config: Config, layers: tuple[Layer, ...], **changes
     )
 
 
-def windowed(config: Config, layers: int) -> list[int | None]:
-    """The attention window of each layer from ``layer_types`` and ``sliding_window``."""
-    window = config.get("sliding_window")
-    kinds = config.get("layer_types") or ["sliding_attention" if window else "full_attention"] * layers
-    if len(kinds) != layers:
-        raise ModelError(f"{config.where}: 'layer_types' names {len(kinds)} layers of {layers}")
-    return [config.integer("sliding_window") if kind == "sliding_attention" else None for kind in kinds]
+def both_ways(spec: DecoderSpec) -> DecoderSpec:
+    """The same model where every position sees later ones too: an embedder."""
+    layers = (replace(layer, mixer=replace(layer.attention, causal=False)) for layer in spec.layers)
+    return replace(spec, layers=tuple(layers))
+
+
+def windowed(
+    config: Config, layers: int, local: Callable[[int], bool] = lambda index: True, *, on: bool = True
+) -> list[int | None]:
+    """The attention window of each layer, or None: it sees all positions before it.
+
+    Args:
+        config: says ``sliding_window``, and maybe ``layer_types``.
+        layers: how many there are.
+        local: which layers have the window, where ``layer_types`` does not say.
+        on: without it, no layer has one.
+    """
+    window = config.integer("sliding_window") if config.get("sliding_window") is not None and on else None
+    kinds = config.get("layer_types")
+    if kinds is None:
+        return [window if local(index) else None for index in range(layers)]
+    if not isinstance(kinds, list) or len(kinds) != layers:
+        raise ModelError(f"{config.where}: 'layer_types' does not name {layers} layers")
+    others = {str(kind) for kind in kinds} - {"full_attention", "sliding_attention"}
+    refuse(config, f"a layer of type {', '.join(sorted(others))}", unless=not others)
+    contradicts = window is None and "sliding_attention" in kinds
+    refuse(config, "'layer_types' with windows, without 'sliding_window' that is in use", unless=not contradicts)
+    return [window if kind == "sliding_attention" else None for kind in kinds]
 
 
 def refuse(config: Config, what: str, unless: bool) -> None:
@@ -182,6 +203,7 @@ __all__ = [
     "Family",
     "Fill",
     "Fused",
+    "both_ways",
     "fused_experts",
     "llama_attention",
     "llama_mlp",

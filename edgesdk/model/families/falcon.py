@@ -14,6 +14,7 @@ _QKV = Fused("self_attention.query_key_value", QKV, grouped="kv_heads")
 def _spec(config: Config) -> DecoderSpec:
     hidden, heads = config.integer("hidden_size"), config.integer(config.key("num_attention_heads", "n_head"))
     newer, bias = config.flag("new_decoder_architecture", False), config.flag("bias", False)
+    config.overruled("multi_query", "parallel_attn") if newer else config.overruled("num_kv_heads")
     kv_heads = config.integer("num_kv_heads", heads) if newer else 1 if config.flag("multi_query", True) else heads
     changes: dict[str, Any] = {"heads": heads, "kv_heads": kv_heads, "head_dim": hidden // heads}
     if config.flag("alibi", False):

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ..spec import DecoderSpec, Layer, QkNorm, Rope
-from .base import ACTIVATIONS, LLAMA_TENSORS, Config, Family, llama_attention, llama_mlp, llama_spec, rope, windowed
+from .base import (
+    ACTIVATIONS,
+    LLAMA_TENSORS,
+    Config,
+    Family,
+    llama_attention,
+    llama_mlp,
+    llama_spec,
+    refuse,
+    rope,
+    windowed,
+)
 
+_LARGEST = 46  # layers of the 27B, whose queries are scaled otherwise
 HEAD_DIM = 256  # where the configuration does not say
 #: Gemma 2 and 3 have a norm before and behind each block.
 SANDWICH = LLAMA_TENSORS | {
@@ -14,12 +27,6 @@ SANDWICH = LLAMA_TENSORS | {
     "mlp_norm": "pre_feedforward_layernorm",
     "post_mlp_norm": "post_feedforward_layernorm",
 }
-
-
-def _windows(config: Config, count: int) -> list[int | None]:
-    if config.get("layer_types"):
-        return windowed(config, count)
-    return [None if index % 2 else config.integer("sliding_window") for index in range(count)]
 
 
 def sandwich(
@@ -62,8 +69,47 @@ def sandwich(
 
 def _spec(config: Config) -> DecoderSpec:
     turning = rope(config, config.integer("head_dim", HEAD_DIM))
-    windows = _windows(config, config.integer("num_hidden_layers"))
+    windows = windowed(config, config.integer("num_hidden_layers"), lambda index: index % 2 == 0)
     return sandwich("gemma2", config, windows, {False: turning, True: turning})
 
 
-FAMILY = Family("gemma2", ("gemma2",), _spec, SANDWICH, norm_offset=1.0, gguf_architectures=("gemma2",))
+def gguf_layer_types(own: Config, period: int) -> list[str]:
+    """Which layers of a GGUF file are local: those that it marks, or all but the last of every ``period``."""
+    count, pattern = own.integer("block_count"), own.get("attention.sliding_window_pattern")
+    window = own.get("attention.sliding_window")
+    if not isinstance(pattern, list):
+        period = own.integer("attention.sliding_window_pattern", period)
+        pattern = [bool(window) and index % period < period - 1 for index in range(count)]
+    return ["sliding_attention" if local else "full_attention" for local in pattern]
+
+
+def gguf_query_scale(own: Config, largest: int) -> int | None:
+    """``query_pre_attn_scalar`` of the largest model, known by its layers; None: the head's size."""
+    if own.integer("block_count") != largest:
+        return None
+    return own.integer("embedding_length") // own.integer("attention.head_count")
+
+
+def _from_gguf(own: Config) -> dict[str, Any]:
+    """What llama.cpp has where a file of Gemma 2 says nothing."""
+    base = own.number("rope.freq_base", 10000.0)
+    refuse(own, "a base of its own for local layers", unless=own.number("rope.freq_base_swa", base) == base)
+    window = own.integer("attention.sliding_window", 4096)
+    return {
+        "sliding_window": window,
+        "layer_types": gguf_layer_types(own.changed(**{"attention.sliding_window": window}), 2),
+        "attn_logit_softcapping": own.number("attn_logit_softcapping", 50.0),
+        "final_logit_softcapping": own.number("final_logit_softcapping", 30.0),
+        "query_pre_attn_scalar": gguf_query_scale(own, _LARGEST),
+    }
+
+
+FAMILY = Family(
+    "gemma2",
+    ("gemma2",),
+    _spec,
+    SANDWICH,
+    norm_offset=1.0,
+    gguf_architectures=("gemma2",),
+    gguf_config=_from_gguf,
+)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ..spec import DecoderSpec, Rope
-from .base import Config, Family, rope, windowed
-from .gemma2 import HEAD_DIM, SANDWICH, sandwich
+from .base import Config, Family, both_ways, rope, windowed
+from .gemma2 import HEAD_DIM, SANDWICH, gguf_layer_types, gguf_query_scale, sandwich
 from .ropes import rope_scaling
 
 _LOCAL_THETA = 10000.0
+_LARGEST = 62  # layers of the 27B, whose queries are scaled otherwise
 _PATTERN = 6  # every sixth layer is global, when the configuration does not say
 
 
@@ -28,24 +28,27 @@ def _ropes(config: Config, head_dim: int) -> dict[bool, Rope]:
 
 
 def _windows(config: Config, count: int) -> list[int | None]:
-    if config.get("layer_types"):
-        return windowed(config, count)
-    window = config.integer("sliding_window")
     pattern = config.integer("sliding_window_pattern", _PATTERN)
-    return [window if (index + 1) % pattern else None for index in range(count)]
+    return windowed(config, count, lambda index: (index + 1) % pattern != 0)
 
 
 def _spec(config: Config) -> DecoderSpec:
     ropes = _ropes(config, config.integer("head_dim", HEAD_DIM))
     windows = _windows(config, config.integer("num_hidden_layers"))
-    return sandwich("gemma3", config, windows, ropes, qk_norm="head")
+    both = config.flag("use_bidirectional_attention", False)
+    if both:  # EmbeddingGemma: a window reaches half as far, in both directions
+        windows = [None if window is None else window // 2 + 1 for window in windows]
+    spec = sandwich("gemma3", config, windows, ropes, qk_norm="head")
+    return both_ways(spec) if both else spec
 
 
-def _from_gguf(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _from_gguf(own: Config) -> dict[str, Any]:
     return {
-        "hidden_activation": "gelu_pytorch_tanh",
-        "rope_local_base_freq": metadata.get("rope.freq_base_swa", _LOCAL_THETA),
-        "tie_word_embeddings": True,
+        "rope_local_base_freq": own.number("rope.freq_base_swa", _LOCAL_THETA),
+        "sliding_window": own.get("attention.sliding_window"),
+        "layer_types": gguf_layer_types(own, _PATTERN),
+        "final_logit_softcapping": own.get("final_logit_softcapping"),
+        "query_pre_attn_scalar": gguf_query_scale(own, _LARGEST),
     }
 
 

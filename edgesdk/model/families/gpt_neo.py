@@ -9,7 +9,9 @@ from .base import ACTIVATIONS, Config, Family, refuse
 def _windows(config: Config) -> list[int | None]:
     """Every layer's window, from ``attention_layers`` or from ``attention_types`` and their repeats."""
     count, kinds = config.integer("num_layers"), config.get("attention_layers")
-    if kinds is None:
+    if kinds is not None:
+        config.overruled("attention_types")
+    else:
         kinds = [kind for each, times in config.get("attention_types") or [] for kind in list(each) * times]
     refuse(config, f"'attention_types' for {len(kinds)} of {count} layers", unless=len(kinds) == count)
     return [config.integer("window_size", 256) if kind == "local" else None for kind in kinds]

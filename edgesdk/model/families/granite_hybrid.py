@@ -37,7 +37,11 @@ def _spec(config: Config) -> DecoderSpec:
         out_bias=bias,
     )
     dense = llama_mlp(config, size=config.integer("shared_intermediate_size", 1024))
-    ffn: FeedForward = replace(granite_moe(config), shared=dense) if config.get("num_local_experts") else dense
+    ffn: FeedForward = dense
+    if config.get("num_local_experts"):
+        ffn = replace(granite_moe(config), shared=dense)
+    else:
+        config.overruled("intermediate_size", "num_experts_per_tok")
     attends = ("attention", "full_attention")
     return llama_spec(
         "granite_hybrid",

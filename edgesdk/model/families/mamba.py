@@ -31,7 +31,7 @@ def _spec(config: Config) -> DecoderSpec:
     refuse(config, "Mamba with another activation than SiLU", unless=config.get("hidden_act") in (None, "silu"))
     normed = config.get("model_type") == "falcon_mamba"  # without weights
     mixer = Mamba(
-        config.integer("intermediate_size", 2 * config.integer("hidden_size")),
+        config.integer("intermediate_size", config.integer("expand", 2) * config.integer("hidden_size")),
         config.integer("state_size"),
         config.integer("conv_kernel"),
         config.integer("time_step_rank"),

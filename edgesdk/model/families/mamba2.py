@@ -19,11 +19,14 @@ def _spec(config: Config) -> DecoderSpec:
     refuse(config, "Mamba-2 with another activation than SiLU", unless=config.get("hidden_act") in (None, "silu"))
     hidden = config.integer("hidden_size")
     least, most = step_limits(config)
+    inner, heads = config.integer("expand", 2) * hidden, config.integer("num_heads")
+    size = config.integer("head_dim", inner // heads)
+    refuse(config, f"{heads} heads of {size} in {inner} channels", unless=size * heads == inner)
     mixer = Mamba2(
-        config.integer("expand", 2) * hidden,
+        inner,
         config.integer("state_size"),
         config.integer("conv_kernel"),
-        config.integer("num_heads"),
+        heads,
         config.integer("n_groups"),
         bias=config.flag("use_bias", False),
         conv_bias=config.flag("use_conv_bias", True),

@@ -9,13 +9,8 @@ from .base import Family, llama_attention, llama_mlp, llama_spec, windowed
 
 def windows(config: Config) -> list[int | None]:
     """Qwen turns windows on by ``use_sliding_window``, from layer ``max_window_layers`` upwards."""
-    count = config.integer("num_hidden_layers")
-    if not config.flag("use_sliding_window", False):
-        return [None] * count
-    if config.get("layer_types"):
-        return windowed(config, count)
-    first, window = config.get("max_window_layers") or 0, config.integer("sliding_window")
-    return [window if index >= first else None for index in range(count)]
+    first, on = config.get("max_window_layers") or 0, config.flag("use_sliding_window", False)
+    return windowed(config, config.integer("num_hidden_layers"), lambda index: index >= first, on=on)
 
 
 def _spec(config: Config) -> DecoderSpec:

@@ -14,10 +14,12 @@ def _spec(config: Config) -> DecoderSpec:
         text = config.section("text_config")
         tied = text.get("tie_word_embeddings") if tied is None else tied
     count = text.integer("num_hidden_layers")
-    ffns: list[FeedForward] = [llama_mlp(text)] * count
+    ffns: list[FeedForward]
     if text.get("num_experts"):
         moe = qwen_moe(text, shared=True, chosen=True)
         ffns = [qwen_ffn(text, moe, index) for index in range(count)]
+    else:
+        ffns = [llama_mlp(text)] * count
     return llama_spec("qwen3_5", text, gated_layers(text, ffns), tied=bool(tied))
 
 

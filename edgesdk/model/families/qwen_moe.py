@@ -10,6 +10,7 @@ from .qwen2 import windows
 
 def qwen_moe(config: Config, *, shared: bool, chosen: bool = False) -> Moe:
     """Experts of a Qwen configuration; ``chosen``: weights are of those chosen alone where it does not say."""
+    config.overruled("intermediate_size")  # of dense layers, where there are any
     return Moe(
         config.integer(config.key("num_experts", "num_local_experts")),
         config.integer("num_experts_per_tok"),

@@ -1,8 +1,14 @@
-"""Rotary embeddings as configurations describe them: in ``rope_parameters`` since transformers 5, before in keys."""
+"""Rotary embeddings as configurations describe them: in ``rope_parameters`` since transformers 5, before in keys.
+
+Which key wins is what transformers does (``modeling_rope_utils.py``, 5.23): a ``rope_scaling`` that somebody wrote into
+the file stands in place of ``rope_parameters``; base and part are those of the section, else the file's own keys, else
+the class's.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from ...errors import ModelError
 from ..config import Config
@@ -12,13 +18,20 @@ from ..spec import LinearRopeScaling, Llama3RopeScaling, PairRopeScaling, Rope, 
 def rope(config: Config, head_dim: int, default_theta: float = 10000.0, default_part: float = 1.0) -> Rope:
     """The rotary embedding of a configuration, whose heads have ``head_dim`` dimensions.
 
-    ``default_part`` is the part of a head that turns where the configuration does not say.
+    ``default_theta`` and ``default_part`` (the part of a head that turns) hold where neither the configuration nor its
+    published class says anything.
+
+    Raises:
+        ModelError: a value that cannot be used, a kind that is not built, or two sections that contradict each other.
     """
-    section = config.section("rope_parameters")
-    if not section.values:
-        section = config.section("rope_scaling")
-    theta = section.number("rope_theta", config.number("rope_theta", default_theta))
+    section = rope_section(config)
+    theta = section.number("rope_theta", config.number("rope_theta", config.theta or default_theta))
     part = section.number("partial_rotary_factor", config.number("partial_rotary_factor", default_part))
+    if part != 1 and config.whole_heads:
+        raise ModelError(
+            f"{config.where}: 'partial_rotary_factor' is {part:g}, but the published network turns whole heads",
+            hint="remove the key if the model was trained with transformers' class; another network cannot be carried",
+        )
     rotated = int(head_dim * part)
     if part > 1 or rotated % 2 or (head_dim - rotated) % 2:
         raise ModelError(f"{config.where}: {rotated} of {head_dim} dimensions of a head cannot turn in pairs")
@@ -26,13 +39,43 @@ def rope(config: Config, head_dim: int, default_theta: float = 10000.0, default_
     return Rope(theta, scaling, None if rotated == head_dim else rotated)
 
 
+def rope_section(config: Config) -> Config:
+    """The section that counts: ``rope_scaling`` if somebody wrote one, else ``rope_parameters``.
+
+    Raises:
+        ModelError: ``rope_scaling`` would put another base, or another part of a head, in place of a value that
+            ``rope_parameters`` gives: transformers takes the default then, in silence.
+    """
+    scaling, parameters = config.values.get("rope_scaling"), config.values.get("rope_parameters")
+    if not isinstance(scaling, Mapping) or not scaling:
+        return config.section("rope_parameters")
+    if isinstance(parameters, Mapping):
+        for key, fallback in (("rope_theta", config.theta), ("partial_rotary_factor", None)):
+            lost = parameters.get(key)
+            kept = scaling.get(key, config.values.get(key, fallback))
+            if lost is not None and lost != kept:
+                raise ModelError(
+                    f"{config.where}: 'rope_scaling' stands in place of 'rope_parameters', and '{key}' is {lost!r} in "
+                    f"the second, but would be {kept!r} with the first",
+                    hint=f"write '{key}' into 'rope_scaling' too, or merge both into 'rope_parameters'",
+                )
+        config.get("rope_parameters")
+    return config.section("rope_scaling")
+
+
 def rope_scaling(section: Config, config: Config, theta: float, rotated: int) -> RopeScaling | None:
     """The scaling that a ``rope_parameters`` or ``rope_scaling`` section of ``config`` asks for.
 
     ``dynamic`` scaling changes nothing up to the longest context that a model says it has.
     """
-    kind = section.get("rope_type") or section.get("type") or "default"
-    if kind in ("default", "dynamic"):
+    older = section.get("type")
+    kind = section.get("rope_type") or older or "default"
+    if kind == "default":
+        config.overruled("original_max_position_embeddings")
+        return None
+    if kind == "dynamic":
+        section.number("factor")
+        section.get("original_max_position_embeddings")
         return None
     if kind == "linear":
         return LinearRopeScaling(section.number("factor"))
@@ -41,7 +84,7 @@ def rope_scaling(section: Config, config: Config, theta: float, rotated: int) ->
             factor=section.number("factor"),
             low_freq_factor=section.number("low_freq_factor"),
             high_freq_factor=section.number("high_freq_factor"),
-            original_context=section.integer("original_max_position_embeddings"),
+            original_context=_original(section, config),
         )
     if kind in ("longrope", "su"):
         return _longrope(section, config, rotated)
@@ -51,20 +94,26 @@ def rope_scaling(section: Config, config: Config, theta: float, rotated: int) ->
     raise ModelError(f"{section.where}: rope type '{kind}' is not supported; supported: {known}")
 
 
+def _original(section: Config, config: Config) -> int:
+    """The context before it was stretched: the file's own key where the class has one, else the section's."""
+    of_section = section.get("original_max_position_embeddings")
+    key = "original_max_position_embeddings"
+    if config.get(key) is not None:
+        return config.integer(key)
+    return config.integer("max_position_embeddings") if of_section is None else section.integer(key)
+
+
 def _longrope(section: Config, config: Config, rotated: int) -> PairRopeScaling:
-    original = section.integer(
-        "original_max_position_embeddings",
-        config.integer("original_max_position_embeddings", config.integer("max_position_embeddings")),
-    )
-    stretch = config.integer("max_position_embeddings") / original
+    original = _original(section, config)
+    stretch = section.optional("factor") or config.integer("max_position_embeddings") / original
     magnitude = 1.0 if stretch <= 1 else math.sqrt(1 + math.log(stretch) / math.log(original))
     magnitude = section.number("attention_factor", magnitude)
     return PairRopeScaling(
         _divisors(section, "short_factor", rotated),
         _divisors(section, "long_factor", rotated),
         original,
-        section.number("short_mscale", magnitude),
-        section.number("long_mscale", magnitude),
+        magnitude,
+        magnitude,
     )
 
 
@@ -76,19 +125,46 @@ def _divisors(section: Config, key: str, rotated: int) -> tuple[float, ...]:
 
 
 def _yarn(section: Config, config: Config, theta: float, rotated: int) -> PairRopeScaling:
-    """Frequencies between those of few turns (divided by ``factor``) and of many (kept) are blended, pair by pair."""
-    factor = section.number("factor")
-    original = section.integer("original_max_position_embeddings", config.integer("max_position_embeddings"))
+    original = _original(section, config)
+    factor = section.optional("factor") or config.integer("max_position_embeddings") / original
+    divisors = yarn_divisors(
+        theta,
+        rotated,
+        factor,
+        original,
+        fast=section.optional("beta_fast") or 32.0,
+        slow=section.optional("beta_slow") or 1.0,
+        whole=section.flag("truncate", True),
+    )
+    magnitude = section.optional("attention_factor")
+    above, below = section.get("mscale"), section.get("mscale_all_dim")
+    if magnitude is None and above and below:
+        magnitude = _mscale(factor, section.number("mscale")) / _mscale(factor, section.number("mscale_all_dim"))
+    if magnitude is None:
+        magnitude = _mscale(factor, 1.0)
+    return PairRopeScaling(divisors, divisors, original, magnitude, magnitude)
+
+
+def _mscale(factor: float, scale: float) -> float:
+    return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+
+def yarn_divisors(
+    theta: float, rotated: int, factor: float, original: int, *, fast: float, slow: float, whole: bool
+) -> tuple[float, ...]:
+    """YaRN's divisor of each pair's frequency (arXiv 2309.00071, section 3.2).
+
+    Frequencies of few turns within the ``original`` context are divided by ``factor``, those of many turns are kept,
+    and those between ``slow`` and ``fast`` turns are blended; ``whole`` rounds the pairs where that begins and ends.
+    """
 
     def pair_with(turns: float) -> float:
         return rotated * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(theta))
 
-    low, high = pair_with(section.number("beta_fast", 32.0)), pair_with(section.number("beta_slow", 1.0))
-    if section.flag("truncate", True):
+    low, high = pair_with(fast), pair_with(slow)
+    if whole:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, rotated - 1)
     high += 0.001 if low == high else 0
     ramps = [min(max((pair - low) / (high - low), 0.0), 1.0) for pair in range(rotated // 2)]
-    divisors = tuple(1 / (ramp / factor + 1 - ramp) for ramp in ramps)
-    magnitude = section.number("attention_factor", 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0)
-    return PairRopeScaling(divisors, divisors, original, magnitude, magnitude)
+    return tuple(1 / (ramp / factor + 1 - ramp) for ramp in ramps)

@@ -11,7 +11,8 @@ def _spec(config: Config) -> DecoderSpec:
     every = config.integer("no_rope_layer_interval", 4)
     turning = config.get("no_rope_layers") or [(index + 1) % every for index in range(count)]
     refuse(config, f"'no_rope_layers' for {len(turning)} of {count} layers", unless=len(turning) == count)
-    windows = windowed(config, count) if config.flag("use_sliding_window", False) else [None] * count
+    on = config.flag("use_sliding_window", False)
+    windows = windowed(config, count, lambda index: not turning[index], on=on)
     layers = []
     for turns, window in zip(turning, windows, strict=True):
         changes = {} if turns else {"rope": None}

@@ -115,7 +115,10 @@ def _spec(config: Config) -> DecoderSpec:
     )
     mlp = llama_mlp(config, activation=config.choice("hidden_act", ACTIVATIONS, "gelu"))
     block = Layer(aside_attention(config, rope=None), mlp, residual="aside")
-    kinds = config.get(config.key("layers_block_type", "layer_types")) or _kinds(config)
+    kinds = config.get(config.key("layers_block_type", "layer_types"))
+    if kinds is None:
+        kinds = _kinds(config)
+    config.overruled("attn_layer_period", "attn_layer_offset")
     return with_shared_blocks("zamba", config, mamba, block, kinds, 1)
 
 

@@ -28,6 +28,15 @@ def _spec(config: Config) -> DecoderSpec:
         least_step=config.number("time_step_min", 0.001),
     )
     heads = config.integer("num_attention_heads")
+    config.overruled("use_conv_bias")  # the published network always has one
+    derived = {
+        "attention_hidden_size": 2 * hidden,
+        "mamba_headdim": mamba.inner // mamba.heads,
+        "kv_channels": hidden // heads,
+        "num_query_groups": heads,
+    }
+    for key, value in derived.items():
+        refuse(config, f"'{key}' other than {value}", unless=config.get(key) in (None, value))
     attention = aside_attention(
         config,
         rope=rope(config, 2 * hidden // heads) if config.flag("use_mem_rope", False) else None,

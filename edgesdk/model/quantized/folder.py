@@ -66,6 +66,11 @@ class QuantizedFolder:
         matrix = self._matrices.get(name)
         return matrix.read() if matrix else self._folder.read(name)
 
+    def unread(self, places: Mapping[str, Stowed]) -> list[str]:
+        """Tensors that nothing asked for, and matrices that stand for no canonical tensor."""
+        used = {place.name for place in places.values()}
+        return sorted({*self._folder.unread(), *(name for name in self._matrices if name not in used)})
+
     def compression(self, places: Mapping[str, Stowed]) -> Compression:
         """What was done to the tensors that canonical names stand for.
 

@@ -65,13 +65,13 @@ def open_vision(
         ModelError: what is wrong with the checkpoint.
     """
     shards, section = SafetensorsFolder(folder), config.section("text_config")
-    values = {**section.values, "tie_word_embeddings": "lm_head.weight" not in shards.headers}
-    kind = str(values.get("model_type", "llama"))
+    text = section.changed(tie_word_embeddings="lm_head.weight" not in shards.headers)
+    kind = str(text.get("model_type") or "llama")
     families = (FAMILIES.get(name) for name in FAMILIES.names())
     decoder = next((each for each in families if kind in each.model_types), None)
     if decoder is None:
         raise ModelError(f"{section.where}: architecture '{kind}' belongs to no family that edgesdk knows")
-    spec = family.spec(config, decoder.spec(Config(values, section.where)))
+    spec = family.spec(config, decoder.spec(text))
     spec = replace(spec, preparation=family.preparation(folder, spec.image.size))
     places = {name: Stowed(family.stowed(name)) for name in dict(spec.image.tensors(spec.text.hidden))}
     for name, place in decoder.transformers_places(spec.text).items():
