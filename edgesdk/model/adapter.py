@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
-from .config import Config
+from .adapter_config import CONFIG, MERGE, PRINCIPAL, read_adapter_config
 from .families import FAMILIES
 from .safetensors_file import SafetensorsFolder
 from .tensors import QuantizedTensor
@@ -27,25 +27,9 @@ if TYPE_CHECKING:
     from . import Compression, Model
     from .weights import Stored
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _KINDS = {"lora_A.weight": "A", "lora_B.weight": "B", "lora_embedding_A": "eA", "lora_embedding_B": "eB"}
-_MERGE = "merge it where it was trained (PEFT: merge_and_unload(), then save_pretrained) and give the merged folder"
-#: Keys of a configuration that change what the adapter computes, and the words for them.
-_VARIANTS = {
-    "use_dora": "DoRA",
-    "lora_bias": "a bias in lora_B",
-    "alora_invocation_tokens": "activated LoRA",
-    "use_qalora": "QA-LoRA",
-    "layer_replication": "replicated layers",
-    "target_parameters": "bare parameters as targets",
-    "trainable_token_indices": "trained rows of the embedding",
-    "arrow_config": "Arrow routing",
-    "kasa_config": "KaSA",
-    "monteclora_config": "Monte Carlo LoRA",
-    "use_bdlora": "block-diagonal LoRA",
-    "megatron_config": "Megatron's layers",
-}
 
 
 @dataclass(frozen=True)
@@ -77,7 +61,7 @@ class Adapter:
             ModelError: not a LoRA adapter, of a kind that is not supported, or made for another model.
         """
         self.name, self.where = name or folder.resolve().name, str(folder)
-        self._config = _read_config(folder)
+        self._config = read_adapter_config(folder)
         self._file = _open_file(folder)
         self.files = (folder / CONFIG, folder / WEIGHTS)
         places = FAMILIES.get(model.spec.family).transformers_places(model.spec)
@@ -89,6 +73,7 @@ class Adapter:
         self.replaced = tuple(name for name, place in places.items() if place.name in whole)
         self._refuse_unknown(pairs, whole, places)
         self._refuse_tied(model)
+        self._refuse_parts()
         self._check(pairs, shapes)
         self._pairs = pairs
         self._whole = CheckpointWeights(
@@ -113,6 +98,19 @@ class Adapter:
         own = replace(place, offset=0.0, shape=stowed.shape(name))  # its rows lie as those of the matrix do
         rows = CheckpointWeights(stowed, {name: own}, {name: (self._shapes[name][0], a.shape[0])})
         return LowRank(a.contiguous(), self._scale(module, a.shape[0]) * dense(rows.get(name)))
+
+    @property
+    def takes_from_base(self) -> bool:
+        """Whether it was trained on a base without the part that it began with, which was taken out of each matrix."""
+        return self._config.get("init_lora_weights") in PRINCIPAL
+
+    def base(self, name: str, matrix: torch.Tensor) -> torch.Tensor:
+        """What one of :attr:`matrices` was while the adapter was trained, from its own values, float32 [out, in]."""
+        module = self._module(name)
+        if not self.takes_from_base or "A" not in self._pairs[module]:  # embeddings stay whole
+            return matrix
+        rank = self._rank(module)
+        return matrix - PRINCIPAL[self._config.get("init_lora_weights")](matrix, rank, self._scale(module, rank))
 
     def whole(self, name: str) -> Stored:
         """One of :attr:`replaced`."""
@@ -152,7 +150,7 @@ class Adapter:
             if kind is not None:
                 pairs.setdefault(name.removesuffix(f".{kind}"), {})[_KINDS[kind]] = stored
             elif ".lora_" in name:
-                raise ModelError(f"{self.where}: tensor '{stored}' belongs to no LoRA that is known here", hint=_MERGE)
+                raise ModelError(f"{self.where}: tensor '{stored}' belongs to no LoRA that is known here", hint=MERGE)
             else:
                 whole[name.replace(".base_layer.", ".").replace(".modules_to_save.", ".")] = stored
         for module, found in pairs.items():
@@ -182,15 +180,27 @@ class Adapter:
             raise ModelError(
                 f"{self.where}: the adapter changes the embedding, which in this model is the head as well; what that "
                 "does to the head differs between PEFT's own ways to run it",
-                hint=_MERGE,
+                hint=MERGE,
             )
+
+    def _refuse_parts(self) -> None:
+        """What was taken out of a matrix follows from the whole of it, not from one part of a fused one."""
+        kind = self._config.get("init_lora_weights")
+        for name, place in self._places.items():
+            parts = place.rows is not None or (place.transposed and kind == "olora")
+            if self.takes_from_base and parts:
+                raise ModelError(
+                    f"{self.where}: '{self._module(name)}' began as {kind} ('init_lora_weights'), which cannot be "
+                    "taken out of a fused or transposed matrix again",
+                    hint=MERGE,
+                )
 
     def _check(self, pairs: Mapping[str, Mapping[str, str]], shapes: Mapping[str, tuple[int, ...]]) -> None:
         for name, place in self._places.items():
             module = self._module(name)
             found = {kind: self._file.headers[stored].shape for kind, stored in pairs[module].items()}
             if len(place.shape or shapes[name]) != 2 or len(shapes[name]) != 2:
-                raise ModelError(f"{self.where}: '{module}' is no matrix, and only updates of those merge", hint=_MERGE)
+                raise ModelError(f"{self.where}: '{module}' is no matrix, and only updates of those merge", hint=MERGE)
             rows, columns = place.shape or shapes[name]
             if place.transposed:
                 rows, columns = columns, rows
@@ -225,7 +235,7 @@ class AdaptedWeights:
             return stored
         if isinstance(stored, QuantizedTensor):
             self.rounded.add(name)
-        return dense(stored) + self._adapter.update(name).delta
+        return self._adapter.base(name, dense(stored)) + self._adapter.update(name).delta
 
 
 def with_adapter(model: Model, folder: str | Path) -> Model:
@@ -260,6 +270,11 @@ def with_switchable(model: Model, folders: Mapping[str, str | Path]) -> Model:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
             raise ModelError(f"an adapter's name is of letters, digits, '-', '_' and '.', not {name!r}")
         adapter = open_adapter(folder, model, name)
+        if adapter.takes_from_base:
+            raise ModelError(
+                f"{folder}: the adapter belongs to a base that it changes ('init_lora_weights'): it cannot be switched",
+                hint=f"merge it: --adapter {folder}, or let PEFT convert it (path_initial_model_for_weight_conversion)",
+            )
         fixed = [*adapter.replaced, *(name for name in adapter.matrices if not name.startswith("layers."))]
         if fixed:
             raise ModelError(
@@ -325,26 +340,6 @@ class _Renamed:
 
     def read(self, name: str) -> torch.Tensor:
         return self._file.read(self._names[name])
-
-
-def _read_config(folder: Path) -> Config:
-    path = folder / CONFIG
-    if not path.is_file():
-        raise ModelError(
-            f"{folder}: no {CONFIG}", hint="an adapter is a folder that PEFT's save_pretrained wrote: its path"
-        )
-    config = Config.read(path)
-    kind = config.get("peft_type")
-    if kind != "LORA":
-        raise ModelError(f"{path}: an adapter of type {kind!r}; supported: LORA", hint=_MERGE)
-    for key, words in _VARIANTS.items():
-        if config.get(key):
-            raise ModelError(f"{path}: {words} ('{key}') is not supported", hint=_MERGE)
-    if config.get("bias") not in (None, "none"):
-        raise ModelError(f"{path}: trained biases ('bias': {config.get('bias')!r}) are not supported", hint=_MERGE)
-    if config.get("init_lora_weights") == "mica":
-        raise ModelError(f"{path}: MiCA ('init_lora_weights') is not supported", hint=_MERGE)
-    return config
 
 
 def _open_file(folder: Path) -> SafetensorsFolder:

@@ -83,6 +83,7 @@ class SafetensorsFolder:
         self.metadata: dict[str, str] = {}
         for path in self.files:
             self._read_header(path)
+        self.headers.asked.clear()
 
     def _read_header(self, path: Path) -> None:
         from safetensors import SafetensorError, safe_open

@@ -176,6 +176,10 @@ class Moe:
     shared_gate: bool = False
     kind: Literal["moe"] = "moe"
 
+    def __post_init__(self) -> None:
+        if self.active > self.experts:
+            raise ValueError(f"{self.active} of {self.experts} experts for a token")
+
 
 @dataclass(frozen=True)
 class ChannelMix:

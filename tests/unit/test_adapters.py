@@ -11,7 +11,7 @@ import torch
 import edgesdk
 from edgesdk import cli
 from edgesdk.errors import ModelError
-from edgesdk.model.adapter import AdaptedWeights, with_adapter
+from edgesdk.model.adapter import AdaptedWeights, with_adapter, with_switchable
 from edgesdk.model.opening import open_model
 from edgesdk.model.reference import ReferenceSession
 
@@ -74,6 +74,42 @@ def test_merged_equals_peft(tmp_path, name) -> None:
     wanted = logits_of(tuned.merge_and_unload())
     model = open_model(tmp_path / "base", adapter=tmp_path / "adapter")
     assert np.abs(ReferenceSession(model, CONTEXT).score(IDS) - wanted).max() < 1e-4
+
+
+@pytest.mark.filterwarnings(
+    "ignore::FutureWarning:transformers", "ignore:.*:UserWarning:peft", "ignore:.*:RuntimeWarning:peft"
+)
+@pytest.mark.parametrize("start", ["pissa", "olora", "gaussian", "orthogonal", "eva"])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "gemma3", "ernie4_5"])
+def test_an_adapter_that_changes_its_base_equals_peft(tmp_path, name, start) -> None:
+    """Every way to begin that PEFT loads without anything beside the adapter; the oracle loads it from its folder."""
+    peft = pytest.importorskip("peft", reason="the oracle needs PEFT: pip install peft")
+    import transformers
+
+    network = save_checkpoint(row_named(name), tmp_path / "base")
+    ends = ("q_proj", "v_proj", "down_proj")
+    adapter = save_adapter(tmp_path / "adapter", network, *ends, init_lora_weights=start, use_rslora=name == "qwen2")
+    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    wanted = logits_of(peft.PeftModel.from_pretrained(base, adapter).merge_and_unload().eval())
+    model = open_model(tmp_path / "base", adapter=adapter)
+    assert np.abs(ReferenceSession(model, CONTEXT).score(IDS) - wanted).max() < 2e-4
+    plain = ReferenceSession(open_model(tmp_path / "base"), CONTEXT).score(IDS)
+    assert np.abs(plain - wanted).max() > 0.1
+
+
+def test_what_was_taken_out_of_a_fused_matrix_is_refused(tmp_path) -> None:
+    network = save_checkpoint(row_named("gpt2"), tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", network, "c_attn", init_lora_weights="pissa")
+    with pytest.raises(ModelError, match="fused or transposed") as failure:
+        open_model(tmp_path / "base", adapter=adapter)
+    assert "merge_and_unload" in str(failure.value.hint)
+
+
+def test_an_adapter_that_changes_its_base_cannot_be_switched(llama, tmp_path) -> None:
+    folder, network = llama
+    adapter = save_adapter(tmp_path / "adapter", network, "q_proj", init_lora_weights="pissa")
+    with pytest.raises(ModelError, match="cannot be switched"):
+        with_switchable(open_model(folder / "base"), {"a": adapter})
 
 
 @pytest.mark.filterwarnings(
@@ -175,6 +211,12 @@ def llama(tmp_path_factory):
         ({"trainable_token_indices": [1]}, "trained rows of the embedding"),
         ({"alora_invocation_tokens": [1]}, "activated LoRA"),
         ({"init_lora_weights": "mica"}, "MiCA"),
+        ({"init_lora_weights": "corda"}, "CorDA takes a part out of the base"),
+        ({"init_lora_weights": "loftq"}, "LoftQ quantizes the base"),
+        ({"init_lora_weights": "lora_ga"}, "LoRA-GA"),
+        ({"init_lora_weights": "pissa_niter_16"}, "random numbers"),
+        ({"init_lora_weights": "newest"}, "not a way to begin that is known here"),
+        ({"use_newest": True}, "'use_newest' is True"),
         ({"rank_pattern": {"q_proj": 3}, "r": 4, "lora_alpha": 4}, None),
     ],
 )

@@ -35,8 +35,10 @@ def quantized(values: np.ndarray, kind: str) -> tuple[np.ndarray, gguf.GGMLQuant
     return raw.reshape(values.shape[0], -1), form
 
 
-def write_gguf(path: Path, tensors: dict[str, tuple[np.ndarray, str]], **fields: object) -> None:
-    writer = gguf.GGUFWriter(path, "llama")
+def write_gguf(
+    path: Path, tensors: dict[str, tuple[np.ndarray, str]], architecture: str = "llama", **fields: object
+) -> None:
+    writer = gguf.GGUFWriter(path, architecture)
     for name, value in fields.items():
         key = name.replace("__", ".")
         if isinstance(value, bool):
@@ -70,8 +72,19 @@ def test_values_equal_the_gguf_packages(tmp_path: Path, kind: str) -> None:
     assert isinstance(found, QuantizedTensor) == (kind in ("Q8_0", "Q4_0"))
 
 
-def llama_gguf(path: Path, folder: Path, kind: str = "F32") -> None:
-    """The tiny checkpoint as llama.cpp's converter writes it: interleaved q and k."""
+def llama_gguf(
+    path: Path,
+    folder: Path,
+    kind: str = "F32",
+    *,
+    extra: dict[str, np.ndarray] | None = None,
+    architecture: str = "llama",
+    **fields: object,
+) -> None:
+    """The tiny checkpoint as llama.cpp's converter writes it: interleaved q and k for a Llama.
+
+    ``extra`` tensors and ``fields`` (keys with ``__`` for dots, without the architecture) go into it as well.
+    """
     from safetensors.torch import load_file
 
     from edgesdk.model.families.places import GGUF_TENSORS, LLAMA_TENSORS
@@ -84,7 +97,7 @@ def llama_gguf(path: Path, folder: Path, kind: str = "F32") -> None:
             ours = next(mine for mine, theirs in LLAMA_TENSORS.items() if theirs == key)
             stored = f"blk.{parts[1]}.{GGUF_TENSORS[ours]}.weight"
             heads = {"q": 4, "k": 2}.get(ours)
-            if heads:
+            if heads and architecture == "llama":
                 rows, columns = tensor.shape
                 tensor = tensor.view(heads, 2, rows // heads // 2, columns).transpose(1, 2).reshape(rows, columns)
         else:
@@ -97,17 +110,23 @@ def llama_gguf(path: Path, folder: Path, kind: str = "F32") -> None:
     vocab = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab(with_added_tokens=True)
     words = sorted(vocab, key=lambda word: vocab[word])
     words.append(words[60] + words[61])
+    tensors |= {name: (values, "F32") for name, values in (extra or {}).items()}
+    own = {
+        "context_length": 1024,
+        "embedding_length": 64,
+        "feed_forward_length": 128,
+        "block_count": 2,
+        "attention__head_count": 4,
+        "attention__head_count_kv": 2,
+        "attention__layer_norm_rms_epsilon": 1e-5,
+        "rope__freq_base": 10000.0,
+        **fields,
+    }
     write_gguf(
         path,
         tensors,
-        llama__context_length=1024,
-        llama__embedding_length=64,
-        llama__feed_forward_length=128,
-        llama__block_count=2,
-        llama__attention__head_count=4,
-        llama__attention__head_count_kv=2,
-        llama__attention__layer_norm_rms_epsilon=1e-5,
-        llama__rope__freq_base=10000.0,
+        architecture,
+        **{f"{architecture}__{key}": value for key, value in own.items() if value is not None},
         tokenizer__ggml__model="gpt2",
         tokenizer__ggml__pre="gpt-2",
         tokenizer__ggml__tokens=words,

@@ -1,0 +1,38 @@
+"""Configurations are read as transformers' own classes read them: a sweep over every key of every architecture."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgesdk.model.published import FILE
+
+from ..published_classes import text
+from .checkpoint_sweeps import ARCHITECTURES, UNREADABLE, Checkpoint, opened, without_each
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES, ids=lambda row: row.name)
+def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    return opened(request.param, tmp_path_factory.mktemp(request.param.name))
+
+
+def test_the_file_is_what_the_installed_classes_say() -> None:
+    assert FILE.read_text() == text(), "python -m tests.published_classes writes it again"
+
+
+def test_a_key_left_out_has_the_published_default(checkpoint: Checkpoint) -> None:
+    differences = {
+        path: words
+        for path, values in without_each(checkpoint.values)
+        if (words := checkpoint.difference(values)) is not None
+    }
+    differences.pop("pad_token_id", None)  # a default past a tiny vocabulary, which only transformers needs
+    assert not differences
+
+
+def test_a_key_that_is_null_is_read_as_published_or_refused(checkpoint: Checkpoint) -> None:
+    differences = {
+        key: words
+        for key in checkpoint.values
+        if (words := checkpoint.difference({**checkpoint.values, key: None})) not in (None, UNREADABLE)
+    }
+    assert not differences
