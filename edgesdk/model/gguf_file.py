@@ -83,10 +83,18 @@ class GgufFile:
             return torch.from_numpy(raw.view(_PLAIN[kind])).view(entry.shape)
         if kind in _SYMMETRIC and len(entry.shape) == 2:
             return _SYMMETRIC[kind](torch.from_numpy(raw), entry.shape)
+        return torch.from_numpy(self.dequantized(name))
+
+    def dequantized(self, name: str) -> np.ndarray:
+        """One tensor as the ``gguf`` package dequantizes it, float32, whatever its type."""
         from gguf import GGMLQuantizationType, quants
 
+        self._asked.add(name)
+        entry = self._entries[name]
+        raw = np.fromfile(self.path, dtype=np.uint8, count=entry.size, offset=entry.offset)
         rows = raw.reshape(*entry.shape[:-1], -1)
-        return torch.from_numpy(quants.dequantize(rows, GGMLQuantizationType(entry.kind)).reshape(entry.shape))
+        found = quants.dequantize(rows, GGMLQuantizationType(entry.kind))
+        return np.asarray(found, dtype=np.float32).reshape(entry.shape)
 
 
 _PLAIN = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}

@@ -1,0 +1,123 @@
+"""The outside oracle: what edgesdk reads of a checkpoint, against what transformers makes of the same files.
+
+A comparison of edgesdk with itself passes a misread checkpoint, since both sides read the files through the same code.
+Here transformers builds its own network and its own tokenizer from the files. Ids, rendered conversations and logits
+must be the same; a bundle's manifest says what was compared.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from ..errors import EdgeError, MissingExtraError, ModelError
+from ..model import Model
+from .networks import Uncomparable, cut, installed, logits_of_network, probe
+from .texts import compare_texts
+
+if TYPE_CHECKING:
+    from ..model.opening import AnyModel
+    from ..progress import Progress
+
+#: ``auto``: where transformers is installed. ``required``: what cannot be compared is an error.
+Choice = Literal["auto", "off", "required"]
+CHOICES: tuple[Choice, ...] = ("auto", "off", "required")
+#: Largest difference of logits, as a share of their spread, that rounding in float32 explains.
+TOLERANCE = 2e-3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the oracle said of a checkpoint.
+
+    Attributes:
+        by: the oracle and its version; None: nothing was compared.
+        reason: why not, or what of it was not compared.
+        logits_within: a power of ten that no difference of logits exceeds.
+        tokens: how long the sequence was.
+        layers: how many of the model's first layers took part.
+        layers_of: how many it has.
+        texts: how many texts got the same ids.
+        conversations: how many conversations were rendered the same.
+    """
+
+    by: str | None = None
+    reason: str | None = None
+    logits_within: float | None = None
+    tokens: int | None = None
+    layers: int | None = None
+    layers_of: int | None = None
+    texts: int | None = None
+    conversations: int | None = None
+
+    def words(self) -> str:
+        """The verdict in one line."""
+        if self.by is None:
+            return f"none ({self.reason})"
+        parts = [self.by]
+        if self.logits_within is not None:
+            parts.append(f"logits within {self.logits_within:g} ({self.layers} of {self.layers_of} layers)")
+        if self.texts is not None:
+            parts.append(f"the same ids for {self.texts} texts")
+        if self.conversations is not None:
+            parts.append(f"{self.conversations} conversations alike")
+        return ", ".join(parts) + (f"; {self.reason}" if self.reason else "")
+
+
+def consult(model: AnyModel, choice: Choice, progress: Progress) -> Verdict:
+    """Ask transformers what it makes of the files that a model was opened from.
+
+    Args:
+        model: as it was opened, before adapters and passes.
+        choice: whether to.
+        progress: told of the comparison.
+
+    Raises:
+        ModelError: edgesdk reads the checkpoint otherwise than transformers.
+        EdgeError: ``required``, and there is nothing to compare with.
+    """
+    if choice == "off":
+        return Verdict(reason="switched off")
+    try:
+        version = installed()
+        if not isinstance(model, Model):
+            raise Uncomparable("encoders, encoder-decoders and vision-language models are not compared yet")
+        with progress.stage("Asking transformers", None):
+            return _compared(model, f"transformers {version}")
+    except Uncomparable as reason:
+        if choice == "required":
+            if reason.missing:
+                raise MissingExtraError("transformers", "oracle") from None
+            raise EdgeError(f"--oracle required, but nothing was compared: {reason}") from None
+        return Verdict(reason=str(reason))
+
+
+def _compared(model: Model, oracle: str) -> Verdict:
+    part = cut(model)
+    ids = probe(part.spec)
+    wanted, what = logits_of_network(part, ids)
+    import torch
+
+    from ..model.reference import ReferenceModel
+
+    reference = ReferenceModel(part, resident=False)
+    found = reference.logits(reference.hidden([torch.tensor([ids])])[0])[0]
+    difference, spread = float((found - wanted).abs().max()), float(wanted.std())
+    if not difference <= TOLERANCE * max(spread, 1e-6):
+        raise ModelError(
+            f"edgesdk reads this checkpoint otherwise than {oracle}: logits of {len(ids)} tokens through "
+            f"{len(part.spec.layers)} layers differ by up to {difference:.3g}, where they spread by {spread:.3g} "
+            f"({what})",
+            hint="please report it, with config.json; --oracle off goes on all the same",
+        )
+    within = 10.0 ** math.ceil(math.log10(max(difference, 1e-7)))
+    verdict = Verdict(
+        oracle,
+        logits_within=within,
+        tokens=len(ids),
+        layers=len(part.spec.layers),
+        layers_of=len(model.spec.layers),
+    )
+    texts, conversations, reason = compare_texts(model, oracle)
+    return replace(verdict, texts=texts, conversations=conversations, reason=reason)
