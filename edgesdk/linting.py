@@ -12,7 +12,9 @@ from . import estimate
 from .compress.recipe import Recipe, choose_recipe, open_recipe
 from .converter import CONVERTERS
 from .errors import EdgeError, UnbuiltError
+from .model.chat_template import check_template
 from .model.opening import open_model
+from .model.vision.model import VisionModel
 from .options import program_options
 from .progress import SILENT, Progress
 from .targets import FloatType, Target, open_target
@@ -49,6 +51,7 @@ def lint(
     float_type: FloatType | None = None,
     memory_mb: int | None = None,
     delegate: str | None = None,
+    prefix_space: bool | None = None,
     progress: Progress = SILENT,
 ) -> list[Remark]:
     """Check a model against a target without building anything; arguments as in :func:`edgesdk.export`.
@@ -59,7 +62,7 @@ def lint(
     described = open_target(target)
     wanted = open_recipe(recipe, described.recipes) if isinstance(recipe, str) else recipe
     converter = CONVERTERS.get(described.converter)
-    opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
+    opened = open_model(model, progress, prefix_space=prefix_space) if isinstance(model, (str, Path)) else model
     chosen = choose_recipe(opened, wanted)
     try:
         options = program_options(opened, described, chosen, context, float_type, delegate)
@@ -83,8 +86,10 @@ def lint(
         remarks += _delivery(plan, described)
     if opened.tokenizer is not None:
         remarks += _tokenizer(opened.tokenizer, described)
+        remarks += _stops(opened.tokenizer)
         try:
             refuse_tokenizer(opened.tokenizer, described)
+            remarks += _files(opened.tokenizer)
         except EdgeError as failure:
             remarks.append(_error("tokenizer", failure))
     return sorted(remarks, key=lambda remark: ("error", "warning", "note").index(remark.level))
@@ -130,11 +135,12 @@ def lint_program(program: str | Path, target: str) -> list[Remark]:
 
 
 def refuse_tokenizer(tokenizer: Tokenizer, target: Target) -> None:
-    """Stop before any work when a microcontroller cannot run a tokenizer.
+    """Stop before any work when a chat template cannot write a question, or a microcontroller cannot run a tokenizer.
 
     Raises:
         EdgeError: what it cannot do.
     """
+    check_template(tokenizer)
     if target.cores:
         from .fit import board_converter
 
@@ -142,11 +148,17 @@ def refuse_tokenizer(tokenizer: Tokenizer, target: Target) -> None:
 
 
 def warnings_of(model: AnyModel, plan: MemoryPlan, target: Target) -> list[str]:
-    """What an export should say although it goes on."""
+    """What an export should say although it goes on.
+
+    Raises:
+        EdgeError: the chat template cannot write a question.
+    """
     found = list(_delivery(plan, target))
     if model.tokenizer is not None:
+        found += _files(model.tokenizer, parts=isinstance(model, VisionModel))
         found += _tokenizer(model.tokenizer, target)
-    return [f"{remark.text} ({remark.way_out})" for remark in found if remark.level == "warning"]
+    warnings = [remark for remark in found if remark.level == "warning"]
+    return [f"{remark.text} ({remark.way_out})" if remark.way_out else remark.text for remark in warnings]
 
 
 def _error(about: str, failure: EdgeError) -> Remark:
@@ -174,6 +186,20 @@ def _delivery(plan: MemoryPlan, target: Target) -> Iterator[Remark]:
             f"about {size} {'fits' if fits else 'does not fit'} {way.way} ({way.max_mb} MB)",
             None if fits else "deliver it in one of the other ways, or choose a smaller recipe",
         )
+
+
+def _files(tokenizer: Tokenizer, *, parts: bool = False) -> Iterator[Remark]:
+    """What the checkpoint's files leave open, and what the chat template does not write."""
+    for note in (*tokenizer.notes, *check_template(tokenizer, parts=parts)):
+        yield Remark("warning", "tokenizer", note)
+
+
+def _stops(tokenizer: Tokenizer) -> Iterator[Remark]:
+    """Which tokens end an answer, and what says so."""
+    sources = tokenizer.stop_sources
+    ends = [f"{tokenizer.token(index)} ({index}: {source})" for index, source in sources.items()]
+    if ends:
+        yield Remark("note", "tokenizer", f"an answer ends at {', '.join(ends)}")
 
 
 def _tokenizer(tokenizer: Tokenizer, target: Target) -> Iterator[Remark]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -49,18 +50,25 @@ _NOT_BUILT = {
 _LICENCE_NAMES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "NOTICE.md", "NOTICE.txt")
 
 
-def open_model(name: str | Path, progress: Progress = SILENT, *, adapter: str | Path | None = None) -> Model:
+def open_model(
+    name: str | Path,
+    progress: Progress = SILENT,
+    *,
+    adapter: str | Path | None = None,
+    prefix_space: bool | None = None,
+) -> Model:
     """Open a decoder without loading its weights; arguments and errors as :func:`open_any`.
 
     Args:
         name: as there.
         progress: as there.
         adapter: a LoRA adapter to merge into the weights: a folder that PEFT wrote.
+        prefix_space: as there.
 
     Raises:
         ModelError: it is a model of another kind; or the adapter does not fit.
     """
-    found = open_any(name, progress)
+    found = open_any(name, progress, prefix_space=prefix_space)
     if not isinstance(found, Model):
         raise ModelError(
             f"{name}: {found.spec.family} is no decoder, and this works on decoders alone",
@@ -69,7 +77,7 @@ def open_model(name: str | Path, progress: Progress = SILENT, *, adapter: str | 
     return found if adapter is None else with_adapter(found, adapter)
 
 
-def open_any(name: str | Path, progress: Progress = SILENT) -> AnyModel:
+def open_any(name: str | Path, progress: Progress = SILENT, *, prefix_space: bool | None = None) -> AnyModel:
     """Open a model of any kind without loading its weights.
 
     Args:
@@ -77,6 +85,8 @@ def open_any(name: str | Path, progress: Progress = SILENT) -> AnyModel:
             file, a llama2.c ``.bin`` file, a name from the catalogue (fetched into the user's cache on first use), or a
             hub id like ``org/name``.
         progress: told about a download.
+        prefix_space: whether a space goes before each text, for llama2.c files, which do not say it; None: as llama2.c
+            does, with one.
 
     Raises:
         ModelError: what is wrong with the checkpoint, and what to do.
@@ -87,10 +97,17 @@ def open_any(name: str | Path, progress: Progress = SILENT) -> AnyModel:
         path = catalogue.fetch(entries[str(name)], progress)
     elif not path.exists() and catalogue.is_hub_id(str(name)):
         path = catalogue.fetch_from_hub(str(name), progress)
+    if path.is_file() and path.suffix == ".bin":
+        return _open_llama2c(path, prefix_space is not False)
+    if prefix_space is not None and path.exists():
+        raise ModelError(
+            f"{name}: its tokenizer says itself whether a space goes before a text",
+            hint="--no-prefix-space is for llama2.c files (.bin), which do not say it",
+        )
     if path.is_dir():
         return open_checkpoint(path) if is_checkpoint(path) else _open_folder(path)
     if path.is_file():
-        return _open_llama2c(path) if path.suffix == ".bin" else _open_gguf(path)
+        return _open_gguf(path)
     raise ModelError(
         f"{name}: no such folder or file, and {unknown('catalogue model', str(name), entries)}",
         hint="give a Hugging Face folder, a .gguf or llama2.c .bin file, a catalogue name (edgesdk models), or a hub "
@@ -107,8 +124,7 @@ def _open_folder(folder: Path) -> AnyModel:
         tokenizer = open_tokenizer(folder)
         with _usable(config):
             opened = other(folder, config, tokenizer, _card_licence(folder), licence_files)
-        _fitting(tokenizer, opened.spec, str(folder))
-        return opened
+        return replace(opened, tokenizer=_fitting(tokenizer, opened.spec, str(folder)))
     family = _family(str(kind), config.where, lambda family: family.model_types)
     spec = _spec(family, config)
     shards = SafetensorsFolder(folder)
@@ -158,12 +174,12 @@ def _open_gguf(path: Path) -> Model:
     return Model(spec, weights, _fitting(tokenizer_from_gguf(metadata, str(path)), spec, str(path)), origin)
 
 
-def _open_llama2c(path: Path) -> Model:
+def _open_llama2c(path: Path, prefix_space: bool) -> Model:
     file = Llama2cFile(path)
     family = FAMILIES.get("llama")
     spec = family.spec(Config(file.config, file.where))
     weights = CheckpointWeights(file, family.llama2c_places(spec), spec.tensors())
-    tokenizer = _fitting(llama2c_tokenizer(path, spec.vocab), spec, str(path))
+    tokenizer = _fitting(llama2c_tokenizer(path, spec.vocab, prefix_space=prefix_space), spec, str(path))
     return Model(spec, weights, tokenizer, Origin(path.stem, (path,)))
 
 
@@ -241,16 +257,10 @@ def _gguf_rope_scaling(own: Mapping[str, Any], file: GgufFile) -> dict[str, Any]
 
 
 def _fitting(tokenizer: Tokenizer, spec: DecoderSpec | EncoderSpec | Seq2SeqSpec | VisionSpec, where: str) -> Tokenizer:
-    if tokenizer.size > spec.vocab:
-        raise ModelError(
-            f"{where}: the tokenizer has ids up to {tokenizer.size - 1}, but the embedding has {spec.vocab} rows",
-            hint="the tokenizer belongs to another model, or the embedding was not resized for added tokens",
-        )
-    special = tokenizer.special
-    for index in (special.bos, special.pad, *special.stop, *special.prefix):
-        if index is not None and not 0 <= index < spec.vocab:
-            raise ModelError(f"{where}: special token id {index} lies outside the vocabulary of {spec.vocab}")
-    return tokenizer
+    try:
+        return tokenizer.within(spec.vocab)
+    except ModelError as failure:
+        raise ModelError(f"{where}: {failure.message}", hint=failure.hint) from None
 
 
 def _card_licence(folder: Path) -> str | None:
