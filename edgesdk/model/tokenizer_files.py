@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,9 +78,9 @@ def read_folder(folder: Path) -> FolderTokenizer:
     vocabulary = backend.get_vocab(with_added_tokens=True)
     padding = {"pad_token": backend.padding["pad_token"]} if backend.padding else {}
     usual = {name: token for name, token in (defaults | padding).items() if token in vocabulary}
-    named = usual | dict(additions.named)
+    named = dict.fromkeys(STANDARD) | usual | dict(additions.named)  # new tokens get ids in this order
     names = {name: content for name, value in named.items() if (content := _content(value)) is not None}
-    text, backend = _with_tokens(folder, text, backend, additions, names)
+    text, backend = _with_tokens(folder, text, backend, replace(additions, named=named), names)
 
     def index(name: str) -> int | None:
         return backend.token_to_id(names[name]) if name in names else None
@@ -218,8 +218,9 @@ def _additions(folder: Path, config: Mapping[str, Any]) -> _Additions:
             source = "added_tokens.json"
             older = optional_json(folder / "special_tokens_map.json")
             named |= {name: value for name, value in older.items() if _is_name(name)}
-            extra = [*extra, *(older.get("extra_special_tokens") or [])] or older.get("additional_special_tokens") or []
-            special = {_content(value) for value in (*named.values(), *extra)}
+            extra = [*extra, *(older.get("extra_special_tokens") or [])]
+            special = {_content(value) for value in (*(named.get(name) for name in STANDARD), *extra)}
+            extra = extra or older.get("additional_special_tokens") or []
             numbered = optional_json(folder / source)
             entries = {
                 int(index): _added({"content": text, "special": text in special, "normalized": text not in special})
@@ -252,11 +253,10 @@ def _with_tokens(
     for token in wanted:
         token.special = token.special or token.content in names.values()
     known = {token.content for token in (*before.values(), *wanted)}
-    for value in (*additions.named.values(), *names.values(), *additions.extra):
+    for value in (*additions.named.values(), *additions.extra):
         content = _content(value)
         if content is not None and content not in known:
             wanted.append(_added(value, special=True))
-            known.add(content)
     backend.add_tokens(wanted)
     for index, token in additions.entries.items():
         given = backend.token_to_id(token.content)
