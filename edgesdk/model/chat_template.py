@@ -36,11 +36,13 @@ def render_template(
     """
     try:
         return _compiled(source).render(
-            **names,
-            messages=[_message(message) for message in messages],
-            tools=None,
-            documents=None,
-            add_generation_prompt=answering,
+            {
+                **names,
+                "messages": [_message(message) for message in messages],
+                "tools": None,
+                "documents": None,
+                "add_generation_prompt": answering,
+            }
         )
     except Exception as failure:  # a template may raise anything that its expressions can
         raise ModelError(f"the chat template failed: {failure}", hint=_WAY_OUT) from None

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from packaging.version import InvalidVersion, Version
+
 from ..errors import ModelError
 from .tokenizer_classes import class_of
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 #: Named tokens that every tokenizer may have; a model may name more (``image_token``).
 STANDARD = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_FILE, _TRANSFORMERS = "tokenizer.json", Version("5.23.0")
 _RESAVE = "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) with transformers writes files that agree"
 #: Texts that tell the usual ways of splitting apart.
 _PROBES = (
@@ -61,13 +64,13 @@ def read_folder(folder: Path) -> FolderTokenizer:
     Raises:
         ModelError: there is no ``tokenizer.json``, a file cannot be read, or two contradict each other.
     """
-    path = folder / "tokenizer.json"
+    config = optional_json(folder / "tokenizer_config.json")
+    path = folder / _definition_file(config)
     if not path.is_file():
         raise ModelError(
-            f"{folder}: no tokenizer.json",
+            f"{folder}: no {path.name}",
             hint="AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) with transformers writes it",
         )
-    config = optional_json(folder / "tokenizer_config.json")
     generation = optional_json(folder / "generation_config.json")
     model = optional_json(folder / "config.json")
     text = read_text(path)
@@ -148,6 +151,18 @@ def optional_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as failure:
         raise ModelError(f"{path}: not valid JSON ({failure})") from None
     return data if isinstance(data, dict) else {}
+
+
+def _definition_file(config: Mapping[str, Any]) -> str:
+    """The definition's name: some folders have one for each version of ``transformers`` (``tokenizer.4.0.0.json``)."""
+    listed = config.get("fast_tokenizer_files")
+    versions = []
+    for name in listed if isinstance(listed, list) else []:
+        try:
+            versions.append((Version(str(name).removeprefix("tokenizer.").removesuffix(".json")), str(name)))
+        except InvalidVersion:
+            continue
+    return max(((version, name) for version, name in versions if version <= _TRANSFORMERS), default=(0, _FILE))[1]
 
 
 def _content(value: object) -> str | None:

@@ -190,6 +190,15 @@ def test_damaged_added_tokens_are_one_error(tmp_path: Path, broken: dict[str, An
         open_tokenizer(folder)
 
 
+def test_the_definition_of_the_newest_version_is_read(tmp_path: Path) -> None:
+    names = ["tokenizer.4.0.0.json", "tokenizer.5.1.0.json", "tokenizer.99.0.0.json", "tokenizer.json"]
+    config = {"tokenizer_config.json": {**NAMED, "fast_tokenizer_files": names}}
+    folder = write(tmp_path / "m", byte_level(), config)
+    with_bos(byte_level()).save(str(folder / names[1]))
+    byte_level(pre_tokenizers.Split(Regex("t"), "removed")).save(str(folder / names[0]))
+    assert refuse_differences(folder).special.prefix == (264,)
+
+
 @pytest.mark.parametrize(
     "files",
     [
