@@ -255,8 +255,11 @@ def with_prefix(definition: Mapping[str, Any], prefix: Sequence[tuple[str, int]]
 
 def _added_prefix(tokenizer: Tokenizer) -> tuple[int, ...]:
     """What the tokenizer's own post-processor puts in front of a text."""
-    plain = tokenizer.backend.encode("a", add_special_tokens=False).ids
-    added = tokenizer.backend.encode("a", add_special_tokens=True).ids
+    backend = tokenizer.backend
+    words = ("a", *(backend.get_vocab(with_added_tokens=False)))  # vocabularies of other scripts may not know an "a"
+    text = next((word for word in words if backend.encode(word, add_special_tokens=False).ids), "")
+    plain = backend.encode(text, add_special_tokens=False).ids
+    added = backend.encode(text, add_special_tokens=True).ids
     for start in range(len(added) - len(plain) + 1):
         if added[start : start + len(plain)] == plain:
             return tuple(added[:start])

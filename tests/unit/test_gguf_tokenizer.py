@@ -271,6 +271,16 @@ def test_every_reader_gets_the_same_prefix(tmp_path: Path, kind: str, add_bos: b
         assert theirs.decode(ids, skip_special_tokens=True) == ours.decode(ids)
 
 
+@pytest.mark.parametrize("kind", ["gpt-2", "smollm", "llama-bpe", "qwen2", "spm"])
+def test_executorchs_tokenizer_gives_the_prefix(tmp_path: Path, kind: str) -> None:
+    reader = pytest.importorskip("pytorch_tokenizers").CppHFTokenizer()
+    ours = tokenizer_from_gguf(spm() if kind == "spm" else metadata(pre=kind), "x")
+    reader.load(str(written(ours, tmp_path / "b") / "tokenizer.json"))
+    start, count = ours.written_prefix()
+    for text in TEXTS[:2]:
+        assert list(reader.encode(start + text, count, 0)) == ours.encode(text, prefix=True)
+
+
 def test_a_bundle_of_a_gguf_file_gives_every_reader_the_prefix(checkpoint: Path, tmp_path: Path) -> None:
     llama_gguf(tmp_path / "tiny.gguf", checkpoint)
     out = tmp_path / "b"

@@ -290,6 +290,13 @@ def test_classes_that_build_their_own_steps(tmp_path: Path, name: str) -> None:
     refuse_differences(write(tmp_path / "m", backend(), {"tokenizer_config.json": config}, **model))
 
 
+def test_the_prefix_of_a_vocabulary_without_an_a(tmp_path: Path) -> None:
+    backend = Backend(models.BPE({"\u0431": 0, "\u0432": 1}, []))
+    backend.add_special_tokens(["<s>"])
+    folder = write(tmp_path / "m", with_bos(backend), {"tokenizer_config.json": {"bos_token": "<s>"}})
+    assert open_tokenizer(folder).special.prefix == (2,)
+
+
 def test_other_ids_than_the_file_gives_are_said(tmp_path: Path) -> None:
     folder = write(tmp_path / "m", marked(LLAMA), {"tokenizer_config.json": {"tokenizer_class": "LlamaTokenizer"}})
     (note,) = open_tokenizer(folder).notes
