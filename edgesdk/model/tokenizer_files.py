@@ -8,6 +8,7 @@ so that every reader of the written ``tokenizer.json`` has them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -90,7 +91,7 @@ def read_folder(folder: Path) -> FolderTokenizer:
 
     stops: dict[int, str] = {}
     for source, value in (
-        ("tokenizer_config.json: eos_token", index("eos_token")),
+        (additions.eos_source, index("eos_token")),
         ("generation_config.json: eos_token_id", generation.get("eos_token_id")),
         ("config.json: eos_token_id", model.get("eos_token_id")),
     ):
@@ -158,11 +159,12 @@ def _definition_file(config: Mapping[str, Any]) -> str:
     listed = config.get("fast_tokenizer_files")
     versions = []
     for name in listed if isinstance(listed, list) else []:
+        number = re.fullmatch(r"tokenizer\.([\w.]+)\.json", str(name))
         try:
-            versions.append((Version(str(name).removeprefix("tokenizer.").removesuffix(".json")), str(name)))
+            versions += [(Version(number[1]), str(name))] if number else []
         except InvalidVersion:
             continue
-    return max(((version, name) for version, name in versions if version <= _TRANSFORMERS), default=(0, _FILE))[1]
+    return max((entry for entry in versions if entry[0] <= _TRANSFORMERS), default=(_TRANSFORMERS, _FILE))[1]
 
 
 def _content(value: object) -> str | None:
@@ -209,12 +211,14 @@ class _Additions:
 
     Attributes:
         source: the name of the file that numbers tokens.
+        eos_source: what names the token that ends a text.
         entries: tokens by id.
         named: named special tokens, as texts or as objects with their rules.
         extra: further special tokens, likewise.
     """
 
     source: str
+    eos_source: str
     entries: Mapping[int, tokenizers.AddedToken]
     named: Mapping[str, Any]
     extra: Sequence[Any]
@@ -222,6 +226,7 @@ class _Additions:
 
 def _additions(folder: Path, config: Mapping[str, Any]) -> _Additions:
     source = "tokenizer_config.json"
+    eos_source = f"{source}: eos_token" if "eos_token" in config else "the default of its class"
     named = {name: value for name, value in config.items() if _is_name(name)}
     extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
     if isinstance(extra, dict):
@@ -233,6 +238,7 @@ def _additions(folder: Path, config: Mapping[str, Any]) -> _Additions:
             source = "added_tokens.json"
             older = optional_json(folder / "special_tokens_map.json")
             named |= {name: value for name, value in older.items() if _is_name(name)}
+            eos_source = "special_tokens_map.json: eos_token" if "eos_token" in older else eos_source
             extra = [*extra, *(older.get("extra_special_tokens") or [])]
             special = {_content(value) for value in (*(named.get(name) for name in STANDARD), *extra)}
             extra = extra or older.get("additional_special_tokens") or []
@@ -241,7 +247,7 @@ def _additions(folder: Path, config: Mapping[str, Any]) -> _Additions:
                 int(index): _added({"content": text, "special": text in special, "normalized": text not in special})
                 for text, index in numbered.items()
             }
-        return _Additions(source, entries, named, [value for value in extra if _content(value) is not None])
+        return _Additions(source, eos_source, entries, named, [value for value in extra if _content(value) is not None])
     except (ValueError, TypeError, AttributeError) as failure:
         raise ModelError(f"{folder / source}: its added tokens cannot be read ({failure})", hint=_RESAVE) from None
 

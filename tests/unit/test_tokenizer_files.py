@@ -232,6 +232,15 @@ def test_stops_say_where_they_come_from(tmp_path: Path) -> None:
     }
 
 
+def test_other_files_that_name_the_end_are_said(tmp_path: Path) -> None:
+    older = {"special_tokens_map.json": {"eos_token": "</s>"}}
+    ours = open_tokenizer(write(tmp_path / "m", byte_level(), older))
+    assert ours.stop_sources == {265: "special_tokens_map.json: eos_token"}
+    config = {"tokenizer_config.json": {"tokenizer_class": "LlamaTokenizer"}}
+    ours = open_tokenizer(write(tmp_path / "n", marked(LLAMA), config))
+    assert ours.stop_sources == {2: "the default of its class"}
+
+
 def test_a_prefix_that_files_contradict_is_said(tmp_path: Path) -> None:
     files = {"tokenizer_config.json": {**NAMED, "add_bos_token": True}}
     (note,) = open_tokenizer(write(tmp_path / "m", byte_level(), files)).notes
