@@ -12,6 +12,7 @@ from . import estimate
 from .compress.recipe import Recipe, choose_recipe, open_recipe
 from .converter import CONVERTERS
 from .errors import EdgeError, UnbuiltError
+from .model import Model
 from .model.chat_template import check_template
 from .model.opening import open_model
 from .model.vision.model import VisionModel
@@ -21,7 +22,7 @@ from .targets import FloatType, Target, open_target
 
 if TYPE_CHECKING:
     from .converter import MemoryPlan
-    from .model import Model, Tokenizer
+    from .model import Tokenizer
     from .model.opening import AnyModel
 
 
@@ -89,7 +90,7 @@ def lint(
         remarks += _stops(opened.tokenizer)
         try:
             refuse_tokenizer(opened.tokenizer, described)
-            remarks += _files(opened.tokenizer)
+            remarks += [*_files(opened.tokenizer), *_suffix(opened.tokenizer)]
         except EdgeError as failure:
             remarks.append(_error("tokenizer", failure))
     return sorted(remarks, key=lambda remark: ("error", "warning", "note").index(remark.level))
@@ -156,6 +157,7 @@ def warnings_of(model: AnyModel, plan: MemoryPlan, target: Target) -> list[str]:
     found = list(_delivery(plan, target))
     if model.tokenizer is not None:
         found += _files(model.tokenizer, parts=isinstance(model, VisionModel))
+        found += _suffix(model.tokenizer) if isinstance(model, Model) else ()
         found += _tokenizer(model.tokenizer, target)
     warnings = [remark for remark in found if remark.level == "warning"]
     return [f"{remark.text} ({remark.way_out})" if remark.way_out else remark.text for remark in warnings]
@@ -192,6 +194,19 @@ def _files(tokenizer: Tokenizer, *, parts: bool = False) -> Iterator[Remark]:
     """What the checkpoint's files leave open, and what the chat template does not write."""
     for note in (*tokenizer.notes, *check_template(tokenizer, parts=parts)):
         yield Remark("warning", "tokenizer", note)
+
+
+def _suffix(tokenizer: Tokenizer) -> Iterator[Remark]:
+    """What other readers of the definition put behind a text that an answer is to continue."""
+    ends = "".join(map(tokenizer.token, tokenizer.added[1]))
+    if ends:
+        yield Remark(
+            "warning",
+            "tokenizer",
+            f"the tokenizer's post-processor writes {ends} behind each text, so that an answer could not continue it; "
+            "edgesdk leaves it out, other readers of tokenizer.json do not",
+            "an app of your own has to encode prompts without special tokens, or to take the end off",
+        )
 
 
 def _stops(tokenizer: Tokenizer) -> Iterator[Remark]:

@@ -98,6 +98,8 @@ def _build(metadata: Mapping[str, Any], where: str) -> Tokenizer:
             )
     elif kind == "llama":
         parts, adds_bos = _sentencepiece(metadata), True
+        if metadata.get("tokenizer.ggml.remove_extra_whitespaces"):
+            notes.append("the file asks to drop extra spaces (remove_extra_whitespaces); as in llama.cpp they stay")
     else:
         raise ModelError(f"{where}: tokenizer kind '{kind}' is not known; supported: gpt2, llama")
     special, names, stops = _special(metadata, tokens, adds_bos, notes)

@@ -69,6 +69,21 @@ class Tokenizer:
         return backend
 
     @property
+    def added(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What the definition's own post-processor puts in front of a text, and behind it."""
+        backend, text = self.backend, "a"
+        plain = backend.encode(text, add_special_tokens=False).ids
+        if not plain:  # a vocabulary of another script
+            words = backend.get_vocab(with_added_tokens=False)
+            text = next((word for word in words if backend.encode(word, add_special_tokens=False).ids), "")
+            plain = backend.encode(text, add_special_tokens=False).ids
+        whole = backend.encode(text, add_special_tokens=True).ids
+        for start in range(len(whole) - len(plain) + 1):
+            if whole[start : start + len(plain)] == plain:
+                return tuple(whole[:start]), tuple(whole[start + len(plain) :])
+        return (), ()
+
+    @property
     def size(self) -> int:
         """One more than the largest id that a text may have."""
         largest = max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1)
@@ -129,7 +144,7 @@ class Tokenizer:
             ModelError: neither gives the prefix.
         """
         prefix = self.special.prefix
-        if not prefix or _added_prefix(self) == prefix:
+        if not prefix or self.added[0] == prefix:
             return "", len(prefix)
         text = "".join(self.token(index) for index in prefix)
         if any(self.encode(text + each) != self.encode(each, prefix=True) for each in ("a", " a", "A b\n")):
@@ -206,7 +221,7 @@ def open_tokenizer(folder: Path) -> Tokenizer:
         stop_sources=files.stops,
         notes=files.notes,
     )
-    return replace(tokenizer, special=replace(tokenizer.special, prefix=_added_prefix(tokenizer)))
+    return replace(tokenizer, special=replace(tokenizer.special, prefix=tokenizer.added[0]))
 
 
 def written_tokenizer(
@@ -251,16 +266,3 @@ def with_prefix(definition: Mapping[str, Any], prefix: Sequence[tuple[str, int]]
         "special_tokens": {token: {"id": token, "ids": [index], "tokens": [token]} for token, index in prefix},
     }
     return {**definition, "post_processor": processor}
-
-
-def _added_prefix(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """What the tokenizer's own post-processor puts in front of a text."""
-    backend = tokenizer.backend
-    words = ("a", *(backend.get_vocab(with_added_tokens=False)))  # vocabularies of other scripts may not know an "a"
-    text = next((word for word in words if backend.encode(word, add_special_tokens=False).ids), "")
-    plain = backend.encode(text, add_special_tokens=False).ids
-    added = backend.encode(text, add_special_tokens=True).ids
-    for start in range(len(added) - len(plain) + 1):
-        if added[start : start + len(plain)] == plain:
-            return tuple(added[:start])
-    return ()

@@ -248,6 +248,12 @@ def test_an_end_token_behind_a_text_is_left_out_and_said() -> None:
     assert "add_eos_token" in tokenizer.notes[0]
 
 
+def test_extra_spaces_stay_and_that_is_said() -> None:
+    tokenizer = tokenizer_from_gguf(spm(remove_extra_whitespaces=True), "x")
+    assert tokenizer.decode(tokenizer.encode("a  b")) == "a  b"
+    assert "remove_extra_whitespaces" in tokenizer.notes[0]
+
+
 def written(tokenizer: Tokenizer, folder: Path) -> Path:
     folder.mkdir()
     (folder / "tokenizer.json").write_text(tokenizer.definition)

@@ -10,10 +10,13 @@ from tokenizers import Tokenizer as Backend
 from transformers import AutoTokenizer
 from transformers.models.auto import tokenization_auto
 
+import edgesdk
 from edgesdk.errors import ModelError
 from edgesdk.model.families import FAMILIES
 from edgesdk.model.tokenizer import Tokenizer, open_tokenizer, written_tokenizer
 from edgesdk.model.tokenizer_classes import CLASSES, MISNAMED, REGISTERED
+
+from ..conftest import make_checkpoint
 
 MARK = "\u2581"
 TEXTS = (
@@ -304,6 +307,19 @@ def test_the_prefix_of_a_vocabulary_without_an_a(tmp_path: Path) -> None:
     backend.add_special_tokens(["<s>"])
     folder = write(tmp_path / "m", with_bos(backend), {"tokenizer_config.json": {"bos_token": "<s>"}})
     assert open_tokenizer(folder).special.prefix == (2,)
+
+
+def test_an_end_behind_each_text_is_left_out_and_said(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "m")
+    backend = Backend.from_file(str(folder / "tokenizer.json"))
+    tokens = [(token, backend.token_to_id(token)) for token in ("<s>", "</s>")]
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A </s>", pair=None, special_tokens=tokens)
+    backend.save(str(folder / "tokenizer.json"))
+    assert open_tokenizer(folder).added == ((256,), (257,)) and open_tokenizer(folder).special.prefix == (256,)
+    remarks = [remark for remark in edgesdk.lint(folder, "host") if remark.about == "tokenizer"]
+    (remark,) = (remark for remark in remarks if remark.level == "warning")
+    assert "writes </s> behind each text" in remark.text
+    assert edgesdk.open_model(folder).tokenizer is not None
 
 
 def test_other_ids_than_the_file_gives_are_said(tmp_path: Path) -> None:
