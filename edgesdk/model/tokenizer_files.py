@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 #: Named tokens that every tokenizer may have; a model may name more (``image_token``).
 STANDARD = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _FILE, _TRANSFORMERS = "tokenizer.json", Version("5.23.0")
+_RULES = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _RESAVE = "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) with transformers writes files that agree"
 #: Texts that tell the usual ways of splitting apart.
 _PROBES = (
@@ -248,7 +249,7 @@ def _additions(folder: Path, config: Mapping[str, Any]) -> _Additions:
                 for text, index in numbered.items()
             }
         return _Additions(source, eos_source, entries, named, [value for value in extra if _content(value) is not None])
-    except (ValueError, TypeError, AttributeError) as failure:
+    except (ValueError, TypeError, AttributeError, KeyError) as failure:
         raise ModelError(f"{folder / source}: its added tokens cannot be read ({failure})", hint=_RESAVE) from None
 
 
@@ -262,7 +263,7 @@ def _added(value: Any, **more: bool) -> tokenizers.AddedToken:
 
     if isinstance(value, str):
         return AddedToken(value, **more)
-    return AddedToken(**{key: rule for key, rule in value.items() if key != "__type"} | more)
+    return AddedToken(value["content"], **{rule: bool(value[rule]) for rule in _RULES if rule in value} | more)
 
 
 def _with_tokens(
@@ -291,9 +292,9 @@ def _with_tokens(
     if {index: repr(token) for index, token in before.items()} == {index: repr(it) for index, it in after.items()}:
         return text, backend
     definition = json.loads(text)
-    rules = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
     definition["added_tokens"] = [
-        {"id": index, **{rule: getattr(token, rule) for rule in rules}} for index, token in sorted(after.items())
+        {"id": index, "content": token.content, **{rule: getattr(token, rule) for rule in _RULES}}
+        for index, token in sorted(after.items())
     ]
     text = json.dumps(definition, ensure_ascii=False)
     return text, load_backend(text)
