@@ -228,8 +228,8 @@ def _tokenizer(tokenizer: Tokenizer, target: Target) -> Iterator[Remark]:
             "warning",
             "tokenizer",
             f"ExecuTorch's own tokenizer does not read this one: {reason}",
-            "its text runner, and apps that edgesdk package makes, cannot start with it; an app with a tokenizer of its"
-            " own can run the program",
+            "its text runner, and apps that edgesdk package makes, cannot use it; an app with a tokenizer of its own "
+            "can run the program",
         )
     found = sorted(set(_lookarounds(json.loads(tokenizer.definition).get("pre_tokenizer"))))
     for pattern in found:

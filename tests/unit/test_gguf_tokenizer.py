@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -285,6 +286,20 @@ def test_executorchs_tokenizer_gives_the_prefix(tmp_path: Path, kind: str) -> No
     start, count = ours.written_prefix()
     for text in TEXTS[:2]:
         assert list(reader.encode(start + text, count, 0)) == ours.encode(text, prefix=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "same"), [("gpt-2", True), ("llama-bpe", True), ("falcon", False), ("default", False)]
+)
+def test_lint_says_where_executorchs_tokenizer_gives_other_ids(
+    checkpoint: Path, tmp_path: Path, name: str, same: bool
+) -> None:
+    pytest.importorskip("pytorch_tokenizers")
+    model = open_model(checkpoint)
+    assert model.tokenizer is not None
+    other = replace(model, tokenizer=tokenizer_from_gguf(metadata(pre=name), "x"))
+    texts = [remark.text for remark in edgesdk.lint(other, "android-arm64") if remark.level == "warning"]
+    assert any("it gives other ids, for instance for" in text for text in texts) is not same
 
 
 def test_a_bundle_of_a_gguf_file_gives_every_reader_the_prefix(checkpoint: Path, tmp_path: Path) -> None:
