@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from .bundle import Bundle, check_runtime, refuse_kind
 from .converter import CONVERTERS, open_program
 from .drafting import Drafting, with_drafting
-from .errors import BundleError, EdgeError
+from .errors import BundleError, EdgeError, ModelError
 from .generation import Sampling, Statistics, generate
-from .model.tokenizer import Message, SpecialTokens, Tokenizer
+from .model.tokenizer import Message, SpecialTokens, Tokenizer, written_tokenizer
 from .registry import unknown
 from .speculative import DraftStatistics, SpeculativeSession
 
@@ -76,19 +76,13 @@ def bundle_tokenizer(bundle: Bundle) -> Tokenizer:
     record = bundle.manifest.tokenizer
     if not record.file:
         raise EdgeError("this bundle has no tokenizer, so it cannot run text")
-    template = None
-    if record.chat_template:
-        template = (bundle.folder / record.chat_template).read_text(encoding="utf-8")
     special = SpecialTokens(record.bos, record.stop, record.pad, record.prefix)
-    tokenizer = Tokenizer((bundle.folder / record.file).read_text(encoding="utf-8"), special, template)
     spec = bundle.manifest.model.spec
-    vocab = (spec if "vocab" in spec else spec.get("encoder", spec.get("text", {})))["vocab"]
-    if tokenizer.size > vocab:
-        raise BundleError(
-            f"{bundle.folder / record.file}: gives ids up to {tokenizer.size - 1}, but the program knows {vocab}",
-            hint="the tokenizer belongs to another model: export again",
-        )
-    return tokenizer
+    rows = (spec if "vocab" in spec else spec.get("encoder", spec.get("text", {})))["vocab"]
+    try:
+        return written_tokenizer(bundle.folder, special, rows, file=record.file, template=record.chat_template or None)
+    except ModelError as failure:
+        raise BundleError(f"{bundle.folder / record.file}: {failure.message}", hint="export again") from None
 
 
 def answer_with_runner(

@@ -50,6 +50,7 @@ def compress_model(
     size: str | None = None,
     teacher: str | None = None,
     adapter: str | Path | None = None,
+    prefix_space: bool | None = None,
     calibration: Calibration | None = None,
     checks: Checks | None = None,
     resume: bool = False,
@@ -67,6 +68,7 @@ def compress_model(
             the recipe's, if it names one.
         teacher: a model that the recipe's recovery learns from, with the same tokens; default: the original.
         adapter: a LoRA adapter, a folder that PEFT wrote, to merge into the weights before anything else.
+        prefix_space: whether a space goes before each text, for llama2.c files, which do not say it.
         calibration: text for passes that look at activations; default: the model's own.
         checks: what to measure against the original, and the limits that make it fail.
         resume: go on with a run of the same arguments that was interrupted; the result has the same bytes.
@@ -81,7 +83,7 @@ def compress_model(
     described = None if target is None else open_target(target)
     presets = described.recipes if described else None
     wanted = open_recipe(recipe, presets) if isinstance(recipe, str) else recipe
-    opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
+    opened = open_model(model, progress, prefix_space=prefix_space) if isinstance(model, (str, Path)) else model
     opened = opened if adapter is None else with_adapter(opened, adapter)
     chosen = choose_recipe(opened, wanted)
     if teacher is not None:

@@ -116,6 +116,7 @@ def export(
     delegate: str | None = None,
     size: str | None = None,
     adapter: str | Path | None = None,
+    prefix_space: bool | None = None,
     switchable: Mapping[str, str | Path] | None = None,
     draft: str | Path | Model | None = None,
     draft_recipe: str | Recipe | None = None,
@@ -138,6 +139,7 @@ def export(
         size: most bytes of the program (``90MB``) or bits per weight (``4.5bpw``); bits are then chosen for every
             matrix. Default: the recipe's, if it names one.
         adapter: a LoRA adapter, a folder that PEFT wrote, to merge into the weights before anything else.
+        prefix_space: whether a space goes before each text, for llama2.c files, which do not say it.
         switchable: LoRA adapters that stay apart from the weights, by the names that users switch to them with.
         draft: a smaller model with the same tokens, to draft what the program then checks: speculative decoding.
         draft_recipe: as ``recipe``, for the draft.
@@ -156,7 +158,7 @@ def export(
     converter = CONVERTERS.get(described.converter)
     refuse_target(converter, described, switchable)
     _require_torch(described.converter)
-    opened = open_any(model, progress) if isinstance(model, (str, Path)) else model
+    opened = open_any(model, progress, prefix_space=prefix_space) if isinstance(model, (str, Path)) else model
     if not isinstance(opened, Model):
         from .exporting_others import export_other, refuse_choices
 

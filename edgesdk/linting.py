@@ -12,14 +12,17 @@ from . import estimate
 from .compress.recipe import Recipe, choose_recipe, open_recipe
 from .converter import CONVERTERS
 from .errors import EdgeError, UnbuiltError
+from .model import Model
+from .model.chat_template import check_template
 from .model.opening import open_model
+from .model.vision.model import VisionModel
 from .options import program_options
 from .progress import SILENT, Progress
 from .targets import FloatType, Target, open_target
 
 if TYPE_CHECKING:
     from .converter import MemoryPlan
-    from .model import Model, Tokenizer
+    from .model import Tokenizer
     from .model.opening import AnyModel
 
 
@@ -49,6 +52,7 @@ def lint(
     float_type: FloatType | None = None,
     memory_mb: int | None = None,
     delegate: str | None = None,
+    prefix_space: bool | None = None,
     progress: Progress = SILENT,
 ) -> list[Remark]:
     """Check a model against a target without building anything; arguments as in :func:`edgesdk.export`.
@@ -59,7 +63,7 @@ def lint(
     described = open_target(target)
     wanted = open_recipe(recipe, described.recipes) if isinstance(recipe, str) else recipe
     converter = CONVERTERS.get(described.converter)
-    opened = open_model(model, progress) if isinstance(model, (str, Path)) else model
+    opened = open_model(model, progress, prefix_space=prefix_space) if isinstance(model, (str, Path)) else model
     chosen = choose_recipe(opened, wanted)
     try:
         options = program_options(opened, described, chosen, context, float_type, delegate)
@@ -83,8 +87,10 @@ def lint(
         remarks += _delivery(plan, described)
     if opened.tokenizer is not None:
         remarks += _tokenizer(opened.tokenizer, described)
+        remarks += _stops(opened.tokenizer)
         try:
             refuse_tokenizer(opened.tokenizer, described)
+            remarks += [*_files(opened.tokenizer), *_suffix(opened.tokenizer)]
         except EdgeError as failure:
             remarks.append(_error("tokenizer", failure))
     return sorted(remarks, key=lambda remark: ("error", "warning", "note").index(remark.level))
@@ -130,11 +136,12 @@ def lint_program(program: str | Path, target: str) -> list[Remark]:
 
 
 def refuse_tokenizer(tokenizer: Tokenizer, target: Target) -> None:
-    """Stop before any work when a microcontroller cannot run a tokenizer.
+    """Stop before any work when a chat template cannot write a question, or a microcontroller cannot run a tokenizer.
 
     Raises:
         EdgeError: what it cannot do.
     """
+    check_template(tokenizer)
     if target.cores:
         from .fit import board_converter
 
@@ -142,11 +149,18 @@ def refuse_tokenizer(tokenizer: Tokenizer, target: Target) -> None:
 
 
 def warnings_of(model: AnyModel, plan: MemoryPlan, target: Target) -> list[str]:
-    """What an export should say although it goes on."""
+    """What an export should say although it goes on.
+
+    Raises:
+        EdgeError: the chat template cannot write a question.
+    """
     found = list(_delivery(plan, target))
     if model.tokenizer is not None:
+        found += _files(model.tokenizer, parts=isinstance(model, VisionModel))
+        found += _suffix(model.tokenizer) if isinstance(model, Model) else ()
         found += _tokenizer(model.tokenizer, target)
-    return [f"{remark.text} ({remark.way_out})" for remark in found if remark.level == "warning"]
+    warnings = [remark for remark in found if remark.level == "warning"]
+    return [f"{remark.text} ({remark.way_out})" if remark.way_out else remark.text for remark in warnings]
 
 
 def _error(about: str, failure: EdgeError) -> Remark:
@@ -176,6 +190,33 @@ def _delivery(plan: MemoryPlan, target: Target) -> Iterator[Remark]:
         )
 
 
+def _files(tokenizer: Tokenizer, *, parts: bool = False) -> Iterator[Remark]:
+    """What the checkpoint's files leave open, and what the chat template does not write."""
+    for note in (*tokenizer.notes, *check_template(tokenizer, parts=parts)):
+        yield Remark("warning", "tokenizer", note)
+
+
+def _suffix(tokenizer: Tokenizer) -> Iterator[Remark]:
+    """What other readers of the definition put behind a text that an answer is to continue."""
+    ends = "".join(map(tokenizer.token, tokenizer.added[1]))
+    if ends:
+        yield Remark(
+            "warning",
+            "tokenizer",
+            f"the tokenizer's post-processor writes {ends} behind each text, so that an answer could not continue it; "
+            "edgesdk leaves it out, other readers of tokenizer.json do not",
+            "an app of your own has to encode prompts without special tokens, or to take the end off",
+        )
+
+
+def _stops(tokenizer: Tokenizer) -> Iterator[Remark]:
+    """Which tokens end an answer, and what says so."""
+    sources = tokenizer.stop_sources
+    ends = [f"{tokenizer.token(index)} ({index}: {source})" for index, source in sources.items()]
+    if ends:
+        yield Remark("note", "tokenizer", f"an answer ends at {', '.join(ends)}")
+
+
 def _tokenizer(tokenizer: Tokenizer, target: Target) -> Iterator[Remark]:
     if target.runtime.name != "executorch":
         return
@@ -187,8 +228,8 @@ def _tokenizer(tokenizer: Tokenizer, target: Target) -> Iterator[Remark]:
             "warning",
             "tokenizer",
             f"ExecuTorch's own tokenizer does not read this one: {reason}",
-            "its text runner, and apps that edgesdk package makes, cannot start with it; an app with a tokenizer of its"
-            " own can run the program",
+            "its text runner, and apps that edgesdk package makes, cannot use it; an app with a tokenizer of its own "
+            "can run the program",
         )
     found = sorted(set(_lookarounds(json.loads(tokenizer.definition).get("pre_tokenizer"))))
     for pattern in found:

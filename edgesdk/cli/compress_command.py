@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from .compression_options import adapter_option, calibration_of, calibration_options, check_options
+from .compression_options import (
+    adapter_option,
+    calibration_of,
+    calibration_options,
+    check_options,
+    prefix_space_option,
+)
 from .terminal import TerminalProgress, json_option, print_json, print_table
 
 if TYPE_CHECKING:
@@ -23,6 +29,7 @@ if TYPE_CHECKING:
 )
 @click.option("--teacher", help="Model that -heal learns from instead of MODEL itself, with the same tokens.")
 @adapter_option
+@prefix_space_option
 @calibration_options
 @check_options
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
@@ -34,6 +41,7 @@ def command(
     target: str | None,
     teacher: str | None,
     adapter: Path | None,
+    prefix_space: bool | None,
     size: str | None,
     calibration: str,
     sequences: int,
@@ -62,6 +70,7 @@ def command(
         target=target,
         size=size,
         adapter=adapter,
+        prefix_space=prefix_space,
         teacher=teacher,
         calibration=calibration_of(calibration, sequences, length, seed),
         checks=Checks(eval_text, eval_windows, max_kl, max_ppl_increase, skip_checks),

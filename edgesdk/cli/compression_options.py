@@ -76,6 +76,17 @@ def adapter_option(function: F) -> F:
     )(function)
 
 
+def prefix_space_option(function: F) -> F:
+    """Add ``--no-prefix-space``."""
+    return click.option(
+        "--no-prefix-space",
+        "prefix_space",
+        flag_value=False,
+        default=None,
+        help="llama2.c files, which do not say it: put no space in front of a text.",
+    )(function)
+
+
 def check_options(function: F) -> F:
     """Add what is measured, and the limits that make a command fail."""
     for option in reversed(_CHECKS):

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import EdgeError
-from .compression_options import adapter_option, calibration_of, calibration_options, check_options
+from .compression_options import (
+    adapter_option,
+    calibration_of,
+    calibration_options,
+    check_options,
+    prefix_space_option,
+)
 from .terminal import TerminalProgress, json_option, print_json, print_table
 
 if TYPE_CHECKING:
@@ -41,6 +47,7 @@ if TYPE_CHECKING:
 )
 @click.option("--delegate", help="Hardware path (edgesdk targets NAME).  [default: target's]")
 @adapter_option
+@prefix_space_option
 @click.option(
     "--switchable",
     "switchable",
@@ -63,6 +70,7 @@ def command(
     memory_mb: int | None,
     delegate: str | None,
     adapter: Path | None,
+    prefix_space: bool | None,
     switchable: tuple[str, ...],
     draft: str | None,
     draft_recipe: str | None,
@@ -96,6 +104,7 @@ def command(
         delegate=delegate,
         size=size,
         adapter=adapter,
+        prefix_space=prefix_space,
         switchable=_by_name(switchable),
         draft=draft,
         draft_recipe=draft_recipe,

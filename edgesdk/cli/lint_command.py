@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .compression_options import prefix_space_option
 from .terminal import TerminalProgress, json_option, print_json, print_table
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 @click.option("--float", "float_type", type=click.Choice(["float32", "float16"]), help="Float type.")
 @click.option("--memory", "memory_mb", type=click.IntRange(min=1), help="Memory of your device in MB.")
 @click.option("--delegate", help="Hardware path (edgesdk targets NAME).")
+@prefix_space_option
 @json_option
 def command(
     model: str,
@@ -29,6 +31,7 @@ def command(
     float_type: FloatType | None,
     memory_mb: int | None,
     delegate: str | None,
+    prefix_space: bool | None,
     as_json: bool,
 ) -> int:
     """Check MODEL against a target before any work; exits with 1 when an export would fail.
@@ -48,6 +51,7 @@ def command(
             float_type=float_type,
             memory_mb=memory_mb,
             delegate=delegate,
+            prefix_space=prefix_space,
             progress=TerminalProgress(),
         )
     if as_json:

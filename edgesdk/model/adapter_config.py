@@ -55,7 +55,8 @@ def pissa(matrix: torch.Tensor, rank: int, scale: float) -> torch.Tensor:
     import torch
 
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-    return (left[:, :rank] * values[:rank]) @ right[:rank]
+    taken: torch.Tensor = (left[:, :rank] * values[:rank]) @ right[:rank]
+    return taken
 
 
 def olora(matrix: torch.Tensor, rank: int, scale: float) -> torch.Tensor:
@@ -63,7 +64,8 @@ def olora(matrix: torch.Tensor, rank: int, scale: float) -> torch.Tensor:
     import torch
 
     q, r = torch.linalg.qr(matrix)
-    return scale * (q[:, :rank] @ r[:rank])
+    taken: torch.Tensor = scale * (q[:, :rank] @ r[:rank])
+    return taken
 
 
 #: Ways to begin that take a part out of the base, which follows from the base alone.

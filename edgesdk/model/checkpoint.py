@@ -21,7 +21,7 @@ from . import Compression, Model, Origin
 from .safetensors_writer import Header, SafetensorsWriter, kind_of
 from .spec import DecoderSpec
 from .tensors import STORED_BITS, QuantizedTensor, pack_bits, packed_columns, scale_storage, unpack_bits
-from .tokenizer import SpecialTokens, Tokenizer
+from .tokenizer import SpecialTokens, written_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -180,10 +180,9 @@ def open_checkpoint(folder: Path) -> Model:
     weights = _CheckpointWeights(SafetensorsFolder(folder), described.grids, described.spec)
     tokenizer = None
     if described.special is not None:
-        template = folder / "chat_template.jinja"
-        text = template.read_text(encoding="utf-8") if template.is_file() else None
-        definition = (folder / "tokenizer.json").read_text(encoding="utf-8")
-        tokenizer = Tokenizer(definition, described.special, text)
+        template = "chat_template.jinja"
+        written = template if (folder / template).is_file() else None
+        tokenizer = written_tokenizer(folder, described.special, described.spec.vocab, template=written)
     origin = Origin(
         described.name,
         (folder / FILE, folder / WEIGHTS),

@@ -7,30 +7,70 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ModelError
-from .tokenizer import SpecialTokens, Tokenizer
+from .gguf_splits import Split, split_of
+from .tokenizer import SpecialTokens, Tokenizer, with_prefix
 
-_CONTROL, _USER_DEFINED = 3, 4
-_LLAMA3 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-_QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
-#: ``tokenizer.ggml.pre`` to the split in front of the byte-level alphabet: a regex, "digits", or None for GPT-2's own.
-_SPLITS: dict[str, str | None] = {
-    "default": None,
-    "gpt-2": None,
-    "smollm": "digits",
-    "llama-bpe": _LLAMA3,
-    "qwen2": _QWEN2,
-}
+_UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
 _SPACE = "\u2581"
+#: Kinds that no decoder of edgesdk has, in words.
+_OTHER_KINDS = {
+    "bert": "WordPiece, for encoders",
+    "t5": "unigram, for encoder-decoders",
+    "rwkv": "RWKV's own",
+    "gemma4": "Gemma 4's own",
+    "plamo2": "PLaMo 2's own",
+    "hybriddna": "for DNA",
+    "whitespace": "for encoders",
+    "no_vocab": "none at all",
+    "none": "none at all",
+}
+#: Tokens that end an answer whatever the metadata say, by their texts (ggml-org/llama.cpp, src/llama-vocab.cpp).
+_ENDS = (
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+    "<|flush|>",
+    "<|calls|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "</s>",
+    "<|eom_id|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "[EOS]",
+    "<|end_of_text|>",
+    "<end_of_utterance>",
+    "<eos>",
+    "<turn|>",
+    "<|tool_response>",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+    "[e~[",
+    "<|fim_pad|>",
+    "<fim-pad>",
+    "<fim_pad>",
+    "<PAD>",
+    "[PAD]",
+    "<|fim_repo|>",
+    "<|repo_name|>",
+    "<fim-repo>",
+    "<REPO>",
+    "<reponame>",
+    "<|file_sep|>",
+)
 
 
 def tokenizer_from_gguf(metadata: Mapping[str, Any], where: str) -> Tokenizer:
     """Build the tokenizer that a GGUF file describes.
 
+    Args:
+        metadata: of the file; the keys of its tokenizer begin with ``tokenizer.``.
+        where: the file, for messages.
+
     Raises:
-        ModelError: the file has no tokenizer, or one of a kind that edgesdk does not know.
+        ModelError: the file has no tokenizer, one of a kind that edgesdk does not know, or damaged metadata.
     """
     try:
         return _build(metadata, where)
@@ -41,87 +81,127 @@ def tokenizer_from_gguf(metadata: Mapping[str, Any], where: str) -> Tokenizer:
 def _build(metadata: Mapping[str, Any], where: str) -> Tokenizer:
     kind = metadata.get("tokenizer.ggml.model")
     tokens = metadata.get("tokenizer.ggml.tokens")
+    if kind in _OTHER_KINDS:
+        raise ModelError(
+            f"{where}: tokenizer kind '{kind}' ({_OTHER_KINDS[kind]}) is not supported; supported: gpt2, llama",
+            hint="open the original Hugging Face checkpoint",
+        )
     if not kind or not tokens:
         raise ModelError(f"{where}: no tokenizer in the metadata")
+    notes: list[str] = []
     if kind == "gpt2":
-        parts = _byte_level(metadata, where)
+        split = split_of(metadata.get("tokenizer.ggml.pre"), metadata.get("tokenizer.ggml.merges", []), where)
+        parts, adds_bos = _byte_level(metadata, split), split.adds_bos
+        if "tokenizer.ggml.pre" not in metadata:
+            notes.append(
+                f"the file lacks 'tokenizer.ggml.pre'; its vocabulary is known, and text is split as '{split.names[0]}'"
+            )
     elif kind == "llama":
-        parts = _sentencepiece(metadata)
+        parts, adds_bos = _sentencepiece(metadata), True
+        if metadata.get("tokenizer.ggml.remove_extra_whitespaces"):
+            notes.append("the file asks to drop extra spaces (remove_extra_whitespaces); as in llama.cpp they stay")
     else:
-        raise ModelError(f"{where}: tokenizer kind '{kind}' is not supported; supported: gpt2, llama")
-    types = metadata.get("tokenizer.ggml.token_type") or [1] * len(tokens)
-    added = [
-        {
-            "id": index,
-            "content": token,
-            "special": types[index] == _CONTROL,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-        }
-        for index, token in enumerate(tokens)
-        if types[index] in (_CONTROL, _USER_DEFINED)
-    ]
-    definition = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, **parts}
+        raise ModelError(f"{where}: tokenizer kind '{kind}' is not known; supported: gpt2, llama")
+    special, names, stops = _special(metadata, tokens, adds_bos, notes)
+    definition = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": _added(metadata, tokens, stops),
+        **parts,
+    }
+    definition = with_prefix(definition, [(tokens[index], index) for index in special.prefix])
     return Tokenizer(
-        json.dumps(definition, ensure_ascii=False), _special(metadata, tokens), metadata.get("tokenizer.chat_template")
+        json.dumps(definition, ensure_ascii=False),
+        special,
+        metadata.get("tokenizer.chat_template"),
+        names,
+        stop_sources=stops,
+        notes=tuple(notes),
     )
 
 
-def _special(metadata: Mapping[str, Any], tokens: list[str]) -> SpecialTokens:
+def _added(metadata: Mapping[str, Any], tokens: list[str], stops: Mapping[int, str]) -> list[dict[str, Any]]:
+    """Tokens that are found in a text before it is split; those that end an answer are never printed."""
+    types = metadata.get("tokenizer.ggml.token_type") or [1] * len(tokens)
+    rules = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    return [
+        {"id": index, "content": token, "special": types[index] != _USER_DEFINED or index in stops, **rules}
+        for index, token in enumerate(tokens)
+        if types[index] in (_UNKNOWN, _CONTROL, _USER_DEFINED) or index in stops
+    ]
+
+
+def _special(
+    metadata: Mapping[str, Any], tokens: list[str], adds_bos: bool, notes: list[str]
+) -> tuple[SpecialTokens, dict[str, str], dict[int, str]]:
+    """The policy, named tokens for the template, and where each stop token comes from."""
+    usual = {"bos": 1, "eos": 2, "unknown": 0} if metadata["tokenizer.ggml.model"] == "llama" else {}
+
     def index(name: str) -> int | None:
-        found = metadata.get(f"tokenizer.ggml.{name}_token_id")
-        return found if isinstance(found, int) and 0 <= found < len(tokens) else None
+        number = metadata.get(f"tokenizer.ggml.{name}_token_id", usual.get(name))
+        return number if isinstance(number, int) and 0 <= number < len(tokens) else None
 
-    stops = [found for name in ("eos", "eot", "eom") if (found := index(name)) is not None]
-    for written in ("<end_of_turn>", "<|im_end|>", "<|eot_id|>"):
-        if written in metadata.get("tokenizer.chat_template", "") and written in tokens:
-            stops.append(tokens.index(written))
-    bos = index("bos")
-    wants_bos = metadata.get("tokenizer.ggml.add_bos_token", metadata["tokenizer.ggml.model"] == "llama")
+    stops: dict[int, str] = {}
+    for name in ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep"):
+        if (number := index(name)) is not None:
+            key = f"tokenizer.ggml.{name}_token_id"
+            stops[number] = f"{stops[number]}, {key}" if number in stops else key
+    places = {token: number for number, token in enumerate(tokens) if token in _ENDS}
+    for text in _ends(places):
+        stops.setdefault(places[text], "its text, as llama.cpp reads it")
+    bos, wants_bos = index("bos"), metadata.get("tokenizer.ggml.add_bos_token", adds_bos)
+    named = {"bos_token": bos, "eos_token": index("eos"), "unk_token": index("unknown"), "pad_token": index("padding")}
+    if metadata.get("tokenizer.ggml.add_bos_token") is False:
+        named["bos_token"] = None  # what the original says of models that have no BOS (Qwen)
+    if metadata.get("tokenizer.ggml.add_eos_token"):
+        notes.append("the file asks for an end token behind each text (add_eos_token); an answer could not go on there")
+    names = {name: tokens[number] for name, number in named.items() if number is not None}
     prefix = (bos,) if wants_bos and bos is not None else ()
-    return SpecialTokens(bos, tuple(dict.fromkeys(stops)), index("padding"), prefix)
+    return SpecialTokens(bos, tuple(stops), index("padding"), prefix), names, stops
 
 
-def _byte_level(metadata: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """GPT-2's byte-level BPE behind the split that ``tokenizer.ggml.pre`` names."""
-    pre = metadata.get("tokenizer.ggml.pre", "default")
-    if pre not in _SPLITS:
-        raise ModelError(f"{where}: pre-tokenizer '{pre}' is not known; known: {', '.join(_SPLITS)}")
-    split = _SPLITS[pre]
-    steps: list[dict[str, Any]] = []
-    if split == "digits":
-        steps.append({"type": "Digits", "individual_digits": True})
-    elif split is not None:
-        steps.append({"type": "Split", "pattern": {"Regex": split}, "behavior": "Isolated", "invert": False})
-    own_regex = split in (None, "digits")
-    steps.append({"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": own_regex})
+def _ends(places: Mapping[str, int]) -> list[str]:
+    """Texts of tokens that end an answer, less those that other tokens show to be ordinary ones."""
+    texts = list(places)
+    calls = {"<|call|>", "<|calls|>"} & places.keys()
+    if calls and ("<|flush|>" in places or ("<|return|>" in places and "<|call|>" in places)) and "<|end|>" in places:
+        texts.remove("<|end|>")  # between the parts of one answer (gpt-oss, Solar Open)
+    if "<|tool_response>" in places and "</s>" in places:
+        texts.remove("</s>")  # Gemma 4's vocabulary holds it as text
+    return texts
+
+
+def _byte_level(metadata: Mapping[str, Any], split: Split) -> dict[str, Any]:
+    """GPT-2's byte-level BPE behind a split."""
+    tokens: list[str] = metadata["tokenizer.ggml.tokens"]
+    merges = [_pair(merge) for merge in metadata.get("tokenizer.ggml.merges", [])]
     return {
-        "normalizer": {"type": "NFC"} if pre == "qwen2" else None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
+        "normalizer": {"type": split.normalizer} if split.normalizer else None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": split.steps()},
         "post_processor": None,
         "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
-        "model": _bpe(
-            metadata["tokenizer.ggml.tokens"],
-            [merge.split(" ", 1) for merge in metadata.get("tokenizer.ggml.merges", [])],
-            ignore_merges=pre == "llama-bpe",
-        ),
+        "model": _bpe(tokens, merges, ignore_merges=split.whole_words),
     }
 
 
+def _pair(merge: str) -> list[str]:
+    """The two parts of a merge; its first character belongs to the first part, even a space."""
+    at = merge.index(" ", 1)
+    return [merge[:at], merge[at + 1 :]]
+
+
 def _sentencepiece(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """SentencePiece BPE with byte fallback, as Llama 2 and Gemma use it."""
+    """SentencePiece BPE, as Llama 2 and Gemma use it; with byte fallback where the vocabulary has pieces for bytes."""
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
-    unknown = metadata.get("tokenizer.ggml.unknown_token_id")
+    unknown = metadata.get("tokenizer.ggml.unknown_token_id", 0)
     spaced = bool(metadata.get("tokenizer.ggml.add_space_prefix", True))
     steps: list[dict[str, Any]] = [{"type": "Prepend", "prepend": _SPACE}] if spaced else []
     steps.append({"type": "Replace", "pattern": {"String": " "}, "content": _SPACE})
-    decode: list[dict[str, Any]] = [
-        {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "},
-        {"type": "ByteFallback"},
-        {"type": "Fuse"},
-    ]
+    fallback = any(is_byte(token) for token in tokens)
+    decode: list[dict[str, Any]] = [{"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}]
+    decode += [{"type": "ByteFallback"}] if fallback else []
+    decode += [{"type": "Fuse"}]
     if spaced:
         decode.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
     return {
@@ -133,9 +213,16 @@ def _sentencepiece(metadata: Mapping[str, Any]) -> dict[str, Any]:
             tokens,
             _merges_by_score(tokens, metadata["tokenizer.ggml.scores"]),
             unknown=tokens[unknown] if isinstance(unknown, int) else None,
-            byte_fallback=True,
+            fuse_unknown=True,
+            byte_fallback=fallback,
         ),
     }
+
+
+def is_byte(token: str) -> bool:
+    """Whether a piece stands for one byte: ``<0x0A>``."""
+    digits = token[3:5]
+    return len(token) == 6 and token == f"<0x{digits}>" and all(digit in "0123456789ABCDEF" for digit in digits)
 
 
 def _bpe(
@@ -144,6 +231,7 @@ def _bpe(
     *,
     ignore_merges: bool = False,
     unknown: str | None = None,
+    fuse_unknown: bool = False,
     byte_fallback: bool = False,
 ) -> dict[str, Any]:
     return {
@@ -152,7 +240,7 @@ def _bpe(
         "unk_token": unknown,
         "continuing_subword_prefix": None,
         "end_of_word_suffix": None,
-        "fuse_unk": byte_fallback,
+        "fuse_unk": fuse_unknown,
         "byte_fallback": byte_fallback,
         "ignore_merges": ignore_merges,
         "vocab": {token: index for index, token in enumerate(tokens)},

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 import mmap
 import struct
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
-from .gguf_tokenizer import tokenizer_from_gguf
+from .gguf_tokenizer import is_byte, tokenizer_from_gguf
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .tokenizer import Tokenizer
 
 _HEADER = struct.Struct("<7i")
+_MAGIC = 0x616B3432  # versions 1 and 2 begin with it, and their number
 _BOS, _EOS = 1, 2
 _CONTROL, _BYTE, _NORMAL = 3, 6, 1  # piece types of SentencePiece, as GGUF numbers them
 
@@ -41,6 +43,13 @@ class Llama2cFile:
         if len(head) < _HEADER.size:
             raise ModelError(f"{path}: no llama2.c checkpoint: {size} bytes are less than its header")
         hidden, inner, layers, heads, kv_heads, vocab, context = _HEADER.unpack(head)
+        if hidden == _MAGIC:
+            what = {1: " (float32 in another order)", 2: " (8-bit weights)"}.get(inner, "")
+            raise ModelError(
+                f"{path}: a llama2.c checkpoint of version {inner}{what}; edgesdk reads version 0",
+                hint="write it again from the original with llama2.c (python export.py OUT --version 0 --checkpoint "
+                "FILE.pt, or --hf FOLDER), or give the Hugging Face folder",
+            )
         sizes = (hidden, inner, layers, heads, kv_heads, abs(vocab), context)
         if not all(0 < value < 1 << 24 for value in sizes) or hidden % heads or heads % kv_heads:
             raise ModelError(
@@ -101,8 +110,14 @@ class Llama2cFile:
         return torch.frombuffer(raw, dtype=torch.float32).view(shape)
 
 
-def llama2c_tokenizer(checkpoint: Path, vocab: int) -> Tokenizer:
+def llama2c_tokenizer(checkpoint: Path, vocab: int, *, prefix_space: bool = True) -> Tokenizer:
     """The tokenizer beside a checkpoint.
+
+    Args:
+        checkpoint: the ``.bin`` file.
+        vocab: its vocabulary.
+        prefix_space: whether a space goes before each text, as llama2.c puts one; the files do not say how the model
+            was trained.
 
     Raises:
         ModelError: there is none, or it is damaged.
@@ -110,13 +125,13 @@ def llama2c_tokenizer(checkpoint: Path, vocab: int) -> Tokenizer:
     for name in (f"tok{vocab}.bin", "tokenizer.bin"):
         path = checkpoint.parent / name
         if path.is_file():
-            return _tokenizer(path, vocab)
+            return _tokenizer(path, vocab, prefix_space)
     raise ModelError(
         f"{checkpoint}: no tokenizer beside it", hint=f"put llama2.c's tokenizer.bin or tok{vocab}.bin into its folder"
     )
 
 
-def _tokenizer(path: Path, vocab: int) -> Tokenizer:
+def _tokenizer(path: Path, vocab: int, prefix_space: bool) -> Tokenizer:
     data, at = path.read_bytes(), 4
     tokens: list[str] = []
     scores: list[float] = []
@@ -136,7 +151,12 @@ def _tokenizer(path: Path, vocab: int) -> Tokenizer:
             f"{path}: holds more than the {vocab} pieces of the checkpoint", hint="it belongs to another model"
         )
     tokens[:3] = ["<unk>", "<s>", "</s>"]
-    types = [_CONTROL] * 3 + [_BYTE if piece.startswith("<0x") else _NORMAL for piece in tokens[3:]]
+    if (twice := next((piece for piece, count in Counter(tokens).items() if count > 1), None)) is not None:
+        raise ModelError(
+            f"{path}: two pieces are both {twice!r} (a space and U+2581 are one)",
+            hint="write the file again from the SentencePiece model with llama2.c's tokenizer.py",
+        )
+    types = [_CONTROL] * 3 + [_BYTE if is_byte(piece) else _NORMAL for piece in tokens[3:]]
     return tokenizer_from_gguf(
         {
             "tokenizer.ggml.model": "llama",
@@ -147,6 +167,7 @@ def _tokenizer(path: Path, vocab: int) -> Tokenizer:
             "tokenizer.ggml.bos_token_id": _BOS,
             "tokenizer.ggml.eos_token_id": _EOS,
             "tokenizer.ggml.eot_token_id": _BOS,  # llama2.c ends a text at the start of the next one
+            "tokenizer.ggml.add_space_prefix": prefix_space,
         },
         str(path),
     )

@@ -55,18 +55,25 @@ _NOT_BUILT = {
 _LICENCE_NAMES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "NOTICE.md", "NOTICE.txt")
 
 
-def open_model(name: str | Path, progress: Progress = SILENT, *, adapter: str | Path | None = None) -> Model:
+def open_model(
+    name: str | Path,
+    progress: Progress = SILENT,
+    *,
+    adapter: str | Path | None = None,
+    prefix_space: bool | None = None,
+) -> Model:
     """Open a decoder without loading its weights; arguments and errors as :func:`open_any`.
 
     Args:
         name: as there.
         progress: as there.
         adapter: a LoRA adapter to merge into the weights: a folder that PEFT wrote.
+        prefix_space: as there.
 
     Raises:
         ModelError: it is a model of another kind; or the adapter does not fit.
     """
-    found = open_any(name, progress)
+    found = open_any(name, progress, prefix_space=prefix_space)
     if not isinstance(found, Model):
         raise ModelError(
             f"{name}: {found.spec.family} is no decoder, and this works on decoders alone",
@@ -75,7 +82,7 @@ def open_model(name: str | Path, progress: Progress = SILENT, *, adapter: str | 
     return found if adapter is None else with_adapter(found, adapter)
 
 
-def open_any(name: str | Path, progress: Progress = SILENT) -> AnyModel:
+def open_any(name: str | Path, progress: Progress = SILENT, *, prefix_space: bool | None = None) -> AnyModel:
     """Open a model of any kind without loading its weights.
 
     Args:
@@ -83,6 +90,8 @@ def open_any(name: str | Path, progress: Progress = SILENT) -> AnyModel:
             file, a llama2.c ``.bin`` file, a name from the catalogue (fetched into the user's cache on first use), or a
             hub id like ``org/name``.
         progress: told about a download.
+        prefix_space: whether a space goes before each text, for llama2.c files, which do not say it; None: as llama2.c
+            does, with one.
 
     Raises:
         ModelError: what is wrong with the checkpoint, and what to do.
@@ -93,10 +102,17 @@ def open_any(name: str | Path, progress: Progress = SILENT) -> AnyModel:
         path = catalogue.fetch(entries[str(name)], progress)
     elif not path.exists() and catalogue.is_hub_id(str(name)):
         path = catalogue.fetch_from_hub(str(name), progress)
+    if path.is_file() and path.suffix == ".bin":
+        return _open_llama2c(path, prefix_space is not False)
+    if prefix_space is not None and path.exists():
+        raise ModelError(
+            f"{name}: its tokenizer says itself whether a space goes before a text",
+            hint="--no-prefix-space is for llama2.c files (.bin), which do not say it",
+        )
     if path.is_dir():
         return open_checkpoint(path) if is_checkpoint(path) else _open_folder(path)
     if path.is_file():
-        return _open_llama2c(path) if path.suffix == ".bin" else _open_gguf(path)
+        return _open_gguf(path)
     raise ModelError(
         f"{name}: no such folder or file, and {unknown('catalogue model', str(name), entries)}",
         hint="give a Hugging Face folder, a .gguf or llama2.c .bin file, a catalogue name (edgesdk models), or a hub "
@@ -106,17 +122,21 @@ def open_any(name: str | Path, progress: Progress = SILENT) -> AnyModel:
 
 def _open_folder(folder: Path) -> AnyModel:
     given = Config.read(folder / "config.json")
-    config, kind = completed(given), given.get("model_type")
+    config = completed(given)
     licence_files = tuple(folder / name for name in _LICENCE_NAMES if (folder / name).is_file())
-    if (other := _other_kind(str(kind))) is not None:
+    if (other := _other_kind(str(given.get("model_type")))) is not None:
         _refuse_layers(config)
         tokenizer = open_tokenizer(folder)
         with _usable(config.where):
             opened = other(folder, config, tokenizer, _card_licence(folder), licence_files)
-        notes = passed_over(given, config)
-        opened = replace(opened, origin=replace(opened.origin, notes=(*opened.origin.notes, *notes)))
-        _fitting(tokenizer, opened.spec, str(folder))
-        return opened
+        origin = replace(opened.origin, notes=(*opened.origin.notes, *passed_over(given, config)))
+        return replace(opened, tokenizer=_fitting(tokenizer, opened.spec, str(folder)), origin=origin)
+    return _open_decoder(folder, given, config, licence_files)
+
+
+def _open_decoder(folder: Path, given: Config, config: Config, licence_files: tuple[Path, ...]) -> Model:
+    """A decoder's folder; ``given`` is its ``config.json`` as it is, ``config`` with the defaults of its class."""
+    kind = given.get("model_type")
     family = _family(str(kind), config.where, lambda family: family.model_types)
     refuse_other_tasks(given, folder)
     spec = _spec(family, config)
@@ -189,12 +209,12 @@ def _open_gguf(path: Path) -> Model:
     return Model(spec, weights, _fitting(tokenizer_from_gguf(metadata, str(path)), spec, str(path)), origin)
 
 
-def _open_llama2c(path: Path) -> Model:
+def _open_llama2c(path: Path, prefix_space: bool) -> Model:
     file = Llama2cFile(path)
     family = FAMILIES.get("llama")
     spec = family.spec(Config(file.config, file.where))
     weights = CheckpointWeights(file, family.llama2c_places(spec), spec.tensors())
-    tokenizer = _fitting(llama2c_tokenizer(path, spec.vocab), spec, str(path))
+    tokenizer = _fitting(llama2c_tokenizer(path, spec.vocab, prefix_space=prefix_space), spec, str(path))
     return Model(spec, weights, tokenizer, Origin(path.stem, (path,)))
 
 
@@ -243,16 +263,10 @@ def _usable(where: str) -> Iterator[None]:
 
 
 def _fitting(tokenizer: Tokenizer, spec: DecoderSpec | EncoderSpec | Seq2SeqSpec | VisionSpec, where: str) -> Tokenizer:
-    if tokenizer.size > spec.vocab:
-        raise ModelError(
-            f"{where}: the tokenizer has ids up to {tokenizer.size - 1}, but the embedding has {spec.vocab} rows",
-            hint="the tokenizer belongs to another model, or the embedding was not resized for added tokens",
-        )
-    special = tokenizer.special
-    for index in (special.bos, special.pad, *special.stop, *special.prefix):
-        if index is not None and not 0 <= index < spec.vocab:
-            raise ModelError(f"{where}: special token id {index} lies outside the vocabulary of {spec.vocab}")
-    return tokenizer
+    try:
+        return tokenizer.within(spec.vocab)
+    except ModelError as failure:
+        raise ModelError(f"{where}: {failure.message}", hint=failure.hint) from None
 
 
 def _card_licence(folder: Path) -> str | None:

@@ -7,6 +7,7 @@ are data (``published.json``), made from an installed transformers by ``python -
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -17,67 +18,9 @@ from ..errors import ModelError
 from .config import Config
 
 FILE = Path(__file__).with_name("published.json")
+_INERT_FILE = Path(__file__).with_name("inert.toml")
 #: Keys that say something of a checkpoint whatever its class knows: what it is, and how long a text it was trained for.
 _ALWAYS = frozenset({"model_type", "architectures", "quantization_config", "seq_length"})
-#: Keys that change no logits of a generator, by what they are about instead.
-_INERT: dict[str, tuple[str, ...]] = {
-    "training": (
-        *("attention_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "resid_dropout", "embed_dropout", "dropout"),
-        *("hidden_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout", "layerdrop"),
-        *("initializer_range", "initializer_factor", "initializer_std", "init_std", "rescale_prenorm_residual"),
-        *("output_router_logits", "router_aux_loss_coef", "input_jitter_noise", "hidden_dropout_probability"),
-        *("embedding_dropout", "attention_dropout_prob", "dropout_rate", "label_smoothing", "mlp_dropout"),
-        *("time_step_init_scheme", "time_step_scale", "time_step_floor", "time_step_max", "time_step_min"),
-        *("classifier_dropout", "classifier_dropout_prob", "classifier_activation", "classifier_bias"),
-        *(
-            "residual_dropout",
-            "router_jitter_noise",
-            "emb_dropout_prob",
-            "attn_dropout_prob",
-            "gradient_checkpointing",
-            "use_mambapy",
-            "use_falcon_mambapy",
-        ),
-    ),
-    "how it is run": (
-        *("use_cache", "return_dict", "output_attentions", "output_hidden_states", "torchscript", "pruned_heads"),
-        *("chunk_size_feed_forward", "use_bfloat16", "tf_legacy_loss", "pretraining_tp", "slow_but_exact"),
-        *("use_mamba_kernels", "chunk_size", "mamba_chunk_size", "num_logits_to_keep", "reorder_and_upcast_attn"),
-        *("use_flash_attn", "use_flash_attention", "use_long_context", "cache_implementation", "_attn_implementation"),
-        *("attn_implementation", "rescale_every", "reference_compile", "deterministic_flash_attn", "use_dynamic_ntk"),
-        *("hybrid_layer_ids", "rescale_layer", "mamba_ssm_dtype", "fp32_residual_connection", "residual_in_fp32"),
-        *("use_associative_scan", "use_mem_eff_path", "time_step_rank"),
-    ),
-    "tokens": (
-        *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "cls_token_id", "mask_token_id"),
-        *("unk_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id"),
-        *("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id", "image_token_index"),
-        *("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "tokenizer_class", "prefix"),
-        *("pad_vocab_size_multiple", "unpadded_vocab_size"),
-    ),
-    "generation": (
-        *("do_sample", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty"),
-        *("max_length", "min_length", "max_new_tokens", "num_beams", "num_beam_groups", "num_return_sequences"),
-        *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "diversity_penalty", "early_stopping"),
-        *("remove_invalid_values", "exponential_decay_length_penalty", "output_scores", "return_dict_in_generate"),
-        *("transformers_weights", "task_specific_params"),
-    ),
-    "other heads": (
-        *("id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "num_choices", "sparse_prediction"),
-        *("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels"),
-        *("summary_first_dropout", "classifier_pooling", "sparse_pred_ignore_index", "mtp_num_hidden_layers"),
-    ),
-    "provenance": (
-        *("_name_or_path", "name_or_path", "_commit_hash", "_from_model_config", "transformers_version"),
-        *("torch_dtype", "dtype", "architectures", "model_type", "license", "is_llama_config", "unsloth_version"),
-        *("unsloth_fixed", "transformers.js_config", "quantization_config", "compression_config", "is_decoder"),
-        *("cross_attention_hidden_size", "add_cross_attention", "tie_encoder_decoder", "is_encoder_decoder"),
-        *("mamba_d_head", "n_ctx", "seq_length", "sliding_window_pattern", "_sliding_window_pattern"),
-        *("use_cache_quantization", "use_cache_kernel", "softmax_in_fp32", "model_max_length", "rotary"),
-        *("mrope_section", "mrope_interleaved", "base_config_key", "language"),
-    ),
-}
-INERT = frozenset(key for keys in _INERT.values() for key in keys)
 
 
 @dataclass(frozen=True)
@@ -118,6 +61,12 @@ def published_types() -> dict[str, Published]:
     """Every ``model_type`` of the families here that transformers has."""
     data = json.loads(FILE.read_text(encoding="utf-8"))
     return {kind: Published(**record) for kind, record in data["types"].items()}
+
+
+@cache
+def inert_keys() -> frozenset[str]:
+    """Keys that change no logits of a generator (``inert.toml``)."""
+    return frozenset(key for keys in tomllib.loads(_INERT_FILE.read_text("utf-8")).values() for key in keys)
 
 
 def published_ignored(kind: str) -> Sequence[str]:
@@ -182,12 +131,12 @@ def passed_over(given: Config, read: Config) -> list[str]:
     for path, value in _leaves(given.values):
         record, name = _owner(published_types().get(kind), path)
         key = name.rpartition(".")[2]
-        if value is None or key in INERT or name.partition(".")[0] in INERT or read.looked_at(name):
+        if value is None or {key, name.partition(".")[0]} & inert_keys() or read.looked_at(name):
             continue
         if "rope_" in name and not read.looked_into(name.rpartition(".")[0]):
             continue  # a network without rotary positions
         if record is None or "rope_" in name or not record.knows(key):
-            unknown.append(path)
+            unknown += [path] if value or record is None else []
         elif record.defaults.get(key) != value:
             default = record.defaults.get(key)
             raise ModelError(

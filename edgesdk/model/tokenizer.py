@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
+from .chat_template import render_template
+from .tokenizer_files import STANDARD, load_backend, optional_json, read_folder, read_text, written_names
 
 if TYPE_CHECKING:
     import tokenizers
 
 Message = Mapping[str, str]
+_MOST_BEYOND = 64  # added tokens without a row; more, and the tokenizer belongs to another model
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,20 @@ class Tokenizer:
         definition: the text of ``tokenizer.json``.
         special: the special-token policy.
         chat_template: Jinja source, or None.
+        names: named special tokens (``bos_token`` ...), the variables of a template; None for those of ``special``.
+        rows: rows of the model's embedding, or None where they are not known. Ids from there on are tokens that the
+            model does not have: the definition keeps them, a text that holds one is refused.
+        stop_sources: for each stop id what says so: files and their keys.
+        notes: what was decided where the checkpoint's files contradict each other, in words.
     """
 
     definition: str
     special: SpecialTokens
     chat_template: str | None = None
+    names: Mapping[str, str] | None = field(default=None, hash=False)
+    rows: int | None = None
+    stop_sources: Mapping[int, str] = field(default_factory=dict, hash=False, compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @cached_property
     def backend(self) -> tokenizers.Tokenizer:
@@ -52,28 +63,76 @@ class Tokenizer:
         Raises:
             ModelError: the definition cannot be read.
         """
-        from tokenizers import Tokenizer as Backend
-
-        try:
-            backend = Backend.from_str(self.definition)
-        except Exception as failure:  # the library raises plain Exception
-            raise ModelError(f"the tokenizer definition cannot be read: {failure}") from None
+        backend = load_backend(self.definition)
         backend.no_truncation()
         backend.no_padding()
         return backend
 
     @property
+    def added(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What the definition's own post-processor puts in front of a text, and behind it."""
+        backend, text = self.backend, "a"
+        plain = backend.encode(text, add_special_tokens=False).ids
+        if not plain:  # a vocabulary of another script
+            words = backend.get_vocab(with_added_tokens=False)
+            text = next((word for word in words if backend.encode(word, add_special_tokens=False).ids), "")
+            plain = backend.encode(text, add_special_tokens=False).ids
+        whole = backend.encode(text, add_special_tokens=True).ids
+        for start in range(len(whole) - len(plain) + 1):
+            if whole[start : start + len(plain)] == plain:
+                return tuple(whole[:start]), tuple(whole[start + len(plain) :])
+        return (), ()
+
+    @property
     def size(self) -> int:
-        """One more than the largest id that it can give."""
-        return max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        """One more than the largest id that a text may have."""
+        largest = max(self.backend.get_vocab(with_added_tokens=True).values(), default=-1)
+        return largest + 1 if self.rows is None else min(largest + 1, self.rows)
+
+    def within(self, rows: int) -> Tokenizer:
+        """The tokenizer of a model with so many rows in its embedding.
+
+        A few added tokens may lie beyond them (Gemma 3's text models have none for images); they stay in the
+        definition, for its other readers. A padding token among them is no padding token: programs never see one.
+
+        Raises:
+            ModelError: ids of the vocabulary, special tokens, or more than a few added ones lie beyond.
+        """
+        vocabulary = self.backend.get_vocab(with_added_tokens=True)
+        beyond = {index for index in vocabulary.values() if index >= rows}
+        if not beyond <= set(self.backend.get_added_tokens_decoder()) or len(beyond) > _MOST_BEYOND:
+            raise ModelError(
+                f"the tokenizer has ids up to {max(beyond)}, but the embedding has {rows} rows",
+                hint="the tokenizer belongs to another model, or the embedding was not resized for added tokens",
+            )
+        special = self.special
+        if special.pad is not None and special.pad in beyond:
+            special = replace(special, pad=None)
+        for index in (special.bos, special.pad, *special.stop, *special.prefix):
+            if index is not None and not 0 <= index < rows:
+                raise ModelError(
+                    f"special token id {index} lies outside the vocabulary of {rows}",
+                    hint="the tokenizer belongs to another model, or the embedding was not resized for added tokens",
+                )
+        return replace(self, special=special, rows=rows if beyond else None)
 
     def encode(self, text: str, *, prefix: bool = False) -> list[int]:
-        """Ids of ``text``; special tokens in it are recognised, ``prefix`` puts the policy's prefix in front."""
+        """Ids of ``text``; special tokens in it are recognised, ``prefix`` puts the policy's prefix in front.
+
+        Raises:
+            ModelError: the text is not valid Unicode, or holds a token that the model does not have.
+        """
         try:
             text.encode()
         except UnicodeEncodeError:
             raise ModelError("the text is not valid Unicode (it holds half of a surrogate pair)") from None
         ids = list(self.backend.encode(text, add_special_tokens=False).ids)
+        if self.rows is not None and (beyond := next((index for index in ids if index >= self.rows), None)) is not None:
+            raise ModelError(
+                f"the text holds the token {self.token(beyond)} (id {beyond}), which this model does not have: its "
+                f"embedding has {self.rows} rows",
+                hint="take it out of the text: it is for a larger model of the family, such as one that sees images",
+            )
         return [*self.special.prefix, *ids] if prefix else ids
 
     def written_prefix(self) -> tuple[str, int]:
@@ -85,7 +144,7 @@ class Tokenizer:
             ModelError: neither gives the prefix.
         """
         prefix = self.special.prefix
-        if not prefix or _added_prefix(self) == prefix:
+        if not prefix or self.added[0] == prefix:
             return "", len(prefix)
         text = "".join(self.token(index) for index in prefix)
         if any(self.encode(text + each) != self.encode(each, prefix=True) for each in ("a", " a", "A b\n")):
@@ -103,17 +162,27 @@ class Tokenizer:
         """The written form of one id ('' for None)."""
         return "" if index is None else self.backend.id_to_token(index) or ""
 
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """Named special tokens, as a template sees them."""
+        if self.names is not None:
+            return self.names
+        special = self.special
+        named = (("bos_token", special.bos), ("eos_token", next(iter(special.stop), None)), ("pad_token", special.pad))
+        return {name: self.token(index) for name, index in named if index is not None}
+
     def config_text(self) -> str:
         """A ``tokenizer_config.json`` for runtimes that read one beside ``tokenizer.json``."""
+        config: dict[str, Any] = {name: token for name, token in self.variables.items() if name in STANDARD}
         special = self.special
-        stop = special.stop[0] if special.stop else None
-        named = {"bos_token": special.bos, "eos_token": stop, "pad_token": special.pad}
-        config: dict[str, Any] = {key: self.token(index) for key, index in named.items() if index is not None}
         config |= {
             "add_bos_token": special.bos is not None and special.prefix[:1] == (special.bos,),
             "clean_up_tokenization_spaces": False,
             "tokenizer_class": "PreTrainedTokenizerFast",
         }
+        more = {name: token for name, token in self.variables.items() if name not in STANDARD}
+        if more:
+            config["extra_special_tokens"] = more
         if self.chat_template is not None:
             config["chat_template"] = self.chat_template
         return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
@@ -127,113 +196,73 @@ class Tokenizer:
         return self.encode(self.render(messages))
 
     def render(self, messages: Sequence[Mapping[str, object]], *, answering: bool = True) -> str:
-        """The conversation as the chat template writes it, with the opening of the assistant's turn when it answers."""
+        """The conversation as the chat template writes it, with the opening of the assistant's turn when it answers.
+
+        Raises:
+            ModelError: there is no chat template, or it refuses the conversation.
+        """
         if self.chat_template is None:
             raise ModelError("this model has no chat template", hint="give a plain prompt")
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        environment.filters["tojson"] = _to_json
-        environment.globals.update(raise_exception=_refuse, strftime_now=_now)
-        stop = self.special.stop[0] if self.special.stop else None
-        try:
-            return environment.from_string(self.chat_template).render(
-                messages=list(messages),
-                add_generation_prompt=answering,
-                bos_token=self.token(self.special.bos),
-                eos_token=self.token(stop),
-                pad_token=self.token(self.special.pad),
-            )
-        except Exception as failure:  # a template may raise anything that its expressions can
-            raise ModelError(f"the chat template failed: {failure}") from None
+        return render_template(self.chat_template, messages, self.variables, answering=answering)
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a Hugging Face folder.
+    """The tokenizer of a Hugging Face folder, as ``transformers`` reads its files.
 
     Raises:
-        ModelError: there is no ``tokenizer.json``, or a file cannot be read.
+        ModelError: there is no ``tokenizer.json``, a file cannot be read, or two contradict each other.
     """
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise ModelError(
-            f"{folder}: no tokenizer.json",
-            hint="AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) with transformers writes it",
-        )
-    config = _optional_json(folder / "tokenizer_config.json")
-    generation = _optional_json(folder / "generation_config.json")
-    model = _optional_json(folder / "config.json")
-    tokenizer = Tokenizer(_text(path), SpecialTokens(), _chat_template(folder, config))
-
-    def named(key: str) -> int | None:
-        token = config.get(key)
-        content = token.get("content") if isinstance(token, dict) else token
-        return tokenizer.backend.token_to_id(content) if isinstance(content, str) else None
-
-    stops: list[int] = []
-    for value in (named("eos_token"), generation.get("eos_token_id"), model.get("eos_token_id")):
-        for index in value if isinstance(value, list) else [value]:
-            if isinstance(index, int) and index not in stops:
-                stops.append(index)
-    bos = named("bos_token")
-    if bos is None and isinstance(model.get("bos_token_id"), int):
-        bos = model["bos_token_id"]
-    special = SpecialTokens(bos, tuple(stops), named("pad_token"), _added_prefix(tokenizer))
-    return Tokenizer(tokenizer.definition, special, tokenizer.chat_template)
+    files = read_folder(folder)
+    tokenizer = Tokenizer(
+        files.definition,
+        SpecialTokens(files.bos, tuple(files.stops), files.pad),
+        files.template,
+        files.names,
+        stop_sources=files.stops,
+        notes=files.notes,
+    )
+    return replace(tokenizer, special=replace(tokenizer.special, prefix=tokenizer.added[0]))
 
 
-def _added_prefix(tokenizer: Tokenizer) -> tuple[int, ...]:
-    """What the tokenizer's own post-processor puts in front of a text."""
-    plain = tokenizer.backend.encode("a", add_special_tokens=False).ids
-    added = tokenizer.backend.encode("a", add_special_tokens=True).ids
-    for start in range(len(added) - len(plain) + 1):
-        if added[start : start + len(plain)] == plain:
-            return tuple(added[:start])
-    return ()
+def written_tokenizer(
+    folder: Path, special: SpecialTokens, rows: int, *, file: str = "tokenizer.json", template: str | None
+) -> Tokenizer:
+    """The tokenizer that a bundle or a compressed checkpoint carries.
+
+    Args:
+        folder: of the bundle or checkpoint; ``tokenizer_config.json`` in it names special tokens.
+        special: the policy, which the bundle or checkpoint says itself.
+        rows: of the model's embedding.
+        file: the definition in the folder.
+        template: the chat template in the folder, or None.
+
+    Raises:
+        ModelError: a file cannot be read, or belongs to another model.
+    """
+    config = folder / "tokenizer_config.json"
+    return Tokenizer(
+        read_text(folder / file),
+        special,
+        None if template is None else read_text(folder / template),
+        written_names(optional_json(config)) if config.is_file() else None,
+    ).within(rows)
 
 
-def _chat_template(folder: Path, config: Mapping[str, Any]) -> str | None:
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return _text(file)
-    older = _optional_json(folder / "chat_template.json")  # where processors of images kept it
-    template = older.get("chat_template") or config.get("chat_template")
-    if isinstance(template, list):
-        template = next(
-            (entry.get("template") for entry in template if isinstance(entry, dict) and entry.get("name") == "default"),
-            None,
-        )
-    return template if isinstance(template, str) else None
+def with_prefix(definition: Mapping[str, Any], prefix: Sequence[tuple[str, int]]) -> dict[str, Any]:
+    """A definition whose post-processor puts tokens in front of a text, so that every reader of it does.
 
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as failure:
-        raise ModelError(f"{path}: not UTF-8 text (byte {failure.start})") from None
-
-
-def _optional_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(_text(path))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError) as failure:
-        raise ModelError(f"{path}: not valid JSON ({failure})") from None
-    return found if isinstance(found, dict) else {}
-
-
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-def _refuse(message: str) -> None:
-    import jinja2
-
-    raise jinja2.TemplateError(message)
-
-
-def _now(form: str) -> str:
-    return datetime.datetime.now().strftime(form)
+    Args:
+        definition: ``tokenizer.json`` without a post-processor.
+        prefix: the tokens, each with its id.
+    """
+    if not prefix:
+        return dict(definition)
+    start = [{"SpecialToken": {"id": token, "type_id": 0}} for token, _ in prefix]
+    first, second = ({"Sequence": {"id": name, "type_id": kind}} for name, kind in (("A", 0), ("B", 1)))
+    processor = {
+        "type": "TemplateProcessing",
+        "single": [*start, first],
+        "pair": [*start, first, *({"SpecialToken": {"id": token, "type_id": 1}} for token, _ in prefix), second],
+        "special_tokens": {token: {"id": token, "ids": [index], "tokens": [token]} for token, index in prefix},
+    }
+    return {**definition, "post_processor": processor}

@@ -24,11 +24,14 @@ _TABLES = ("embed.weight", "head.weight")
 
 
 def required_ids(tokenizer: Tokenizer) -> set[int]:
-    """Tokens that no vocabulary can be without: special and added ones, bytes, single characters of the alphabet."""
+    """Tokens that no vocabulary can be without: special and added ones, bytes, single characters of the alphabet.
+
+    Added ones that the model has no row for go.
+    """
     definition = json.loads(tokenizer.definition)
     vocabulary = _vocabulary(definition)
     special = tokenizer.special
-    found = {entry["id"] for entry in definition.get("added_tokens") or ()}
+    found = {entry["id"] for entry in definition.get("added_tokens") or () if entry["id"] < tokenizer.size}
     found |= {index for index in (special.bos, special.pad, *special.stop, *special.prefix) if index is not None}
     found |= {index for text, index in vocabulary.items() if len(text) == 1 and _byte_level(definition)}
     found |= {index for text, index in vocabulary.items() if _is_byte(text)}
@@ -98,7 +101,11 @@ def without_others(tokenizer: Tokenizer, ids: Sequence[int]) -> Tokenizer:
         tuple(new[old] for old in special.prefix),
     )
     text = json.dumps(definition, ensure_ascii=False, indent=2) + "\n"
-    return replace(tokenizer, definition=text, special=policy)
+    smaller = replace(tokenizer, definition=text, special=policy, rows=None)
+    left = smaller.backend.get_vocab(with_added_tokens=True)
+    names = {name: token for name, token in tokenizer.variables.items() if token in left}
+    sources = {new[old]: source for old, source in tokenizer.stop_sources.items() if old in new}
+    return replace(smaller, names=names, stop_sources=sources)
 
 
 def without(tokenizer: Tokenizer) -> str:

@@ -136,9 +136,10 @@ def _network_of_folder(folder: Path, layers: int) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         _shorten(config.get_text_config(), layers)
-        return AutoModelForCausalLM.from_pretrained(
+        network: Any = AutoModelForCausalLM.from_pretrained(
             folder, config=config, dtype=torch.float32, local_files_only=True, trust_remote_code=False
-        ).eval()
+        )
+        return network.eval()
     except (ValueError, KeyError, OSError, ImportError) as failure:
         kind = str(failure).splitlines()[0]
         raise Uncomparable(f"transformers does not load it: {kind[:200]}") from None
@@ -171,6 +172,7 @@ def quiet() -> Iterator[None]:
 
 @cache
 def _still() -> None:
-    from transformers.utils import logging as transformers_logging
+    from transformers.utils import logging as messages
 
-    transformers_logging.disable_progress_bar()
+    hush: Any = messages.disable_progress_bar
+    hush()

@@ -160,6 +160,24 @@ def llama2() -> Tokenizer:
     return tokenizer_from_gguf(metadata, "test")
 
 
+def characters(*, byte_pieces: bytes = b"", spaced: bool = True, space: bool = True) -> Tokenizer:
+    """As a llama2.c vocabulary of characters gives it: few pieces for bytes or none, unknown characters ``<unk>``."""
+    letters = sorted({*SENTENCE, *"\u65e5\u672c\ud55c"} - {" "}) + (["\u2581"] if space else [])
+    pieces = [*(f"<0x{byte:02X}>" for byte in byte_pieces), *letters, "th", "the", "\u2581the"]
+    tokens = ["<unk>", "<s>", "</s>", *pieces]
+    metadata = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [3] * 3 + [6 if piece.startswith("<0x") else 1 for piece in pieces],
+        "tokenizer.ggml.scores": [-float(index) for index, _ in enumerate(tokens)],
+        "tokenizer.ggml.unknown_token_id": 0,
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.add_space_prefix": spaced,
+    }
+    return tokenizer_from_gguf(metadata, "test")
+
+
 def metaspace(scheme: str, *, split_words: bool, **model: Any) -> Backend:
     pre = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=split_words)
     return trained(pre, None, decoders.Metaspace(prepend_scheme=scheme), [], **model)
@@ -191,6 +209,10 @@ def without_letters(backend: Backend) -> Backend:
 
 KINDS: dict[str, Callable[[], Backend | Tokenizer]] = {
     "llama2": llama2,
+    "characters": characters,
+    "characters-no-prefix-space": lambda: characters(spaced=False),
+    "characters-no-space": lambda: characters(space=False),
+    "characters-some-bytes": lambda: characters(byte_pieces=bytes(range(0x80)) + b"\xc2\xc3\xa9\xa0\xe2\x81"),
     "gemma": gemma,
     "metaspace": lambda: metaspace("always", split_words=True, unk_token="<unk>", fuse_unk=True),
     "metaspace-first": lambda: metaspace("first", split_words=False, unk_token="<unk>"),
@@ -430,7 +452,6 @@ def changed(kind: str, **parts: Any) -> Tokenizer:
         ("gpt2", {"model": {"dropout": 0.1}}, "dropout"),
         ("gpt2", {"model": {"end_of_word_suffix": "</w>"}}, "end_of_word_suffix"),
         ("gemma", {"model": {"ignore_merges": True}}, "ignore_merges"),
-        ("gemma", {"model": {"byte_fallback": True}}, "'<0x00>' is missing"),
         ("llama2", {"model": {"unk_token": "<none>"}}, "the unknown token '<none>'"),
     ],
 )
@@ -438,6 +459,24 @@ def test_what_is_refused(kind: str, parts: dict[str, Any], named: str) -> None:
     with pytest.raises(TargetError, match=named) as caught:
         tokenizer_table(changed(kind, **parts))
     assert caught.value.hint
+
+
+def test_byte_fallback_without_a_space_is_refused() -> None:
+    with pytest.raises(TargetError, match="byte fallback without '\u2581'"):
+        tokenizer_table(characters(byte_pieces=bytes(range(256)), space=False))
+
+
+def test_a_token_that_the_model_lacks_is_refused_in_the_text(driver: Path) -> None:
+    tokenizer = make("gpt2")
+    definition = json.loads(tokenizer.definition)
+    image = {**definition["added_tokens"][0], "id": tokenizer.size, "content": "<image>"}
+    definition["added_tokens"].append(image)
+    limited = Tokenizer(json.dumps(definition), SpecialTokens()).within(tokenizer.size)
+    session = Session(driver, tokenizer_table(limited))
+    session.encode("the cat <image> sat")
+    session.encode("the cat <image sat")
+    first, second = session.run()
+    assert first[0] == BAD_TEXT and second == (OK, limited.encode("the cat <image sat"))
 
 
 def test_other_models_and_tokens_are_refused() -> None:

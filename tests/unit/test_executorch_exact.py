@@ -170,9 +170,9 @@ def test_a_tokenizer_of_another_model_is_refused(checkpoint, tmp_path) -> None:
     definition["model"]["vocab"]["another"] = 5000
     path.write_text(json.dumps(definition), encoding="utf-8")
     with edgesdk.open_bundle(tmp_path / "b", check=False) as bundle:
-        with pytest.raises(BundleError, match="gives ids up to 5000"):
+        with pytest.raises(BundleError, match="has ids up to 5000"):
             edgesdk.Chat(bundle)
-        with pytest.raises(BundleError, match="gives ids up to 5000"):
+        with pytest.raises(BundleError, match="has ids up to 5000"):
             answer_with_runner(bundle, "hello", print)
         path.write_text("{}", encoding="utf-8")
         with pytest.raises(EdgeError, match="cannot be read"):

@@ -75,7 +75,8 @@ def test_a_tokenizer_that_executorch_does_not_read_is_said(checkpoint) -> None:
 
 
 def test_onnx_targets_have_no_remarks_about_regular_expressions(checkpoint) -> None:
-    assert not [remark for remark in lint(str(checkpoint), "linux-arm64") if remark.about == "tokenizer"]
+    remarks = [remark for remark in lint(str(checkpoint), "linux-arm64") if remark.about == "tokenizer"]
+    assert [remark.level for remark in remarks] == ["note"] and remarks[0].text.startswith("an answer ends at </s>")
 
 
 def test_the_command_prints_json_and_exits_by_what_it_found(checkpoint, capsys) -> None:
@@ -116,7 +117,7 @@ def test_a_family_that_is_not_built_is_said_where_no_size_can_be(tmp_path) -> No
     (row,) = [row for row in ROWS if row.name == "mamba2"]
     save_checkpoint(row, tmp_path)
     remarks = lint(tmp_path, "litert-arm64")
-    assert [remark.level for remark in remarks] == ["error"]
+    assert [remark.level for remark in remarks if remark.about != "tokenizer"] == ["error"]
     assert "Mamba-2's state spaces, which the tflite converter does not build" in remarks[0].text
     for target in ("linux-arm64", "android-arm64"):
         assert not any(remark.level == "error" for remark in lint(tmp_path, target))

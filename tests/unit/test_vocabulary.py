@@ -230,3 +230,17 @@ def test_a_checkpoint_is_compared_with_its_original(texts, tmp_path) -> None:
     other = make("byte-fallback")
     with pytest.raises(EdgeError, match="vocabulary"):
         compare_quality(model_of(other), open_model(tmp_path / "out"))
+
+
+def test_tokens_that_the_model_lacks_go() -> None:
+    whole = make("byte-level")
+    rows = whole.size
+    definition = json.loads(whole.definition)
+    definition["added_tokens"].append({**definition["added_tokens"][0], "id": rows, "content": "<image>"})
+    names = {"bos_token": "<s>", "image_token": "<image>"}
+    sources = {2: "somewhere"}
+    seeing = replace(whole, definition=json.dumps(definition), names=names, stop_sources=sources).within(rows)
+    smaller, ids = pruned(seeing, ["the cat"])
+    assert max(ids) < rows and smaller.rows is None and smaller.backend.token_to_id("<image>") is None
+    assert smaller.variables == {"bos_token": "<s>"} and smaller.stop_sources == {ids.index(2): "somewhere"}
+    assert [ids[index] for index in smaller.encode("the cat")] == whole.encode("the cat")

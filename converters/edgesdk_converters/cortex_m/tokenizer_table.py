@@ -101,7 +101,7 @@ def tokenizer_table(tokenizer: Tokenizer) -> bytes:
         byte_ids = [vocab.get(character, missing) for character in _alphabet()]
         chars: list[tuple[int, int]] = []
     else:
-        byte_ids = _fallback_bytes(vocab) if model.get("byte_fallback") else []
+        byte_ids = _fallback_bytes(vocab, missing) if model.get("byte_fallback") else []
         chars = sorted((ord(token), index) for token, index in vocab.items() if len(token) == 1)
     whole = [index for index in vocab.values() if index not in added] if model.get("ignore_merges") else []
     by_pair = sorted((*pair, rank) for pair, (rank, _) in merges.items())
@@ -294,14 +294,13 @@ def _alphabet() -> list[str]:
     return [chr(byte if byte in seen else 0x100 + hidden.index(byte)) for byte in range(256)]
 
 
-def _fallback_bytes(vocab: dict[str, int]) -> list[int]:
-    names = [f"<0x{byte:02X}>" for byte in range(256)]
-    lacking = [name for name in names if name not in vocab]
-    if _MARK not in vocab:  # each space would be three tokens, more than the scratch memory that the header promises
+def _fallback_bytes(vocab: dict[str, int], missing: int) -> list[int]:
+    """The id of each byte, ``missing`` where it has none; empty where none has."""
+    found = [vocab.get(f"<0x{byte:02X}>", missing) for byte in range(256)]
+    if _MARK not in vocab and all(found[byte] != missing for byte in _MARK.encode()):
+        # each space would be three tokens, more than the scratch memory that the header promises
         _refuse(f"byte fallback without '{_MARK}', the space, in its vocabulary")
-    if lacking:
-        _refuse(f"byte fallback without all 256 byte tokens ('{lacking[0]}' is missing)")
-    return [vocab[name] for name in names]
+    return found if any(index != missing for index in found) else []
 
 
 def _pieces(size: int, vocab: dict[str, int], added: Added, kind: int, decoding: _Decoding) -> list[tuple[bytes, int]]:

@@ -15,6 +15,9 @@ from .format import check_file
 from .native import native_log
 from .wheel import load_runtime, version
 
+#: Texts in which words, numbers, marks and spaces meet as they do everywhere.
+_PROBES = ("Hello world, it's 12345 o'clock!\n\n a  b", "f(x): 3.14\r\n\tg")
+
 
 class ExecuTorchRunner:
     """Runs a bundle's program and tokenizer in ``TextLLMRunner``; see :class:`edgesdk.session.TextRunner`."""
@@ -83,14 +86,25 @@ def _last_line(log: str) -> str:
 
 
 def refused_tokenizer(definition: str) -> str | None:
-    """Why ExecuTorch's own tokenizer does not read a ``tokenizer.json``; None where it does, or is not installed."""
+    """Why ExecuTorch's own tokenizer does not read a ``tokenizer.json``; None where it does, or is not installed.
+
+    One that loads may still give other ids: it drops what a split's pattern does not match.
+    """
+    from tokenizers import Tokenizer
+
     with tempfile.TemporaryDirectory() as folder, native_log() as log:
         path = Path(folder) / "tokenizer.json"
         path.write_text(definition, encoding="utf-8")
         try:
-            import_module("pytorch_tokenizers").CppHFTokenizer().load(str(path))
+            reader = import_module("pytorch_tokenizers").CppHFTokenizer()
+            reader.load(str(path))
+            given = [list(reader.encode(text, 0, 0)) for text in _PROBES]
         except ModuleNotFoundError:
             return None
         except RuntimeError as failure:
             return _last_line(log()).strip("() ") or str(failure)
+    whole = Tokenizer.from_str(definition)
+    for text, ids in zip(_PROBES, given, strict=True):
+        if ids != whole.encode(text, add_special_tokens=False).ids:
+            return f"it gives other ids, for instance for {text!r}"
     return None

@@ -56,6 +56,10 @@ def _spec(config: Config, head: Head) -> EncoderSpec:
     mlp = Mlp(
         config.integer("intermediate_size"), config.choice("hidden_act", ACTIVATIONS, "relu"), gated=False, bias=True
     )
+    inner = size if config.flag("use_bottleneck", True) else hidden
+    if config.get("true_hidden_size") not in (None, inner):
+        raise ModelError(f"{config.where}: 'true_hidden_size' other than {inner} is not built")
+    config.overruled("layer_norm_eps", "key_query_shared_bottleneck")
     layer = EncoderLayer(
         EncoderAttention(heads, size // heads, (size // heads) ** -0.5),
         mlp,

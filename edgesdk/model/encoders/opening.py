@@ -7,11 +7,23 @@ from pathlib import Path
 from ...errors import ModelError
 from .. import Origin, Tokenizer
 from ..config import Config
+from ..encoder_spec import Classification
 from ..safetensors_file import SafetensorsFolder
+from ..unread import refuse_unread
 from ..weights import CheckpointWeights
 from . import ENCODERS
 from .base import EncoderFamily, head_of
 from .model import EncoderModel
+
+#: Heads that a body was trained with, and that neither its vectors nor its labels are made with.
+_OTHER_HEADS = (
+    r"(^|\.)pooler\.",
+    r"^cls\.(predictions|seq_relationship)\.",
+    r"^lm_head\.",
+    r"^vocab_(transform|layer_norm|projector)\.",
+    r"^(head\.(dense|norm)|decoder)\.",
+    r"\.bottleneck\.attention\.",  # MobileBERT with narrow attention has them, and passes them by
+)
 
 
 def encoder_family(kind: str) -> EncoderFamily | None:
@@ -35,10 +47,15 @@ def open_encoder(
     """
     if config.get("quantization_config"):
         raise ModelError(f"{config.where}: quantized encoder checkpoints are not built: export the unquantized one")
-    spec = family.spec(config, head_of(family, config, folder))
+    config.overruled("tie_word_embeddings")  # of a head that is left out
+    head = head_of(family, config, folder)
+    if not isinstance(head, Classification):
+        config.overruled("classifier_activation", "classifier_bias")
+    spec = family.spec(config, head)
     shards = SafetensorsFolder(folder)
     weights = CheckpointWeights(shards, family.places(spec, shards.headers), spec.tensors())
-    origin = Origin(folder.resolve().name, tuple(shards.files), licence, texts)
+    notes = refuse_unread(str(folder), shards.unread(), _OTHER_HEADS, shards.read)
+    origin = Origin(folder.resolve().name, tuple(shards.files), licence, texts, notes=tuple(notes))
     return EncoderModel(spec, weights, tokenizer, origin, _longest(folder, spec.context))
 
 

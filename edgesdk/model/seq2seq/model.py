@@ -9,9 +9,13 @@ from .. import Origin, Tokenizer, Weights
 from ..config import Config
 from ..safetensors_file import SafetensorsFolder
 from ..seq2seq_spec import Seq2SeqSpec
+from ..unread import refuse_unread
 from ..weights import CheckpointWeights
 from . import SEQ2SEQS
 from .base import Seq2SeqFamily
+
+#: The shared embedding under the names of its two users, as older files repeat it.
+_COPIES = (r"^(encoder|decoder)\.embed_tokens\.weight$",)
 
 
 @dataclass(frozen=True)
@@ -60,5 +64,6 @@ def open_seq2seq(
     shards = SafetensorsFolder(folder)
     spec = family.spec(config, family.head in shards.headers)
     weights = CheckpointWeights(shards, family.places(spec), spec.tensors())
-    origin = Origin(folder.resolve().name, tuple(shards.files), licence, texts)
+    notes = refuse_unread(str(folder), shards.unread(), _COPIES, shards.read)
+    origin = Origin(folder.resolve().name, tuple(shards.files), licence, texts, notes=tuple(notes))
     return Seq2SeqModel(spec, weights, tokenizer, origin)

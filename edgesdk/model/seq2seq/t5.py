@@ -48,6 +48,9 @@ def _mlp(config: Config) -> Mlp:
     kind = "gelu_new" if form == "gated-gelu" else kind
     if gated not in ("", "gated") or kind not in ACTIVATIONS:
         raise ModelError(f"{config.where}: 'feed_forward_proj' is {form!r}; supported: relu, gated-gelu, gated-silu")
+    for key, value in (("dense_act_fn", kind), ("is_gated_act", bool(gated))):
+        if config.get(key) not in (None, value):
+            raise ModelError(f"{config.where}: '{key}' is {config.get(key)!r}, which 'feed_forward_proj' contradicts")
     return Mlp(config.integer("d_ff"), ACTIVATIONS[kind], gated=bool(gated))
 
 
@@ -58,6 +61,7 @@ def _spec(config: Config, own_head: bool) -> Seq2SeqSpec:
     norm = Normalization("rms", config.number("layer_norm_epsilon", 1e-6), bias=False)
     buckets = config.integer("relative_attention_num_buckets", 32)
     farthest = config.integer("relative_attention_max_distance", 128)
+    config.overruled("tie_word_embeddings")  # whether the file has a head says it
     scaled = config.get("scale_decoder_outputs")  # transformers 5; before, only untied models did not scale
     if scaled is None:
         scaled = config.get("tie_word_embeddings") is not False and config.get("model_type") != "mt5"

@@ -10,6 +10,7 @@ from .. import Model, Origin, Tokenizer, Weights
 from ..config import Config
 from ..families import FAMILIES
 from ..safetensors_file import SafetensorsFolder
+from ..unread import refuse_unread
 from ..vision_spec import VisionSpec
 from ..weights import CheckpointWeights, Stowed
 from . import VISIONS
@@ -65,7 +66,8 @@ def open_vision(
         ModelError: what is wrong with the checkpoint.
     """
     shards, section = SafetensorsFolder(folder), config.section("text_config")
-    text = section.changed(tie_word_embeddings="lm_head.weight" not in shards.headers)
+    tied = config.flag("tie_word_embeddings", True) and "lm_head.weight" not in shards.headers
+    text = section.changed(tie_word_embeddings=tied)
     kind = str(text.get("model_type") or "llama")
     families = (FAMILIES.get(name) for name in FAMILIES.names())
     decoder = next((each for each in families if kind in each.model_types), None)
@@ -78,5 +80,6 @@ def open_vision(
         inner = place.name.removeprefix("model.")
         places[name] = place if inner == place.name else replace(place, name=family.text + inner)
     weights = CheckpointWeights(shards, places, spec.tensors())
-    origin = Origin(folder.resolve().name, tuple(shards.files), licence, texts)
+    notes = refuse_unread(str(folder), shards.unread(), (), shards.read)
+    origin = Origin(folder.resolve().name, tuple(shards.files), licence, texts, notes=tuple(notes))
     return VisionModel(spec, weights, tokenizer, origin)

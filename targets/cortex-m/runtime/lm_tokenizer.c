@@ -192,10 +192,10 @@ static int utf8_valid(const uint8_t *text, size_t length) {
 struct word {
     const lm_tokenizer *tokenizer;
     lm_ids *out;
-    size_t count;     /* symbols */
-    size_t capacity;  /* symbols that fit */
-    int unknown_last; /* the last symbol stands for unknown characters */
-    int status;       /* the first error */
+    size_t count;    /* symbols */
+    size_t capacity; /* symbols that fit */
+    int unknown;     /* unknown characters wait for their symbol, which comes in front of the next known one */
+    int status;      /* the first error */
 };
 
 static void fail(struct word *word, int status) {
@@ -213,27 +213,45 @@ static void push_id(lm_ids *out, uint32_t id, const lm_tokenizer *tokenizer, int
 }
 
 static void push_symbol(struct word *word, uint32_t id) {
-    word->unknown_last = 0;
     if (word->count < word->capacity)
         word->out->scratch[word->count++] = id;
     else
         fail(word, LM_TOKENIZER_SCRATCH_FULL);
 }
 
+static void flush_unknown(struct word *word) {
+    if (word->unknown) push_symbol(word, header_of(word->tokenizer)->unknown);
+    word->unknown = 0;
+}
+
 /* A character or byte that has no id: the unknown token, or nothing. */
 static void push_unknown(struct word *word) {
     const struct header *header = header_of(word->tokenizer);
-    if (header->unknown == NO_ID || (header->fuse && word->unknown_last)) return;
-    push_symbol(word, header->unknown);
-    word->unknown_last = 1;
+    if (header->unknown == NO_ID) return;
+    if (!header->fuse) flush_unknown(word);
+    word->unknown = 1;
+}
+
+static void push_known(struct word *word, uint32_t id) {
+    flush_unknown(word);
+    push_symbol(word, id);
 }
 
 static void push_byte(struct word *word, uint8_t byte) {
     const uint32_t id = entry(word->tokenizer, BYTE_IDS, byte);
     if (id < header_of(word->tokenizer)->ids)
-        push_symbol(word, id);
+        push_known(word, id);
     else
         push_unknown(word);
+}
+
+/* Whether byte fallback has an id for each byte of a character. */
+static int has_bytes(const lm_tokenizer *tokenizer, const uint8_t *bytes, uint32_t length) {
+    uint32_t byte;
+    if (count_of(tokenizer, BYTE_IDS) == 0) return 0;
+    for (byte = 0; byte < length; byte++)
+        if (entry(tokenizer, BYTE_IDS, bytes[byte]) >= header_of(tokenizer)->ids) return 0;
+    return 1;
 }
 
 /* Index of `wanted` in an ascending array, or its count. */
@@ -255,9 +273,9 @@ static void push_char(struct word *word, uint32_t code, const uint8_t *bytes, ui
     const uint32_t index = find(tokenizer, CHARS, code);
     uint32_t byte;
     if (index < count_of(tokenizer, CHARS))
-        push_symbol(word, entry(tokenizer, CHAR_IDS, index));
-    else if (count_of(tokenizer, BYTE_IDS) > 0)
-        for (byte = 0; byte < length; byte++) push_byte(word, bytes[byte]);
+        push_known(word, entry(tokenizer, CHAR_IDS, index));
+    else if (has_bytes(tokenizer, bytes, length)) /* in front of unknown characters that wait, as the library has it */
+        for (byte = 0; byte < length; byte++) push_symbol(word, entry(tokenizer, BYTE_IDS, bytes[byte]));
     else
         push_unknown(word);
 }
@@ -285,9 +303,10 @@ static uint32_t rank_of(const lm_tokenizer *tokenizer, uint32_t left, uint32_t r
 static void finish_word(struct word *word) {
     const lm_tokenizer *tokenizer = word->tokenizer;
     uint32_t *symbols = word->out->scratch, *ranks;
-    size_t at, count = word->count;
+    size_t at, count;
+    flush_unknown(word);
+    count = word->count;
     word->count = 0;
-    word->unknown_last = 0;
     if (count == 0) return;
     ranks = symbols + word->capacity;
     for (at = 0; at + 1 < count; at++) ranks[at] = rank_of(tokenizer, symbols[at], symbols[at + 1]);
@@ -548,7 +567,10 @@ int lm_tokenizer_encode(const lm_tokenizer *tokenizer, const char *text, size_t 
             encode_bytes(&word, bytes + start, at - start);
         else if (at > start)
             encode_characters(&word, bytes + start, at - start, start == 0);
-        if (token) push_id(out, id, tokenizer, &word.status);
+        if (token && id >= header_of(tokenizer)->ids)
+            fail(&word, LM_TOKENIZER_BAD_TEXT);
+        else if (token)
+            push_id(out, id, tokenizer, &word.status);
         start = at += token;
     }
     if (word.status != LM_TOKENIZER_OK) out->count = before;

@@ -18,7 +18,7 @@ extern "C" {
 enum lm_tokenizer_status {
     LM_TOKENIZER_OK = 0,
     LM_TOKENIZER_BAD_TABLE = 1,    /* no table, of another version, damaged, or not 4-byte aligned */
-    LM_TOKENIZER_BAD_TEXT = 2,     /* the text is not valid UTF-8 (surrogates and overlong forms are not) */
+    LM_TOKENIZER_BAD_TEXT = 2,     /* not valid UTF-8 (nor surrogates, overlong forms), or a token the model lacks */
     LM_TOKENIZER_IDS_FULL = 3,     /* the ids do not fit into the caller's buffer */
     LM_TOKENIZER_SCRATCH_FULL = 4, /* a word does not fit into the caller's scratch memory */
     LM_TOKENIZER_OUTPUT_FULL = 5   /* decoded bytes do not fit into the caller's buffer */
