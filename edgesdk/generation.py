@@ -92,7 +92,7 @@ def _penalized(logits: np.ndarray, seen: Sequence[int], penalty: float) -> np.nd
 class Statistics:
     """What one generation took, on the machine that ran it.
 
-    ``prompt_tokens`` counts those that were run: a prompt less what the cache held of it already. ``reason`` is ``stop``
+    ``prompt_tokens`` counts those that were run: a prompt less what the cache held of it. ``reason`` is ``stop``
     (a stop token or string), ``length`` (the limit asked for) or ``context`` (a full cache); ``draft`` is what drafting
     did (:meth:`~edgesdk.speculative.SpeculativeSession.summary`), where anything drafts.
     """
