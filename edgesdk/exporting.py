@@ -360,16 +360,15 @@ def _measure(
     from .compress.recording import record
     from .files import sha256
     from .model.reference import ReferenceModel
-    from .passages import cutting
+    from .passages.cutting import file_windows
     from .passages.loops import loop_notes
     from .passages.own import own_text
     from .passages.reference import ReferenceWriter, may_stay, worthwhile_threads
 
-    text, windows, notes = checks.eval_text, list[Passage](), list[str]()
+    text, notes = checks.eval_text, list[str]()
+    windows: list[Passage] = []
     if text is not None:
-        windows = cutting.windows(
-            original.tokenizer, cutting.read_text(text), str(text), checks.eval_windows, context=options.context
-        )
+        windows = file_windows(original.tokenizer, text, checks.eval_windows, context=options.context)
         notes += loop_notes(text.name, windows)
     reference = ReferenceModel(original, resident=may_stay(original))
     own = own_text(ReferenceWriter(reference), original.tokenizer, options.context, progress)

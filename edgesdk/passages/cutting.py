@@ -56,6 +56,13 @@ def read_text(path: Path) -> str:
         raise ModelError(f"{path}: not UTF-8 text (byte {failure.start})") from None
 
 
+def file_windows(
+    tokenizer: Tokenizer | None, path: Path, count: int, *, context: int, length: int | None = None
+) -> list[Passage]:
+    """The first passages of a text file, to score; see :func:`windows`."""
+    return windows(tokenizer, read_text(path), str(path), count, context=context, length=length)
+
+
 def windows(
     tokenizer: Tokenizer | None, text: str, where: str, count: int, *, context: int, length: int | None = None
 ) -> list[Passage]:

@@ -174,8 +174,11 @@ def _complete(order: Order, draft: Draft) -> bool:
 
 
 def _drawn(logits: torch.Tensor, order: Order, drafts: Sequence[Draft]) -> list[int]:
-    """One token for each row of logits [texts, vocab], by inverting the distribution at a random chance each."""
-    weights = torch.softmax(logits.double(), dim=-1)
+    """One token for each row of logits [texts, vocab], by inverting the distribution at a random chance each.
+
+    Where logits are NaN or infinite it is any token: whoever runs the text then says where values overflow.
+    """
+    weights = torch.softmax(logits.double(), dim=-1).nan_to_num(nan=1.0)
     if order.beginnings.name != ANSWERS:  # a text of no tokens is none
         empty = torch.tensor([not draft.drawn for draft in drafts])
         for token in filter(lambda token: token < logits.shape[-1], order.beginnings.stop):
