@@ -60,7 +60,8 @@ def own_text(
         progress: told of every token.
         seed: of the random numbers.
     """
-    order = Order(beginnings(tokenizer, context), SEQUENCES, context, LENGTH, seed)
+    begin = beginnings(tokenizer, context)
+    order = Order(begin, SEQUENCES, min(context, begin.longest + LENGTH), LENGTH, seed)
     states: dict[int, torch.Tensor] = {}
 
     def keep(draft: Draft) -> None:
@@ -100,8 +101,8 @@ def _written(
     drafts: dict[int, Draft] = {}
     wanted = list(range(order.texts))
     loops = draws = 0
-    longest = order.length if order.rows is None else order.rows + max(map(len, order.beginnings.given), default=0)
-    with progress.stage("Sampling text from the model", longest * -(-order.texts // writer.together)) as stage:
+    batches = -(-order.texts // writer.together)
+    with progress.stage("Sampling text from the model", order.length * batches) as stage:
         for attempt in range(_ATTEMPTS):
             again: list[int] = []
             for at in range(0, len(wanted), writer.together):

@@ -56,6 +56,11 @@ class Beginnings:
         """What the text of a number begins with."""
         return list(self.given[number % len(self.given)]) if self.given else [int(random.integers(vocab))]
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest of them."""
+        return max(map(len, self.given), default=1)
+
     def front(self, ids: Sequence[int]) -> int:
         """How many of the ``ids`` that a text begins with stand in front of what the model wrote."""
         return len(ids) if self.given else 0

@@ -343,7 +343,7 @@ def test_documents_stand_behind_their_own_prefix(tmp_path_factory, prefix, parts
 def test_rows_to_calibrate_on_lose_nothing_and_begin_with_the_prefix(
     tmp_path_factory, prefix, parts, length, form
 ) -> None:
-    """Whatever is cut, and wherever documents begin: without prefixes the rows are the documents, one after the other."""
+    """Whatever is cut, and wherever documents begin: without prefixes the rows are the documents in their order."""
     folder = tmp_path_factory.getbasetemp() / "t"
     tokenizer = tokenizer_with(folder, prefix, TEMPLATE)
     parts = [part.strip() for part in parts]
