@@ -306,7 +306,7 @@ def _describe(
         grids=grids,
         sources=tuple(file_entry(path) for path in original.origin.files),
         calibration={
-            "text": "self" if text is None else text.name,
+            "text": calibration.source(original),
             "sha256": None if text is None else _text_hash(text),
             "sequences": calibration.sequences,
             "length": calibration.length,

@@ -45,6 +45,17 @@ class Calibration:
         if self.sequences < 1 or self.length < 2:
             raise EdgeError("calibration needs at least one sequence of two tokens")
 
+    def source(self, model: Model) -> str:
+        """What the text is: a file's name, or what the model writes its own text behind (``self: answers`` ...)."""
+        if self.file is not None:
+            return self.file.name
+        from ..passages.sampling import beginnings
+
+        return beginnings(model.tokenizer, self._length(model)).name
+
+    def _length(self, model: Model) -> int:
+        return min(self.length, model.spec.context)
+
     def tokens(self, model: Model, progress: Progress) -> torch.Tensor:
         """Token ids, int64 [sequences, length], each behind the tokenizer's prefix; fewer where the file has no more.
 
@@ -54,7 +65,7 @@ class Calibration:
         """
         import torch
 
-        length = min(self.length, model.spec.context)
+        length = self._length(model)
         if self.file is not None:
             return torch.tensor(self._read(model, self.file, length, progress))
         from ..model.reference import ReferenceModel

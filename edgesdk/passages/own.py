@@ -14,7 +14,7 @@ import torch
 
 from .loops import DegenerateTextError, is_loop
 from .reference import ReferenceWriter
-from .sampling import Draft, Order, beginnings, write_batch
+from .sampling import ANSWERS, Draft, Order, beginnings, write_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from .passage import Passage
     from .sampling import Writer
 
-SEQUENCES, LENGTH, SEED = 16, 40, 0  # of the text that predictions are compared on: texts, rows of each
+SEED = 0
+#: Texts that predictions are compared on, and rows of each; questions, which are run too, make up for the difference.
+_ANSWERS, _TEXTS = (16, 32), (16, 40)
 _ATTEMPTS = 3  # draws of one text
 _MOST_LOOPS = 0.25  # of all draws: a model on its own ground writes next to none
 
@@ -51,7 +53,7 @@ class OwnText:
 def own_text(
     writer: Writer, tokenizer: Tokenizer | None, context: int, progress: Progress, *, seed: int = SEED
 ) -> OwnText:
-    """Sample 16 texts of at most 40 rows that count; the same for the same seed.
+    """Sample 16 texts of 40 rows that count, or 16 answers of at most 32; the same for the same seed.
 
     Args:
         writer: the model.
@@ -60,8 +62,9 @@ def own_text(
         progress: told of every token.
         seed: of the random numbers.
     """
-    begin = beginnings(tokenizer, context)
-    order = Order(begin, SEQUENCES, min(context, begin.longest + LENGTH), LENGTH, seed)
+    begin = beginnings(tokenizer, context).shorter_half()
+    texts, rows = _ANSWERS if begin.name == ANSWERS else _TEXTS
+    order = Order(begin, texts, min(context, begin.longest + rows), rows, seed)
     states: dict[int, torch.Tensor] = {}
 
     def keep(draft: Draft) -> None:

@@ -59,11 +59,31 @@ class ReferenceWriter:
     @torch.inference_mode()
     def run(self, ids: torch.Tensor) -> torch.Tensor:
         with few_threads(self._reference.spec):
-            (hidden,) = self._reference.hidden([ids], self._caches, self._position)
-            self._position += ids.shape[1]
-            self._states.append(hidden)
-            return self._reference.logits(hidden[:, -1])
+            alike = 0 if self._position or self._reference.spec.recurrent else _alike(ids)
+            if alike:
+                self._run_once(ids[:, :alike])
+            if alike < ids.shape[1]:
+                (hidden,) = self._reference.hidden([ids[:, alike:]], self._caches, self._position)
+                self._states.append(hidden)
+                self._position += ids.shape[1] - alike
+            return self._reference.logits(self._states[-1][:, -1])
+
+    def _run_once(self, ids: torch.Tensor) -> None:
+        """Run what all texts begin with for one of them, and give it to all: what a template writes is long."""
+        texts, length = ids.shape
+        caches = self._reference.caches(1, length)
+        (hidden,) = self._reference.hidden([ids[:1]], caches)
+        for cache, alone in zip(self._caches, caches, strict=True):
+            cache.update(0, alone.keys, alone.values)
+        self._states.append(hidden.expand(texts, -1, -1))
+        self._position = length
 
     def states(self, text: int, first: int, last: int) -> torch.Tensor:
         """Final hidden states of one text after its tokens ``first`` to ``last - 1``, float32 [tokens, hidden]."""
         return torch.cat([piece[text] for piece in self._states])[first:last]
+
+
+def _alike(ids: torch.Tensor) -> int:
+    """How many tokens all rows of ids [texts, tokens] begin with."""
+    same = (ids == ids[:1]).all(0)
+    return int(same.int().cumprod(0).sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -60,6 +60,11 @@ class Beginnings:
     def longest(self) -> int:
         """Tokens of the longest of them."""
         return max(map(len, self.given), default=1)
+
+    def shorter_half(self) -> Beginnings:
+        """The half that is no longer than the others, in the same order: texts run together, as long as the longest."""
+        most = sorted(map(len, self.given))[(len(self.given) - 1) // 2] if self.given else 0
+        return replace(self, given=[ids for ids in self.given if len(ids) <= most])
 
     def front(self, ids: Sequence[int]) -> int:
         """How many of the ``ids`` that a text begins with stand in front of what the model wrote."""

@@ -56,10 +56,10 @@ def compare_quality(
     Where B's vocabulary is a part of A's, A is looked at as it is over those tokens alone: its predictions for others
     are left out, and texts are the tokens that B reads.
 
-    Predictions are compared on text that A writes itself (16 answers of at most 40 tokens, or texts behind the prefix,
-    as in an export: :mod:`edgesdk.passages.own`) and on ``eval_text``, each window behind the tokenizer's prefix.
-    Meanwhile logits of B lie in the folder for temporary files: 4 bytes a
-    logit, so 130 MB for 640 tokens of a vocabulary of 50,000.
+    Predictions are compared on text that A writes itself (16 answers of at most 32 tokens, or 16 texts of 40 behind
+    the prefix, as in an export: :mod:`edgesdk.passages.own`) and on ``eval_text``, each window behind the tokenizer's
+    prefix. Meanwhile logits of B lie in the folder for temporary files: 4 bytes a logit, so 130 MB for 640 tokens of a
+    vocabulary of 50,000.
 
     Args:
         a: the reference: what :func:`edgesdk.open_model` takes, a bundle folder or zip, or one that is open.

@@ -147,7 +147,7 @@ def test_threads_are_worth_having_for_large_matrices_alone(checkpoint, monkeypat
 
 def test_a_compressed_model_has_lost_something(report) -> None:
     assert 0 < report.own_text.summary.kl < report.own_text.summary.kl_p99
-    assert report.own_text.summary.text == "self: answers" and 320 < len(report.own_text.kl) <= 640
+    assert report.own_text.summary.text == "self: answers" and 256 < len(report.own_text.kl) <= 512
     assert len(report.eval_text.kl) == 3 * 64
     assert report.perplexity.summary.windows == len(report.perplexity.after) == 3
     assert report.perplexity.summary.before != report.perplexity.summary.after
@@ -365,7 +365,7 @@ def test_the_command_prints_and_then_fails_at_its_limit(checkpoint, bundle, tmp_
     done = edgesdk_process(*arguments, "--json", "--max-kl", 100)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert 320 < found["own_text"]["summary"]["tokens"] == len(found["own_text"]["kl"]) <= 640
+    assert 256 < found["own_text"]["summary"]["tokens"] == len(found["own_text"]["kl"]) <= 512
     assert found["perplexity"] is None
     assert found["eval_text_reason"] == "no --eval-text was given"
     done = edgesdk_process(*arguments, "--max-ppl-increase", 3)
