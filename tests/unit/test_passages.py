@@ -6,9 +6,11 @@ import ast
 import itertools
 import json
 import math
+import sys
+import types
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,9 @@ from edgesdk.compress.calibration import Calibration
 from edgesdk.compress.quality import perplexity_of, reference_loss
 from edgesdk.compress.recipe import open_recipe
 from edgesdk.compress.recording import counted, window_loss
+from edgesdk.compress.recovery import Recovery
 from edgesdk.errors import EdgeError
+from edgesdk.model.checkpoint import Description
 from edgesdk.model.opening import open_model
 from edgesdk.model.reference import ReferenceModel, ReferenceSession
 from edgesdk.model.tokenizer import SpecialTokens, Tokenizer, open_tokenizer
@@ -177,19 +181,16 @@ def test_every_kind_of_calibration_text_stands_behind_the_prefix(
     text = Calibration(None if source == "self" else texts / source, 4, 48)
     for recipe in ("w4g32-gptq", "w4g32@7bpw"):
         (folder := tmp_path / recipe).mkdir()
-        _compress(chat if kind == "chat" else base, recipe, text, folder)
+        described = _compress(chat if kind == "chat" else base, recipe, text, folder)
+        assert described.calibration["text"] == ("self: prefix" if source == "self" else source)
     if source != "self":  # what a model writes may be anything
         assert all(second != BOS for _, second in watch.begun)
 
 
-def _compress(checkpoint: Path, recipe: str, text: Calibration, folder: Path) -> None:
-    from dataclasses import replace
-
-    from edgesdk.compress.recovery import Recovery
-
+def _compress(checkpoint: Path, recipe: str, text: Calibration, folder: Path) -> Description:
     chosen = open_recipe(recipe)
     steps = (replace(step, steps=1) if isinstance(step, Recovery) else step for step in chosen.passes)
-    edgesdk.compress_model(
+    return edgesdk.compress_model(
         checkpoint,
         folder / "out",
         recipe=replace(chosen, passes=tuple(steps)),
@@ -209,6 +210,23 @@ def test_export_compress_and_quality_measure_behind_the_prefix(base, texts, tmp_
         found = edgesdk.compare_quality(*sides, eval_text=texts / text, eval_windows=2, samples=1)
         assert found.own_text.summary.text == "self: prefix"
     assert watch.programs >= 5
+
+
+def test_a_question_that_is_cut_keeps_the_prefix(base, watch, monkeypatch) -> None:
+    """In choice tasks, whose harness need not be installed for it."""
+    for name in ("lm_eval", "lm_eval.api", "lm_eval.api.model"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setattr(sys.modules["lm_eval.api.model"], "LM", object, raising=False)
+    monkeypatch.delitem(sys.modules, "edgesdk.quality.harness_model", raising=False)
+    from edgesdk.quality.harness_model import HarnessModel
+    from edgesdk.quality.sides import open_side
+
+    request = types.SimpleNamespace(args=("open " * 300, " lid"), task_name="task")
+    with open_side(base, SILENT) as side:
+        model = HarnessModel(side, SILENT, sys.stderr)
+        assert len(model.loglikelihood([request])) == 1
+        assert model.cut["task"] == 1
+    monkeypatch.delitem(sys.modules, "edgesdk.quality.harness_model")
 
 
 def test_integers_of_microcontrollers_are_calibrated_behind_the_prefix(base, watch, monkeypatch) -> None:
