@@ -107,6 +107,8 @@ def answer_with_runner(
 class Answering:
     """A session that answers one prompt after the other; each runs only the tokens that the cache does not hold yet.
 
+    An answer is that of a new session: what is reused changes no token of it.
+
     Attributes:
         reused: how many tokens of the last prompt the cache held.
     """
@@ -134,11 +136,12 @@ class Answering:
         new = generate(
             session,
             self._tokenizer,
-            ids[self.reused :],
+            ids,
             sampling=sampling,
             max_tokens=max_tokens,
             stop=stop,
             statistics=statistics,
+            held=self.reused,
         )
         return self._remembering(new, ids, statistics)
 

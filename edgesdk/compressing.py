@@ -275,7 +275,8 @@ def _measure(
     found = compare_quality(original, judged, eval_text=text, eval_windows=windows, samples=0, progress=progress)
     enforce(found, Gates(checks.max_kl, checks.max_ppl_increase))
     return {
-        "own_text": dump(found.own_text.summary),
+        "own_text": dump(found.own_text.summary) if found.own_text else None,
+        "own_text_reason": found.own_text_reason,
         "eval_text": dump(found.eval_text.summary) if found.eval_text else None,
         "perplexity": dump(found.perplexity.summary) if found.perplexity else None,
     }
@@ -307,7 +308,7 @@ def _describe(
         grids=grids,
         sources=tuple(file_entry(path) for path in original.origin.files),
         calibration={
-            "text": "self" if text is None else text.name,
+            "text": calibration.source(original),
             "sha256": None if text is None else _text_hash(text),
             "sequences": calibration.sequences,
             "length": calibration.length,

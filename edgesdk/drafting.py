@@ -145,6 +145,7 @@ def measure(
     target: Callable[[], Session], draft: Callable[[], Session], tokenizer: Tokenizer, progress: Progress
 ) -> DraftWorth:
     """What a draft is worth on the built-in prompts."""
+    from .passages.prompts import question_ids
     from .quality.answers import PROMPTS, TOKENS
 
     plain = target()
@@ -152,11 +153,7 @@ def measure(
     session = SpeculativeSession(target(), ModelDrafter(draft()), steps)
     tokens = same = 0
     for prompt in track(progress, "Measuring the draft", PROMPTS):
-        if tokenizer.chat_template is not None:
-            ids = tokenizer.chat([{"role": "user", "content": prompt}])
-        else:
-            ids = tokenizer.encode(prompt, prefix=True)
-        ids = ids[: session.context // 2]
+        ids = question_ids(tokenizer, prompt)[: session.context // 2]
         answers = [_answer(each, tokenizer, ids, min(TOKENS, session.context - len(ids))) for each in (session, plain)]
         tokens, same = tokens + len(answers[0]), same + (answers[0] == answers[1])
     found: DraftStatistics = session.statistics

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from .converter import Converter
     from .model import DecoderSpec
     from .model.opening import AnyModel
+    from .passages.passage import Passage
     from .session import Session
 
 SKIPPED = "skipped with --skip-checks"
@@ -90,6 +90,10 @@ class Recorded(Protocol):
         """Program against the uncompressed model."""
 
     @property
+    def divergence_reason(self) -> str | None:
+        """Why there is none, where it is not that nothing was measured."""
+
+    @property
     def perplexity(self) -> object:
         """Before and after, on a text of the user's."""
 
@@ -101,6 +105,8 @@ class _Measured:
     parity: tuple[PromptParity, ...] | None = None
     divergence: Divergence | None = None
     perplexity: Perplexity | None = None
+    divergence_reason: str | None = None
+    notes: tuple[str, ...] = ()
     adapters: tuple[AdapterParity, ...] = ()
 
 
@@ -216,6 +222,7 @@ def export(
             files = {name: folder / file for name, file in program.facts.get("adapters", {}).items()}
             adapters = check_adapters(compressed, opened.switchable, lambda it: start(adapter=files[it.name]), progress)
             measured = replace(measured, adapters=adapters)
+            notes += measured.notes
         elif program.not_run is not None:
             progress.note(program.not_run)
         record = manifest_of(
@@ -355,19 +362,26 @@ def _measure(
     from .compress.recording import record
     from .files import sha256
     from .model.reference import ReferenceModel
+    from .passages.cutting import file_windows
+    from .passages.loops import loop_notes
+    from .passages.own import own_text
+    from .passages.reference import ReferenceWriter, may_stay, worthwhile_threads
 
-    text, windows = checks.eval_text, []
+    text, notes = checks.eval_text, list[str]()
+    windows: list[Passage] = []
     if text is not None:
-        length = min(quality.WINDOW, options.context)
-        windows = quality.text_windows(original, text, checks.eval_windows, length)
-    reference = ReferenceModel(original, resident=quality.may_stay(original))
-    sample = quality.sample_text(reference, progress, length=min(quality.LENGTH, options.context))
+        windows = file_windows(original.tokenizer, text, checks.eval_windows, context=options.context)
+        notes += loop_notes(text.name, windows)
+    reference = ReferenceModel(original, resident=may_stay(original))
+    own = own_text(ReferenceWriter(reference), original.tokenizer, options.context, progress)
     reference.release()
-    threads = quality.worthwhile_threads(original.spec)
-    recording = record(open_session(threads), sample.texts, windows, scratch, progress)
-    apart = None
-    if original.compression is None:
-        apart = quality.divergence(reference, sample, recording, progress)
+    recording = record(open_session(worthwhile_threads(original.spec)), own.passages, windows, scratch, progress)
+    tell(progress, [*notes, *([f"not compared on its own text: {own.loops}"] if own.loops else [])])
+    apart, reason = None, own.loops
+    if original.compression is not None:
+        reason = _COMPRESSED
+    elif reason is None:
+        apart = quality.divergence(reference, own, recording, progress)
     reference.release()
     perplexity = None
     if text is not None:
@@ -376,11 +390,11 @@ def _measure(
             quality.rounded(quality.perplexity_of(before, windows)),
             quality.rounded(quality.perplexity_of(recording.window_loss, windows)),
             len(windows),
-            max(map(len, windows)),
+            max(len(window.text) for window in windows),
             sha256(text),
         )
     found = quality.parity(ReferenceModel(compressed, resident=False), recording, progress)
-    return _Measured(found, apart, perplexity)
+    return _Measured(found, apart, perplexity, reason, tuple(notes))
 
 
 def _enforce(checks: Checks, measured: _Measured) -> None:
@@ -391,10 +405,16 @@ def _enforce(checks: Checks, measured: _Measured) -> None:
                 f"reference on {row.top1:.0%} of 64 tokens (logits differ by up to {row.max_logit_difference:g})",
                 hint="try float activations (add -a32 to the recipe's name); if that does not help, report it",
             )
-    kl = measured.divergence.kl if measured.divergence else math.inf
-    if checks.max_kl is not None and not kl <= checks.max_kl:
+    apart = measured.divergence
+    if checks.max_kl is not None and apart is None:
         raise QualityError(
-            f"the mean KL divergence from the uncompressed model is {kl:.4g}, over the limit of {checks.max_kl:g}",
+            f"there is no KL divergence to hold against the limit of {checks.max_kl:g}: {measured.divergence_reason}",
+            hint="set a limit on a text instead: --eval-text FILE --max-ppl-increase PERCENT",
+        )
+    if checks.max_kl is not None and apart is not None and not apart.kl <= checks.max_kl:
+        raise QualityError(
+            f"the mean KL divergence from the uncompressed model is {apart.kl:.4g}, over the limit of "
+            f"{checks.max_kl:g}",
             hint="use more bits (edgesdk recipes) or raise --max-kl; no bundle was written",
         )
     ppl = measured.perplexity
@@ -459,7 +479,7 @@ def manifest_of(
         ),
         quality=records.QualityRecord(
             dump(measured.divergence),
-            None if measured.divergence else reason or _COMPRESSED,
+            None if measured.divergence else reason or measured.divergence_reason,
             dump(measured.perplexity),
             None if measured.perplexity else reason or "no --eval-text was given",
         ),

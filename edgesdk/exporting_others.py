@@ -41,6 +41,7 @@ class _Measured:
     parity: tuple[object, ...] | None = None
     divergence: object = None
     perplexity: None = None
+    divergence_reason: str | None = None
 
 
 def refuse_choices(checks: Checks, size: str | None, calibration: Calibration | None, **more: object) -> None:
@@ -147,7 +148,7 @@ def _measure_vision(
 def _texts(checks: Checks) -> tuple[list[str], str]:
     """The texts to compare on, and where they come from."""
     from .compress.encoders import SENTENCES
-    from .compress.quality import read_text
+    from .passages.cutting import read_text
 
     if checks.eval_text is None:
         return list(SENTENCES), "built-in"

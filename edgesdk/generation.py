@@ -25,7 +25,8 @@ class Sampling:
         top_k: keep the k most likely tokens (0: all).
         top_p: keep the smallest set of tokens whose probabilities sum to this (nucleus sampling, arXiv 1904.09751).
         min_p: keep tokens with at least this fraction of the best one's probability (arXiv 2407.01082).
-        repetition_penalty: divide positive and multiply negative logits of tokens seen so far (CTRL, arXiv 1909.05858).
+        repetition_penalty: divide positive and multiply negative logits of all tokens of the prompt and the answer so
+            far (CTRL, arXiv 1909.05858; as transformers does).
         seed: of the random numbers; None takes one from the system.
     """
 
@@ -91,8 +92,9 @@ def _penalized(logits: np.ndarray, seen: Sequence[int], penalty: float) -> np.nd
 class Statistics:
     """What one generation took, on the machine that ran it.
 
-    ``reason`` is ``stop`` (a stop token or string), ``length`` (the limit asked for) or ``context`` (a full cache);
-    ``draft`` is what drafting did (:meth:`~edgesdk.speculative.SpeculativeSession.summary`), where anything drafts.
+    ``prompt_tokens`` counts those that were run: a prompt less what the cache held of it. ``reason`` is ``stop``
+    (a stop token or string), ``length`` (the limit asked for) or ``context`` (a full cache); ``draft`` is what drafting
+    did (:meth:`~edgesdk.speculative.SpeculativeSession.summary`), where anything drafts.
     """
 
     prompt_tokens: int = 0
@@ -112,30 +114,39 @@ def generate(
     max_tokens: int = 256,
     stop: Sequence[str] = (),
     statistics: Statistics | None = None,
+    held: int = 0,
 ) -> Iterator[str]:
-    """Append ``prompt`` to the session and yield the answer's text piece by piece.
+    """Run ``prompt`` in the session and yield the answer's text piece by piece.
 
-    A piece never ends inside a character, and never shows the beginning of a stop string that then completes. The
-    session is left holding the prompt and the tokens of the answer.
+    The answer follows from the whole prompt, however much of it the session holds already. A piece never ends inside a
+    character, and never shows the beginning of a stop string that then completes. The session is left holding the
+    prompt and the tokens of the answer.
 
     Args:
         session: where to run; its context bounds the answer.
         tokenizer: turns tokens to text and names the stop tokens.
-        prompt: token ids.
+        prompt: token ids of all that the answer follows.
         sampling: greedy when None.
         max_tokens: most tokens to generate.
         stop: strings that end the answer; they are not part of it.
         statistics: filled in while running.
+        held: how many tokens of the prompt, from its beginning, the session holds already; the others are run.
 
     Raises:
-        EdgeError: the prompt is empty or longer than the context.
+        EdgeError: the prompt is empty, longer than the context, or held whole; or the session holds another number of
+            tokens than ``held``.
     """
+    if session.position != held:
+        raise EdgeError(
+            f"the session holds {session.position} tokens, and {held} of them are the prompt's",
+            hint="give the whole conversation, and how much of it the session holds; or reset the session",
+        )
     statistics = statistics if statistics is not None else Statistics()
     sampler, text = Sampler(sampling or Sampling()), TextStream(tokenizer, stop)
-    seen = list(prompt)
+    seen, new = list(prompt), prompt[held:]
     started = time.perf_counter()
-    logits = session.prefill(prompt)
-    statistics.prompt_tokens, statistics.prefill_seconds = len(prompt), time.perf_counter() - started
+    logits = session.prefill(new)
+    statistics.prompt_tokens, statistics.prefill_seconds = len(new), time.perf_counter() - started
     started = time.perf_counter()
     for count in range(max_tokens):
         token = sampler.choose(logits, seen)

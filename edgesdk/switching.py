@@ -101,7 +101,9 @@ def _parity(model: Model, adapter: Adapter, session: Session) -> AdapterParity:
     from .model.adapter import AdaptedWeights
     from .model.reference import ReferenceModel
 
-    ids: Sequence[int] = np.random.default_rng(0).integers(0, model.spec.vocab, min(_TOKENS, session.context)).tolist()
+    drawn = np.random.default_rng(0).integers(0, model.spec.vocab, _TOKENS).tolist()
+    prefix = model.tokenizer.special.prefix if model.tokenizer is not None else ()
+    ids: Sequence[int] = [*prefix, *drawn][: min(_TOKENS, session.context)]
     merged = model.with_weights(AdaptedWeights(model.weights, adapter))
     with torch.inference_mode():
         reference = ReferenceModel(merged, resident=False)

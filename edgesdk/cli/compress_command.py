@@ -137,6 +137,8 @@ def _quality(described: Description) -> list[tuple[str, str]]:
     if found is None:
         return [("quality", f"not measured: {described.quality_reason}")]
     rows = []
+    if found["own_text"] is None:
+        rows.append(("quality", f"not measured on its own text: {found.get('own_text_reason')}"))
     for name, what in (("own_text", "own text"), ("eval_text", "evaluation text")):
         if (it := found[name]) is not None:
             rows.append(

@@ -110,7 +110,10 @@ def print_report(report: QualityReport) -> None:
         f"the same {check.tokens} ids for {check.texts} texts" if check else f"not compared: {report.tokenizers_reason}"
     )
     rows.append(("tokenizers", same))
-    rows += _text_rows("own text", report.own_text)
+    if report.own_text is not None:
+        rows += _text_rows("own text", report.own_text)
+    else:
+        rows.append(("own text", f"not compared: {report.own_text_reason}"))
     if report.eval_text is not None:
         rows += _text_rows("eval text", report.eval_text)
     rows.append(("perplexity", _perplexity(report)))
@@ -119,8 +122,11 @@ def print_report(report: QualityReport) -> None:
     if report.answers is None:
         rows.append(("answers", f"none: {report.answers_reason}"))
     print_table(("", ""), rows)
-    click.echo("\nKL divergence of tokens, own text:")
-    _print_bars(report.own_text.kl)
+    for name, text in (("own text", report.own_text), ("eval text", report.eval_text)):
+        if text is not None:
+            click.echo(f"\nKL divergence of tokens, {name}:")
+            _print_bars(text.kl)
+            break
     if report.layers is not None:
         click.echo("\nerror of layers, mean |B - A|^2 / |A|^2 of a token:")
         _print_layers(report.layers)

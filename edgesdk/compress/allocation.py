@@ -244,14 +244,15 @@ def _measure(
     import torch
 
     from ..model.reference import ReferenceModel
-    from .quality import may_stay
+    from ..passages.reference import may_stay
 
     reference = ReferenceModel(model, resident=may_stay(model))
     ids = setting.tokens(model)
     ids = ids[: max(1, _TOKENS // ids.shape[1])]
+    front = prefix_length(model)
     with torch.inference_mode():
         (state,) = reference.embed([ids])
-        wanted = predictions(reference, reference.hidden([ids])[0])
+        wanted = predictions(reference, reference.hidden([ids])[0], front)
         for index in track(setting.progress, "Measuring sensitivity", range(len(model.spec.layers))):
             layer = reference.layer(index)
             for name in filter(is_linear, model.spec.layer_tensors(index)):
@@ -262,7 +263,7 @@ def _measure(
                 part = name.split(".")[2]
                 kept = layer.get_buffer(f"{part}_weight")
                 layer.register_buffer(f"{part}_weight", lowest)
-                loss = divergence(wanted, predictions(reference, _to_the_end(reference, layer, index, state)))
+                loss = divergence(wanted, predictions(reference, _to_the_end(reference, layer, index, state), front))
                 layer.register_buffer(f"{part}_weight", kept)
                 yield name, {bits: loss * rounded[bits][1] / error if error else 0.0 for bits in widths}
             (state,) = reference.through(layer, [state])
@@ -280,11 +281,16 @@ def _to_the_end(reference: ReferenceModel, layer: DecoderLayer, index: int, stat
     return reference.finish([state], after=index)[0]
 
 
-def predictions(reference: ReferenceModel, hidden: torch.Tensor) -> torch.Tensor:
-    """Log probabilities of every second position, [positions, vocab]."""
+def prefix_length(model: Model) -> int:
+    """Tokens of the prefix that calibration sequences begin with: what is predicted there is the same in each."""
+    return len(model.tokenizer.special.prefix) if model.tokenizer is not None else 0
+
+
+def predictions(reference: ReferenceModel, hidden: torch.Tensor, front: int) -> torch.Tensor:
+    """Log probabilities of every second position behind a prefix of ``front`` tokens, [positions, vocab]."""
     import torch.nn.functional as F
 
-    return F.log_softmax(reference.logits(hidden[:, ::2].flatten(0, 1)), dim=-1)
+    return F.log_softmax(reference.logits(hidden[:, front::2].flatten(0, 1)), dim=-1)
 
 
 def divergence(wanted: torch.Tensor, found: torch.Tensor) -> float:

@@ -6,7 +6,7 @@ A program and a float reference of the same model do not fit into memory togethe
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import QualityError
 
 if TYPE_CHECKING:
+    from ..passages.passage import Passage
     from ..progress import Progress
     from ..session import Session
 
@@ -58,7 +59,7 @@ class Recording:
     Attributes:
         answers: greedy answers to prompts of growing length.
         answer_logits: ``GREEDY`` rows an answer.
-        text_logits: a row for every token of the texts, text after text.
+        text_logits: the rows that count of the texts, text after text.
         window_loss: summed negative log likelihood over the evaluation windows, nats.
     """
 
@@ -70,8 +71,8 @@ class Recording:
 
 def record(
     session: Session,
-    texts: Sequence[Sequence[int]],
-    windows: Sequence[Sequence[int]],
+    texts: Sequence[Passage],
+    windows: Sequence[Passage],
     folder: Path,
     progress: Progress,
 ) -> Recording:
@@ -79,13 +80,13 @@ def record(
 
     Args:
         session: the program.
-        texts: token sequences to give logits for; joined, they are also where prompts come from (the first 1, 31, 128
-            and 600 tokens, as far as they and an answer fit the context).
+        texts: passages to give logits for; joined, they are also where prompts come from (the first 1, 31, 128 and 600
+            tokens, as far as they and an answer fit the context), which so begin as texts of the model begin.
         windows: evaluation windows.
         folder: where logits are kept.
         progress: told of every prompt, text and window.
     """
-    source = [token for text in texts for token in text]
+    source = [token for text in texts for token in text.ids]
     prompts = [source[:size] for size in PROMPTS if size <= len(source) and size + GREEDY <= session.context]
     answer_logits = LogitsFile(folder / "answers.f32", session.vocab)
     text_logits = LogitsFile(folder / "texts.f32", session.vocab)
@@ -95,8 +96,8 @@ def record(
             answers.append(Answer(len(prompt), _greedy(session, prompt, answer_logits), number * GREEDY))
             stage.advance()
         for text in texts:
-            for rows in _scored(session, text):
-                text_logits.append(rows)
+            for rows in counted(session, text):
+                text_logits.append(_finite(rows))
             stage.advance()
         for window in windows:
             loss += window_loss(session, window)
@@ -104,15 +105,14 @@ def record(
     return Recording(tuple(answers), answer_logits, text_logits, loss)
 
 
-def window_loss(session: Session, ids: Sequence[int]) -> float:
-    """Summed negative log likelihood of the tokens of a window but the first, nats."""
-    loss, at = 0.0, 0
-    for logits in _scored(session, ids[:-1]):
-        wanted = np.asarray(ids[at + 1 : at + 1 + len(logits)])
-        peak = logits.max(axis=1, keepdims=True)
+def window_loss(session: Session, window: Passage) -> float:
+    """Summed negative log likelihood of the scored tokens of a window, nats."""
+    loss, scored = 0.0, window.scored
+    for logits in counted(session, replace(window, ids=window.ids[:-1])):
+        wanted, scored = np.asarray(scored[: len(logits)]), scored[len(logits) :]
+        peak = _finite(logits).max(axis=1, keepdims=True)
         normal = np.log(np.exp(logits - peak).sum(axis=1, dtype=np.float64)) + peak[:, 0]
         loss += float((normal - logits[np.arange(len(logits)), wanted]).sum())
-        at += len(logits)
     return loss
 
 
@@ -131,10 +131,13 @@ def _finite(logits: np.ndarray) -> np.ndarray:
     return logits
 
 
-def _scored(session: Session, ids: Sequence[int]) -> Iterator[np.ndarray]:
+def counted(session: Session, passage: Passage) -> Iterator[np.ndarray]:
+    """The rows of logits that count of a passage, in pieces, float32 [rows, vocab]; it runs from an empty cache."""
     session.reset()
-    for rows in row_slices(len(ids)):
-        yield _finite(session.score(ids[rows]))
+    for piece in row_slices(len(passage.ids)):
+        rows = session.score(passage.ids[piece])[max(0, passage.first - piece.start) :]
+        if len(rows):
+            yield rows
 
 
 def _greedy(session: Session, prompt: list[int], out: LogitsFile) -> list[int]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..errors import EdgeError
+from ..passages.prompts import question_ids
 from .report import AnswerPair
 from .sides import refuse_nonfinite
 
@@ -37,12 +38,7 @@ def answer_pairs(a: Side, b: Side, prompts: Sequence[str], progress: Progress) -
     assert tokenizer is not None
     room, questions = min(a.context, b.context), []
     for prompt in prompts:
-        templated = tokenizer.chat_template is not None
-        ids = (
-            tokenizer.chat([{"role": "user", "content": prompt}])
-            if templated
-            else tokenizer.encode(prompt, prefix=True)
-        )
+        ids = question_ids(tokenizer, prompt)
         if not ids or len(ids) >= room:
             raise EdgeError(
                 f"prompt {prompt[:40]!r}: {len(ids)} tokens, in a context of {room}", hint="give another one"

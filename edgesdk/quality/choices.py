@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..compress.quality import read_text
 from ..errors import EdgeError
+from ..passages.cutting import read_text
 
 
 @dataclass(frozen=True)

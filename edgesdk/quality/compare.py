@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..compress.quality import LENGTH, SEED, SEQUENCES, WINDOW, Perplexity, read_text, windows_of
-from ..errors import EdgeError, ModelError
+from ..compress.quality import Perplexity
+from ..errors import EdgeError
 from ..files import sha256
+from ..passages.cutting import read_text, windows
+from ..passages.loops import loop_notes
 from ..progress import SILENT, Progress
 from .answers import PROMPTS, answer_pairs
 from .choices import ChoiceFile, read_choices
@@ -25,14 +27,16 @@ from .tokens import check_tokenizers
 if TYPE_CHECKING:
     from ..bundle import Bundle
     from ..model import Model
+    from ..passages.own import OwnText
+    from ..passages.passage import Passage
 
 
 @dataclass(frozen=True)
 class _EvalText:
-    """An evaluation text in windows (or documents) of token ids."""
+    """An evaluation text in windows (or documents)."""
 
     path: Path
-    windows: list[list[int]]
+    windows: list[Passage]
 
 
 def compare_quality(
@@ -52,16 +56,17 @@ def compare_quality(
     Where B's vocabulary is a part of A's, A is looked at as it is over those tokens alone: its predictions for others
     are left out, and texts are the tokens that B reads.
 
-    Predictions are compared on text that A samples itself (16 sequences of 40 tokens, as in an export; LLM-QAT,
-    arXiv 2305.17888) and on ``eval_text``. Meanwhile logits of B lie in the folder for temporary files: 4 bytes a
-    logit, so 130 MB for 640 tokens of a vocabulary of 50,000.
+    Predictions are compared on text that A writes itself (16 answers of at most 32 tokens, or 16 texts of 40 behind
+    the prefix, as in an export: :mod:`edgesdk.passages.own`) and on ``eval_text``, each window behind the tokenizer's
+    prefix. Meanwhile logits of B lie in the folder for temporary files: 4 bytes a logit, so 130 MB for 640 tokens of a
+    vocabulary of 50,000.
 
     Args:
         a: the reference: what :func:`edgesdk.open_model` takes, a bundle folder or zip, or one that is open.
         b: what is judged, likewise. A bundle runs in its own runtime, a model in the float32 reference.
         eval_text: a UTF-8 text for perplexity.
         eval_windows: how many windows of it (or documents, in a text with ``<|endoftext|>``).
-        window: their tokens; default 512, or the smaller context.
+        window: their tokens, without the prefix; default 512, or what the smaller context has room for.
         samples: how many of the built-in prompts to answer (0: none).
         prompts: prompts to answer instead.
         tasks: JSONL files of multiple-choice questions in the format of ARC, HellaSwag or PIQA; needs ``lm-eval``.
@@ -87,10 +92,13 @@ def compare_quality(
         evaluated = None
         if text is not None and where is not None:
             evaluated = _EvalText(where, _windows(left, right, text, where, eval_windows, window))
-        length = min(LENGTH, left.context, right.context)
-        own = write_text(left, SEQUENCES, length, SEED, progress)
-        findings = _compare(left, right, own, evaluated, scratch, progress)
-        layers_reason = why_no_layers(left, right)
+            for note in loop_notes(where.name, evaluated.windows):
+                progress.note(note)
+        own, own_reason = _own(left, min(left.context, right.context), progress)
+        groups = [(own.name, own.passages)] if own else []
+        groups += [("eval", evaluated.windows)] if evaluated else []
+        findings = _compare(left, right, groups, scratch, progress) if groups else {}
+        layers_reason = own_reason or why_no_layers(left, right)
         asked = tuple(prompts) or PROMPTS[:samples]
         answers_reason = None if asked else "no prompts were asked for"
         answers_reason = answers_reason or (None if left.tokenizer else f"no tokenizer in {left.about.name}")
@@ -100,11 +108,12 @@ def compare_quality(
             right.about,
             check,
             check_reason,
-            findings[0].quality,
-            findings[1].quality if evaluated else None,
-            _perplexity(evaluated, findings[1]) if evaluated else None,
+            findings[own.name].quality if own else None,
+            own_reason,
+            findings["eval"].quality if evaluated else None,
+            _perplexity(evaluated, findings["eval"]) if evaluated else None,
             None if evaluated else "no --eval-text was given",
-            layer_errors(left, right, own, progress) if layers_reason is None else None,
+            layer_errors(left, right, own.passages, progress) if own and layers_reason is None else None,
             layers_reason,
             answer_pairs(left, right, asked, progress) if answers_reason is None else None,
             answers_reason,
@@ -116,36 +125,40 @@ def compare_quality(
     return report
 
 
+def _own(a: Side, context: int, progress: Progress) -> tuple[OwnText | None, str | None]:
+    """What A writes itself; or None and the reason."""
+    own = write_text(a, context, progress)
+    if own.loops is None:
+        return own, None
+    progress.note(f"not compared on its own text: {own.loops}")
+    return None, own.loops
+
+
 def _compare(
-    a: Side, b: Side, own: list[list[int]], evaluated: _EvalText | None, scratch: Path, progress: Progress
-) -> list[TextFindings]:
-    """The findings on A's own text, then on the evaluation text."""
-    groups = [("self", own)] + ([("eval", evaluated.windows)] if evaluated else [])
-    texts = [ids for _, group in groups for ids in group]
+    a: Side, b: Side, groups: Sequence[tuple[str, list[Passage]]], scratch: Path, progress: Progress
+) -> dict[str, TextFindings]:
+    """The findings on groups of texts, by the groups' names."""
+    texts = [text for _, group in groups for text in group]
     wanted = logits_in_memory(a, texts, scratch, progress)  # first: its weights may still be there from sampling
     judged = logits_on_disk(b, texts, scratch, progress)
-    found = compare_texts(wanted, judged, groups, progress)
+    findings = compare_texts(wanted, judged, groups, progress)
     a.release()
     for file in scratch.iterdir():
         file.unlink()
-    return found
+    return dict(zip((name for name, _ in groups), findings, strict=True))
 
 
-def _windows(a: Side, b: Side, text: str, where: Path, count: int, window: int | None) -> list[list[int]]:
-    room = min(a.context, b.context)
-    if window is not None and window > room:
-        raise EdgeError(f"windows of {window} tokens exceed the context of {room}", hint="give a smaller --window")
-    if a.tokenizer is None:
-        raise ModelError(f"{a.about.name} has no tokenizer, so a text cannot be scored")
-    return windows_of(a.tokenizer, text, str(where), count, window or min(WINDOW, room))
+def _windows(a: Side, b: Side, text: str, where: Path, count: int, window: int | None) -> list[Passage]:
+    return windows(a.tokenizer, text, str(where), count, context=min(a.context, b.context), length=window)
 
 
 def _perplexity(evaluated: _EvalText, found: TextFindings) -> PerplexityByWindow:
-    windows, losses = evaluated.windows, list(zip(*found.losses, strict=True))
-    before, after = (perplexity(side, windows) for side in losses)
-    each = (tuple(perplexity([loss], [ids]) for loss, ids in zip(side, windows, strict=True)) for side in losses)
-    summary = Perplexity(before, after, len(windows), max(map(len, windows)), sha256(evaluated.path))
-    return PerplexityByWindow(summary, *each)
+    texts, losses = evaluated.windows, list(zip(*found.losses, strict=True))
+    before, after = (perplexity(side, texts) for side in losses)
+    single = (tuple(perplexity([loss], [text]) for loss, text in zip(side, texts, strict=True)) for side in losses)
+    longest = max(len(text.text) for text in texts)
+    summary = Perplexity(before, after, len(texts), longest, sha256(evaluated.path))
+    return PerplexityByWindow(summary, *single)
 
 
 def _require_harness() -> None:

@@ -60,12 +60,13 @@ class HarnessModel(LM):  # type: ignore[misc]  # the harness is not typed
         excess = len(ids) - self._side.context - 1  # the last token is not run
         if excess > 0:
             self.cut[request.task_name] += 1
-            if start <= excess:
+            prefix = self._tokenizer.special.prefix
+            if start <= excess + len(prefix):
                 raise EdgeError(
                     f"a choice of {len(ids) - start} tokens does not fit the context of {self._side.context}",
                     hint="export with a larger --context, or leave the question out",
                 )
-            return ids[excess:], start - excess
+            return [*prefix, *ids[excess + len(prefix) :]], start - excess
         return ids, start
 
     def _run(self, pairs: Sequence[Request], stage: Stage) -> Iterator[Answer]:

@@ -9,13 +9,13 @@ import torch
 
 from ..compress.quality import rounded
 from ..model.reference import ReferenceModel
+from ..passages.passage import Batch, batches, counted_states
 from .report import LayerError
-from .sides import batches
 
 if TYPE_CHECKING:
     from ..model import Model
     from ..progress import Progress
-    from .sides import Side, Texts
+    from .sides import Passages, Side
 
 
 def why_no_layers(a: Side, b: Side) -> str | None:
@@ -39,12 +39,13 @@ def _rotated(model: Model) -> bool:
 
 
 @torch.inference_mode()
-def layer_errors(a: Side, b: Side, texts: Texts, progress: Progress) -> tuple[LayerError, ...]:
+def layer_errors(a: Side, b: Side, texts: Passages, progress: Progress) -> tuple[LayerError, ...]:
     """Relative squared error of every layer's output; memory is a layer of each and the hidden states of the texts."""
     assert a.model is not None
     assert b.model is not None
     left, right = ReferenceModel(a.model, resident=False), ReferenceModel(b.model, resident=False)
-    ids = batches(texts)
+    runs = batches(texts)
+    ids = [run.ids for run in runs]
     states, others = left.embed(ids), right.embed(ids)
     found = []
     with progress.stage("Comparing layers", len(a.model.spec.layers)) as stage:
@@ -53,19 +54,18 @@ def layer_errors(a: Side, b: Side, texts: Texts, progress: Progress) -> tuple[La
             others, alone = right.through(layer, others), right.through(layer, states)
             del layer
             states = left.through(left.layer(index), states)
-            found.append(LayerError(index, _error(states, others), _error(states, alone)))
+            found.append(LayerError(index, _error(states, others, runs), _error(states, alone, runs)))
             stage.advance()
     return tuple(found)
 
 
-def _error(wanted: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> float:
-    """Mean over tokens of |found - wanted|^2 / |wanted|^2, for batches of states [texts, tokens, channels].
+def _error(wanted: Sequence[torch.Tensor], found: Sequence[torch.Tensor], runs: Sequence[Batch]) -> float:
+    """Mean of |found - wanted|^2 / |wanted|^2 over the rows that count of batches' states [texts, tokens, channels].
 
-    Token by token, because a few states are larger than all others by orders of magnitude (massive activations, arXiv
+    Row by row, because a few states are larger than all others by orders of magnitude (massive activations, arXiv
     2402.17762), and would hide the rest of a layer.
     """
-    ratios = []
-    for x, y in zip(wanted, found, strict=True):
-        apart, whole = (y - x).double().square().sum(-1), x.double().square().sum(-1)
-        ratios.append(torch.where(apart == 0, 0.0, apart / whole).flatten())
-    return rounded(float(torch.cat(ratios).mean()))
+    x, y = counted_states(wanted, runs), counted_states(found, runs)
+    apart, whole = (y - x).double().square().sum(-1), x.double().square().sum(-1)
+    ratios = torch.where(apart == 0, 0.0, apart / whole)
+    return rounded(float(ratios.mean()))

@@ -65,8 +65,12 @@ def draw(report: QualityReport, path: Path) -> None:
             raise writing_failed(path, failure) from None
 
 
-def _draw_kl(axis: Any, own: TextQuality, given: TextQuality | None) -> None:
-    texts = [("A's own text", own, _BLUE)] + ([("evaluation text", given, _ORANGE)] if given is not None else [])
+def _draw_kl(axis: Any, own: TextQuality | None, given: TextQuality | None) -> None:
+    named = (("A's own text", own, _BLUE), ("evaluation text", given, _ORANGE))
+    texts = [(name, text, colour) for name, text, colour in named if text is not None]
+    if not texts:
+        axis.set_title("KL divergence: not measured")
+        return
     values = np.clip([value for _, text, _ in texts for value in text.kl], _LEAST, None)
     least = 10 ** np.floor(np.log10(np.quantile(values, 0.005)))  # smaller ones fall into the first bar
     edges = np.geomspace(least, max(10 * least, 1.2 * values.max()), 41)

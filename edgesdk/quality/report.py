@@ -152,7 +152,8 @@ class QualityReport:
     b: Compared
     tokenizers: TokenCheck | None
     tokenizers_reason: str | None
-    own_text: TextQuality
+    own_text: TextQuality | None
+    own_text_reason: str | None
     eval_text: TextQuality | None
     perplexity: PerplexityByWindow | None
     eval_text_reason: str | None
@@ -209,5 +210,7 @@ def enforce(report: QualityReport, gates: Gates) -> None:
                 f"perplexity rises from {ppl.before:.4g} to {ppl.after:.4g}, by {ppl.increase:.1f} %, over the limit "
                 f"of {gates.max_ppl_increase:g} %"
             )
+    if report.own_text is None and report.eval_text is None and (gates.max_kl, gates.min_top1) != (None, None):
+        missed.append(f"there is no text to hold against the limits: {report.own_text_reason}")
     if missed:
         raise QualityError("; ".join(missed), hint="use more bits (edgesdk recipes), or another limit")

@@ -19,13 +19,15 @@ import torch
 
 from .. import bundle as bundles
 from ..chat import bundle_tokenizer, open_session
-from ..compress.quality import may_stay, sample_text
-from ..compress.recording import LogitsFile, row_slices
+from ..compress.recording import LogitsFile, counted, row_slices
 from ..errors import EdgeError, QualityError
 from ..model import Model, Tokenizer
 from ..model.opening import open_model
 from ..model.reference import ReferenceModel, ReferenceSession
 from ..model.vocabulary import ids_in, restricted
+from ..passages.own import OwnText, own_text
+from ..passages.passage import Passage, batches, counted_states
+from ..passages.reference import ReferenceWriter, may_stay
 from ..progress import Progress
 from .report import Compared
 from .tokens import TEXTS
@@ -33,10 +35,9 @@ from .tokens import TEXTS
 if TYPE_CHECKING:
     from ..session import Session
 
-#: Logits of some rows of a text, float32 [rows, vocab].
+#: Logits of some of the rows that count of several texts, text after text, float32 [rows, vocab].
 Rows: TypeAlias = Callable[[slice], torch.Tensor]
-Texts: TypeAlias = Sequence[Sequence[int]]
-_BATCH_TOKENS = 2048  # that share one batch: bounds the activations
+Passages: TypeAlias = Sequence[Passage]
 
 
 @dataclass(frozen=True)
@@ -110,66 +111,57 @@ def _same_tokens(whole: Tokenizer, part: Tokenizer, ids: list[int]) -> bool:
     return all([ids[index] for index in found] == wanted for wanted, found in written if kept.issuperset(wanted))
 
 
-def write_text(side: Side, sequences: int, length: int, seed: int, progress: Progress) -> list[list[int]]:
-    """Sequences that the side samples at temperature 1, each from its own random first token."""
-    if side.reference is not None:
-        return sample_text(side.reference, progress, sequences=sequences, length=length, seed=seed).texts
-    session, random = side.open(), np.random.default_rng(seed)
-    texts = []
-    with progress.stage("Sampling text from the bundle", sequences) as stage:
-        for _ in range(sequences):
-            session.reset()
-            ids = [int(random.integers(side.vocab))]
-            while len(ids) < length:
-                logits = refuse_nonfinite(session.decode(ids[-1]), side).astype(np.float64)
-                weights = np.exp(logits - logits.max()).cumsum()
-                ids.append(min(int(np.searchsorted(weights, random.random() * weights[-1])), side.vocab - 1))
-            texts.append(ids)
-            stage.advance()
-    return texts
+def write_text(side: Side, context: int, progress: Progress) -> OwnText:
+    """Text that the side writes itself, as :func:`edgesdk.passages.own.own_text` has it."""
+    writer = _SessionWriter(side) if side.reference is None else ReferenceWriter(side.reference)
+    return own_text(writer, side.tokenizer, context, progress)
 
 
-def logits_in_memory(side: Side, texts: Texts, scratch: Path, progress: Progress) -> Rows:
+class _SessionWriter:
+    """A program as a writer of text, one text at a time."""
+
+    together = 1
+
+    def __init__(self, side: Side) -> None:
+        self._side, self._session, self.vocab = side, side.open(), side.vocab
+
+    def start(self, texts: int, length: int) -> None:
+        self._session.reset()
+
+    def run(self, ids: torch.Tensor) -> torch.Tensor:
+        tokens = ids[0].tolist()
+        logits = self._session.decode(tokens[0]) if len(tokens) == 1 else self._session.prefill(tokens)
+        return torch.from_numpy(refuse_nonfinite(logits, self._side)[None])
+
+
+def logits_in_memory(side: Side, texts: Passages, scratch: Path, progress: Progress) -> Rows:
     """What a side thinks of texts: a model keeps hidden states and its head, a bundle writes to disk."""
     if side.reference is None:
         return logits_on_disk(side, texts, scratch, progress)
-    reference = side.reference
+    reference, runs = side.reference, batches(texts)
     with progress.stage(f"Running {_short(side)}", 1) as stage:
-        hidden = torch.cat([x.flatten(0, 1) for x in reference.hidden(batches(texts))])
+        hidden = counted_states(reference.hidden([run.ids for run in runs]), runs)
         stage.advance()
     reference.release()
     return lambda rows: _finite_tensor(reference.logits(hidden[rows]), side)
 
 
-def logits_on_disk(side: Side, texts: Texts, scratch: Path, progress: Progress) -> Rows:
-    """What a side thinks of texts, a row for every token, in a file of ``scratch``: 4 bytes a logit."""
+def logits_on_disk(side: Side, texts: Passages, scratch: Path, progress: Progress) -> Rows:
+    """What a side thinks of texts, each row that counts, in a file of ``scratch``: 4 bytes a logit."""
     file = LogitsFile(scratch / f"{len(list(scratch.iterdir()))}.f32", side.vocab)
     if side.reference is not None:
         rows = logits_in_memory(side, texts, scratch, progress)
-        for piece in row_slices(sum(map(len, texts))):
+        for piece in row_slices(sum(text.rows for text in texts)):
             file.append(rows(piece).numpy())
         side.release()
     else:
         session = side.open()
         with progress.stage(f"Running {_short(side)}", len(texts)) as stage:
-            for ids in texts:
-                session.reset()
-                for piece in row_slices(len(ids)):
-                    file.append(refuse_nonfinite(session.score(ids[piece]), side))
+            for text in texts:
+                for logits in counted(session, text):
+                    file.append(refuse_nonfinite(logits, side))
                 stage.advance()
     return lambda rows: torch.from_numpy(file.read(rows.start, rows.stop - rows.start))
-
-
-def batches(texts: Texts) -> list[torch.Tensor]:
-    """Texts as batches of ids [texts, tokens], in their order; neighbours of the same length share one."""
-    groups: list[list[list[int]]] = []
-    for ids in texts:
-        last = groups[-1] if groups else []
-        if last and len(last[0]) == len(ids) and (len(last) + 1) * len(ids) <= _BATCH_TOKENS:
-            last.append(list(ids))
-        else:
-            groups.append([list(ids)])
-    return [torch.tensor(group) for group in groups]
 
 
 def refuse_nonfinite(logits: np.ndarray, side: Side) -> np.ndarray:

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 
 from ..compress.quality import Differences, rounded
 from ..compress.recording import row_slices
+from ..passages.passage import Passage
 from ..progress import Progress
 from .report import TextQuality
-from .sides import Rows, Texts
+from .sides import Passages, Rows
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class TextFindings:
 
     Attributes:
         quality: divergence of every token.
-        losses: summed negative log likelihood of each text but its first token, nats, in A and in B.
+        losses: summed negative log likelihood of the scored tokens of each text, nats, in A and in B.
     """
 
     quality: TextQuality
@@ -30,7 +31,7 @@ class TextFindings:
 
 
 @torch.inference_mode()
-def compare_texts(a: Rows, b: Rows, groups: Sequence[tuple[str, Texts]], progress: Progress) -> list[TextFindings]:
+def compare_texts(a: Rows, b: Rows, groups: Sequence[tuple[str, Passages]], progress: Progress) -> list[TextFindings]:
     """Compare two sides on groups of texts; row after row, the texts are those that ``a`` and ``b`` were made from.
 
     Args:
@@ -43,29 +44,29 @@ def compare_texts(a: Rows, b: Rows, groups: Sequence[tuple[str, Texts]], progres
     with progress.stage("Comparing predictions", sum(len(texts) for _, texts in groups)) as stage:
         for name, texts in groups:
             differences, losses = Differences(), []
-            for ids in texts:
-                losses.append(_compare_text(a, b, ids, at, differences))
-                at += len(ids)
+            for text in texts:
+                losses.append(_compare_text(a, b, text, at, differences))
+                at += text.rows
                 stage.advance()
             kl = tuple(rounded(value) for value in differences.kl.tolist())
             found.append(TextFindings(TextQuality(differences.summary(name), kl), tuple(losses)))
     return found
 
 
-def perplexity(losses: Sequence[float], texts: Texts) -> float:
-    """Perplexity of texts whose first tokens are not scored, from their summed losses in nats."""
-    mean = sum(losses) / sum(len(ids) - 1 for ids in texts)
+def perplexity(losses: Sequence[float], texts: Passages) -> float:
+    """Perplexity of the scored tokens of texts, from their summed losses in nats."""
+    mean = sum(losses) / sum(len(text.scored) for text in texts)
     return rounded(math.exp(mean)) if mean < 700 else math.inf
 
 
-def _compare_text(a: Rows, b: Rows, ids: Sequence[int], at: int, differences: Differences) -> tuple[float, float]:
+def _compare_text(a: Rows, b: Rows, text: Passage, at: int, differences: Differences) -> tuple[float, float]:
     """Add the tokens of one text, whose rows begin at ``at``; returns its losses in A and in B."""
     before = after = 0.0
-    for piece in row_slices(len(ids)):
+    for piece in row_slices(text.rows):
         rows = slice(at + piece.start, at + piece.stop)
         wanted, found = a(rows), b(rows)
         differences.add(wanted, found)
-        following = torch.tensor(list(ids[piece.start + 1 : piece.stop + 1]), dtype=torch.int64)
+        following = torch.tensor(text.scored[piece], dtype=torch.int64)
         count = len(following)
         before += float(F.cross_entropy(wanted[:count], following, reduction="sum"))
         after += float(F.cross_entropy(found[:count], following, reduction="sum"))

@@ -70,6 +70,9 @@ class ChatRequest(_Asked):
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=0, le=1_000_000, description="keep the k likeliest tokens; 0: all")
     min_p: float | None = Field(None, ge=0, lt=1, description="keep tokens with this part of the best's probability")
+    repetition_penalty: float | None = Field(
+        None, ge=1e-3, le=1e3, description="of the logits of every token of the conversation and the answer; 1: none"
+    )
     seed: int | None = Field(None, ge=0, le=_LARGEST_SEED)
     stop: StopString | list[StopString] | None = None
     max_tokens: int | None = Field(None, ge=1)
@@ -85,7 +88,8 @@ class ChatRequest(_Asked):
 
     def sampling(self) -> Sampling:
         """How tokens are chosen."""
-        chosen = {"top_p": self.top_p, "top_k": self.top_k, "min_p": self.min_p}
+        names = ("top_p", "top_k", "min_p", "repetition_penalty")
+        chosen = {name: getattr(self, name) for name in names}
         given: dict[str, Any] = {name: value for name, value in chosen.items() if value is not None}
         temperature = 1.0 if self.temperature is None else self.temperature
         return Sampling(temperature if temperature >= 1e-4 else 0.0, seed=self.seed, **given)

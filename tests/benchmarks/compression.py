@@ -42,27 +42,32 @@ def score(folder: Path, text: Path) -> tuple[float, float]:
     import torch.nn.functional as F
 
     import edgesdk
-    from edgesdk.compress.quality import WINDOW, perplexity_of, text_windows
+    from edgesdk.compress.quality import perplexity_of
     from edgesdk.compress.recording import row_slices
     from edgesdk.model.reference import ReferenceModel
     from edgesdk.model.vocabulary import in_vocabulary_of
+    from edgesdk.passages.cutting import behind, file_windows
+    from edgesdk.passages.passage import Passage
 
     original, made = edgesdk.open_model("smollm2-135m"), edgesdk.open_model(folder)
-    windows = scored = text_windows(original, text, 6, WINDOW)
+    windows = scored = file_windows(original.tokenizer, text, 6, context=original.spec.context)
     if made.spec.vocab != original.spec.vocab:
-        scored = [made.tokenizer.encode(original.tokenizer.decode(window)) for window in windows]
+        ids = [made.tokenizer.encode(original.tokenizer.decode(window.text)) for window in windows]
+        front = len(made.tokenizer.special.prefix)
+        scored = [Passage(behind(made.tokenizer, text), front, front) for text in ids]
     original = in_vocabulary_of(original, made)
     sides = [ReferenceModel(model, resident=False) for model in (original, made)]
-    ids = [torch.tensor([window]) for window in scored]
-    states = [[x[0] for x in side.hidden(ids)] for side in sides]
+    runs = [torch.tensor([window.ids]) for window in scored]
+    states = [[x[0] for x in side.hidden(runs)] for side in sides]
     loss = divergence = 0.0
     with torch.inference_mode():
         for window, wanted, found in zip(scored, *states, strict=True):
-            for rows in row_slices(len(window) - 1):
-                p, q = (F.log_softmax(side.logits(x[rows]), -1) for side, x in zip(sides, (wanted, found), strict=True))
-                loss += float(F.nll_loss(q, torch.tensor(window[rows.start + 1 : rows.stop + 1]), reduction="sum"))
+            counted = (wanted[window.first :], found[window.first :])
+            for rows in row_slices(len(window.scored)):
+                p, q = (F.log_softmax(side.logits(x[rows]), -1) for side, x in zip(sides, counted, strict=True))
+                loss += float(F.nll_loss(q, torch.tensor(window.scored[rows]), reduction="sum"))
                 divergence += float((p.exp() * (p - q)).sum())
-    return perplexity_of(loss, windows), divergence / sum(len(window) - 1 for window in scored)
+    return perplexity_of(loss, windows), divergence / sum(len(window.scored) for window in scored)
 
 
 def table(recipes: Sequence[str], text: Path, options: list[str]) -> None:

@@ -19,6 +19,8 @@ from edgesdk.compress import quality
 from edgesdk.compress.recording import window_loss
 from edgesdk.model import Model
 from edgesdk.model.reference import ReferenceModel
+from edgesdk.passages.cutting import file_windows
+from edgesdk.passages.passage import Passage
 from edgesdk.progress import SILENT
 from edgesdk.runner_lines import tokens_command
 
@@ -47,16 +49,16 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=12)
     options = parser.parse_args()
     model = edgesdk.open_model(options.model)
-    windows = quality.text_windows(model, options.text, options.documents, options.context)
+    windows = file_windows(model.tokenizer, options.text, options.documents, context=options.context)
     loss = quality.reference_loss(ReferenceModel(model), windows, SILENT)
-    print(f"float32 {quality.perplexity_of(loss, windows):.4f} ({sum(map(len, windows))} tokens)")
+    print(f"float32 {quality.perplexity_of(loss, windows):.4f} ({sum(len(window.ids) for window in windows)} tokens)")
     with tempfile.TemporaryDirectory() as scratch:
         for delegate, recipe in FORMS:
             folder = Path(scratch) / f"{delegate}-{recipe}" / "bundle"
             report(model, windows, delegate, recipe, options.context, folder)
 
 
-def report(model: Model, windows: list[list[int]], delegate: str, recipe: str, context: int, folder: Path) -> None:
+def report(model: Model, windows: list[Passage], delegate: str, recipe: str, context: int, folder: Path) -> None:
     """Print what one form of the model gives."""
     folder.parent.mkdir()
     manifest = edgesdk.export(
@@ -76,7 +78,7 @@ def report(model: Model, windows: list[list[int]], delegate: str, recipe: str, c
         ppl = quality.perplexity_of(loss, windows)
         print(f"{delegate:5} {recipe:12} perplexity {ppl:.4f}  program {program:,} B  arena {ram:,} B", flush=True)
         if delegate == "c99":
-            on_boards(folder, windows[0][:5], context)
+            on_boards(folder, windows[0].ids[:5], context)
 
 
 def on_boards(folder: Path, prompt: list[int], context: int) -> None:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import edgesdk
 from edgesdk.compress.base import Setting
-from edgesdk.compress.quality import WINDOW, perplexity_of, reference_loss, text_windows
+from edgesdk.compress.quality import perplexity_of, reference_loss
 from edgesdk.compress.recipe import open_recipe
 from edgesdk.model.reference import ReferenceModel
+from edgesdk.passages.cutting import file_windows
 from edgesdk.progress import SILENT
 
 
@@ -29,7 +30,7 @@ def main() -> None:
             compressed, reports = open_recipe(name)(model, Setting(Path(scratch), SILENT))
             cpu = time.process_time() - started
             error = reports[0].relative_error if reports else None
-            windows = text_windows(model, text, 6, WINDOW)
+            windows = file_windows(model.tokenizer, text, 6, context=model.spec.context)
             found = perplexity_of(reference_loss(ReferenceModel(compressed, resident=False), windows, SILENT), windows)
         print(
             f"{name:<10} perplexity {found:6.2f}   relative squared error {error or 0:.5f}   {cpu:5.1f} s CPU",

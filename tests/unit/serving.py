@@ -18,6 +18,7 @@ from edgesdk.bundle import Bundle, open_bundle
 from edgesdk.chat import bundle_tokenizer
 from edgesdk.serve import Settings
 from edgesdk.serve.server import Server
+from edgesdk.session import Session
 
 PATIENCE = 30.0
 QUESTION: list[Any] = [{"role": "user", "content": "hello"}]
@@ -81,21 +82,25 @@ class Running:
 
 
 @contextmanager
-def running(path: Path, script: str | None = None, *, endless: bool = False, **settings: Any) -> Iterator[Running]:
-    """A server over a bundle, or over a :class:`Script` with the bundle's tokenizer."""
-    with open_bundle(path, check=False) as bundle, pytest.MonkeyPatch.context() as patch:
+def running(
+    path: Path, script: str | None = None, *, endless: bool = False, session: Session | None = None, **settings: Any
+) -> Iterator[Running]:
+    """A server over a bundle, or over a session or a :class:`Script` with the bundle's tokenizer."""
+    with open_bundle(path, check=False) as bundle:
         if script is not None:
             session = Script(bundle, script, endless=endless)
-            patch.setattr("edgesdk.serve.server.open_session", lambda *_: session)
         ready = threading.Event()
-        server = Server(bundle, Settings(**{"port": 0, "stop_seconds": 5.0} | settings), lambda _: ready.set())
+        with pytest.MonkeyPatch.context() as patch:
+            if session is not None:
+                patch.setattr("edgesdk.serve.server.open_session", lambda *_: session)
+            server = Server(bundle, Settings(**{"port": 0, "stop_seconds": 5.0} | settings), lambda _: ready.set())
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[server.listener])), daemon=True)
         thread.start()
         try:
             assert ready.wait(PATIENCE)
             yield Running(server, thread)
         finally:
-            if script is not None:
+            if isinstance(session, Script):
                 session.open.set()
             server.stop()
             server.stop()

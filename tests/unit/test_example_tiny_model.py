@@ -11,11 +11,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from edgesdk.compress.quality import perplexity_of, reference_loss, text_windows
+from edgesdk.compress.quality import perplexity_of, reference_loss
 from edgesdk.generation import generate
 from edgesdk.model import Model
 from edgesdk.model.opening import open_model
 from edgesdk.model.reference import ReferenceModel, ReferenceSession
+from edgesdk.passages.cutting import file_windows
 from edgesdk.progress import SILENT
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tiny_model"
@@ -76,17 +77,17 @@ def test_opens_as_any_checkpoint(model: Model) -> None:
 
 def test_the_example_and_the_reference_agree(folder: Path, model: Model) -> None:
     """What was trained is what edgesdk computes: the same loss over the held-out stories."""
-    windows = text_windows(model, folder / "eval.txt", 6, 256)
+    windows = file_windows(model.tokenizer, folder / "eval.txt", 6, context=256)
     loss = reference_loss(ReferenceModel(model), windows, SILENT)
     plain = plain_model(folder)
     expected = 0.0
     with torch.inference_mode():
         for window in windows:
-            logits = plain(torch.tensor([window]))[0]
-            expected += float(F.cross_entropy(logits[:-1], torch.tensor(window[1:]), reduction="sum"))
+            logits = plain(torch.tensor([window.ids]))[0]
+            expected += float(F.cross_entropy(logits[:-1], torch.tensor(window.ids[1:]), reduction="sum"))
     assert loss == pytest.approx(expected, rel=1e-5)
     assert perplexity_of(loss, windows) < 512 * 0.8  # twelve steps: it has begun to learn
-    assert math.isfinite(loss) and len(windows) == 6 and all(window[0] == 0 for window in windows)
+    assert math.isfinite(loss) and len(windows) == 6 and all(window.ids[0] == 0 for window in windows)
 
 
 def test_generates_what_the_example_would(folder: Path, model: Model) -> None:

@@ -89,7 +89,7 @@ def test_the_same_options_give_the_same_integers(checkpoint, tmp_path) -> None:
 
 def test_calibration_text_comes_from_a_file(checkpoint, tmp_path) -> None:
     model, file = open_model(checkpoint), tmp_path / "text.txt"
-    file.write_text("some words " * 40)
+    file.write_text(" ".join(f"{number} words" for number in range(60)))
     chosen = dataclasses.replace(SMALL, file=file)
     assert chosen.tokens(model, SILENT).shape == (4, 24)
     file.write_text("x")

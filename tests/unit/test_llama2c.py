@@ -184,9 +184,10 @@ def test_later_versions_are_named(tmp_path: Path, version: int, what: str) -> No
 
 
 def test_documents_are_windows(tmp_path: Path) -> None:
-    from edgesdk.compress.quality import text_windows
+    from edgesdk.passages.cutting import file_windows
 
     write(tmp_path)
     text = tmp_path / "eval.txt"
     text.write_text("a a a\n<|endoftext|>\n a \n<|endoftext|>\n")
-    assert text_windows(open_model(tmp_path / "model.bin"), text, 6, 3) == [[1, 261, 261], [1, 261]]
+    found = file_windows(open_model(tmp_path / "model.bin").tokenizer, text, 6, context=3)
+    assert [(window.ids, window.scored) for window in found] == [([1, 261, 261], [261, 261]), ([1, 261], [261])]

@@ -17,6 +17,9 @@ import edgesdk
 from edgesdk.compress.quality import Differences
 from edgesdk.errors import BundleError, EdgeError, ModelError, QualityError
 from edgesdk.model.reference import ReferenceModel
+from edgesdk.passages.own import own_text
+from edgesdk.passages.passage import Passage
+from edgesdk.passages.reference import ReferenceWriter, worthwhile_threads
 from edgesdk.progress import SILENT
 from edgesdk.quality import Gates, QualityReport, enforce
 from edgesdk.quality import answers as answers_module
@@ -84,8 +87,8 @@ def test_perplexity_of_a_uniform_model_is_its_vocabulary(checkpoint, tmp_path, t
     vocab = edgesdk.open_model(uniform).spec.vocab
     assert found.perplexity.summary.before == found.perplexity.summary.after == vocab
     assert set(found.perplexity.before) == {vocab}
-    assert perplexity([2 * math.log(9)], [[1, 2, 3]]) == 9
-    assert perplexity([1e6], [[1, 2]]) == math.inf
+    assert perplexity([2 * math.log(9)], [Passage([1, 2, 3])]) == 9
+    assert perplexity([1e6], [Passage([1, 2])]) == math.inf
 
 
 def test_a_model_against_itself_has_lost_nothing(checkpoint, text) -> None:
@@ -119,23 +122,21 @@ def test_layers_show_where_the_error_arises(checkpoint, tmp_path) -> None:
 
 def test_the_error_of_a_layer_is_the_one_in_its_definition(checkpoint, compressed, report) -> None:
     """Against hidden states that the reference model gives without a final norm."""
-    from edgesdk.compress.quality import sample_text
-
     model = edgesdk.open_model(checkpoint)
-    ids = sample_text(ReferenceModel(model), SILENT).ids
-    outputs = []
+    own = own_text(ReferenceWriter(ReferenceModel(model)), model.tokenizer, model.spec.context, SILENT)
+    errors = []
     with torch.inference_mode():
-        for each in (model, compressed):
-            reference = ReferenceModel(each)
-            (state,) = reference.through(reference.layer(0), reference.embed([ids]))
-            outputs.append(state.double())
-    wanted = ((outputs[1] - outputs[0]).square().sum(-1) / outputs[0].square().sum(-1)).mean()
-    assert report.layers[0].output == pytest.approx(float(wanted), rel=1e-3)
+        for passage in own.passages:
+            outputs = []
+            for side in (model, compressed):
+                reference = ReferenceModel(side)
+                (state,) = reference.through(reference.layer(0), reference.embed([torch.tensor([passage.ids])]))
+                outputs.append(state[0, passage.first :].double())
+            errors.append((outputs[1] - outputs[0]).square().sum(-1) / outputs[0].square().sum(-1))
+    assert report.layers[0].output == pytest.approx(float(torch.cat(errors).mean()), rel=1e-3)
 
 
 def test_threads_are_worth_having_for_large_matrices_alone(checkpoint, monkeypatch) -> None:
-    from edgesdk.compress.quality import worthwhile_threads
-
     monkeypatch.setattr("torch.get_num_threads", lambda: 8)
     spec = edgesdk.open_model(checkpoint).spec
     wide = replace(spec, hidden=1024, layers=(replace(spec.layers[0], ffn=replace(spec.layers[0].mlp, size=4096)),))
@@ -146,7 +147,7 @@ def test_threads_are_worth_having_for_large_matrices_alone(checkpoint, monkeypat
 
 def test_a_compressed_model_has_lost_something(report) -> None:
     assert 0 < report.own_text.summary.kl < report.own_text.summary.kl_p99
-    assert len(report.own_text.kl) == 640
+    assert report.own_text.summary.text == "self: answers" and 256 < len(report.own_text.kl) <= 512
     assert len(report.eval_text.kl) == 3 * 64
     assert report.perplexity.summary.windows == len(report.perplexity.after) == 3
     assert report.perplexity.summary.before != report.perplexity.summary.after
@@ -366,7 +367,7 @@ def test_the_command_prints_and_then_fails_at_its_limit(checkpoint, bundle, tmp_
     done = edgesdk_process(*arguments, "--json", "--max-kl", 100)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["own_text"]["summary"]["tokens"] == len(found["own_text"]["kl"]) == 640
+    assert 256 < found["own_text"]["summary"]["tokens"] == len(found["own_text"]["kl"]) <= 512
     assert found["perplexity"] is None
     assert found["eval_text_reason"] == "no --eval-text was given"
     done = edgesdk_process(*arguments, "--max-ppl-increase", 3)

@@ -64,7 +64,7 @@ class Depth(Shapes):
 
     def _choose(self, model: Model, setting: Setting) -> list[int]:
         from ...model.reference import ReferenceModel
-        from ..quality import may_stay
+        from ...passages.reference import may_stay
 
         wanted = int(self.keep * model.spec.parameters)
         sizes = [parameters_of(model.spec.layer_tensors(index)) for index in range(len(model.spec.layers))]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...model.weights import dense
 from ...progress import track
-from ..allocation import divergence, predictions
+from ..allocation import divergence, predictions, prefix_length
 from ..kept import kept_json
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ def _divergences(model: Model, names: Mapping[str, int], pattern: Pattern, setti
     from ...model.reference import ReferenceModel
 
     reference = ReferenceModel(model, resident=False)
-    ids = setting.tokens(model)[:_SEQUENCES]
+    ids, front = setting.tokens(model)[:_SEQUENCES], prefix_length(model)
     found = []
     with torch.inference_mode():
         (state,) = reference.embed([ids])
-        wanted = predictions(reference, reference.hidden([ids])[0])
+        wanted = predictions(reference, reference.hidden([ids])[0], front)
         for index in track(setting.progress, "Measuring layers", range(len(model.spec.layers))):
             layer = reference.layer(index)
             for name in filter(names.__contains__, model.spec.layer_tensors(index)):
@@ -64,6 +64,6 @@ def _divergences(model: Model, names: Mapping[str, int], pattern: Pattern, setti
                 gone = pattern.lowest(weight.abs(), rows=True)
                 layer.register_buffer(f"{name.split('.')[2]}_weight", weight.masked_fill(gone, 0))
             (end,) = reference.finish(reference.through(layer, [state]), after=index)
-            found.append(divergence(wanted, predictions(reference, end)))
+            found.append(divergence(wanted, predictions(reference, end, front)))
             (state,) = reference.through(reference.layer(index), [state])
     return found

@@ -23,8 +23,8 @@ from ...model import Model
 from ...model.features import ALL
 from ...model.tokenizer import Tokenizer
 from ...model.vocabulary import closed, required_ids, restricted, without, without_others
+from ...passages.cutting import parts_of
 from ..base import PassReport, PassResult, Setting, Shapes
-from ..calibration import file_parts
 from ..kept import kept_json
 
 _FIRST = 1_000_000_000  # occurrences that stand for "always"
@@ -102,6 +102,6 @@ def _counts(tokenizer: Tokenizer, path: Path) -> Counter[int]:
     found: Counter[int] = Counter()
     if tokenizer.chat_template is not None:  # what the template itself writes
         found.update(dict.fromkeys(tokenizer.chat([{"role": "user", "content": "Hello"}]), _FIRST))
-    for part in file_parts(tokenizer, path):
-        found.update(tokenizer.encode(part, prefix=True))
+    for part in parts_of(tokenizer, path):
+        found.update(tokenizer.encode(part.text, prefix=True))
     return found
