@@ -28,6 +28,7 @@ from .model.opening import open_model
 from .model.tensors import packed_columns
 from .model.vocabulary import in_vocabulary_of
 from .options import program_options
+from .oracle import Choice, consult
 from .progress import SILENT, Progress
 from .schema import dump
 from .targets import open_target
@@ -54,6 +55,7 @@ def compress_model(
     calibration: Calibration | None = None,
     checks: Checks | None = None,
     resume: bool = False,
+    oracle: Choice = "auto",
     progress: Progress = SILENT,
 ) -> records.Description:
     """Apply a recipe to a model and write a compressed checkpoint, which :func:`edgesdk.export` takes for any target.
@@ -71,6 +73,7 @@ def compress_model(
         prefix_space: whether a space goes before each text, for llama2.c files, which do not say it.
         calibration: text for passes that look at activations; default: the model's own.
         checks: what to measure against the original, and the limits that make it fail.
+        oracle: as in :func:`edgesdk.export`.
         resume: go on with a run of the same arguments that was interrupted; the result has the same bytes.
         progress: told of every stage.
 
@@ -84,6 +87,7 @@ def compress_model(
     presets = described.recipes if described else None
     wanted = open_recipe(recipe, presets) if isinstance(recipe, str) else recipe
     opened = open_model(model, progress, prefix_space=prefix_space) if isinstance(model, (str, Path)) else model
+    verdict = consult(opened, oracle, progress)
     opened = opened if adapter is None else with_adapter(opened, adapter)
     chosen = choose_recipe(opened, wanted)
     if teacher is not None:
@@ -106,9 +110,9 @@ def compress_model(
             write_texts(made, folder)
             grids = records.write_weights(made, folder, progress)
             quality = None if checks.skip else _measure(original, made, chosen, out.name, checks, progress)
-            notes = [*sizing, *merge_notes(opened)]
+            notes = [*opened.origin.notes, *sizing, *merge_notes(opened)]
             description = _describe(opened, made, chosen, reports, grids, calibration, notes, quality)
-            records.write_description(description, folder)
+            records.write_description(replace(description, oracle=dump(verdict)), folder)
     return records.read_description(out)
 
 

@@ -28,6 +28,7 @@ from .model.adapter import merge_notes, with_adapter, with_switchable
 from .model.opening import open_any
 from .model.vocabulary import in_vocabulary_of
 from .options import program_options
+from .oracle import Choice, consult
 from .progress import SILENT, Progress
 from .schema import dump
 from .switching import AdapterParity, check_adapters, refuse_recipe, refuse_target
@@ -128,6 +129,7 @@ def export(
     draft_recipe: str | Recipe | None = None,
     calibration: Calibration | None = None,
     checks: Checks | None = None,
+    oracle: Choice = "auto",
     progress: Progress = SILENT,
 ) -> bundles.Manifest:
     """Compress a model, convert it for a target, verify the program, and pack the bundle.
@@ -151,6 +153,8 @@ def export(
         draft_recipe: as ``recipe``, for the draft.
         calibration: text for passes that look at activations; default: the model's own.
         checks: what to measure and which limits to enforce.
+        oracle: whether transformers is asked what it makes of the checkpoint: ``auto`` (where it is installed),
+            ``off`` or ``required``.
         progress: told of every stage.
 
     Returns: the manifest, as written.
@@ -165,11 +169,14 @@ def export(
     refuse_target(converter, described, switchable)
     _require_torch(described.converter)
     opened = open_any(model, progress, prefix_space=prefix_space) if isinstance(model, (str, Path)) else model
+    verdict = consult(opened, oracle, progress)
     if not isinstance(opened, Model):
         from .exporting_others import export_other, refuse_choices
 
         refuse_choices(checks, size, calibration, adapter=adapter, switchable=switchable, draft=draft)
-        return export_other(opened, described, out, wanted, context, float_type, memory_mb, delegate, checks, progress)
+        return export_other(
+            opened, described, out, wanted, context, float_type, memory_mb, delegate, checks, verdict, progress
+        )
     opened = _with_adapters(opened, adapter, switchable)
     drafter = open_draft(draft, opened, converter, described, progress)
     chosen = choose_recipe(opened, wanted)
@@ -201,7 +208,7 @@ def export(
         converter.check(spec, chosen, options, described)
         plan = converter.plan(spec, chosen, options)
         estimate.refuse_unfit(spec, plan.beside(beside), options, described, memory_mb)
-        warnings = [*warnings_of(opened, plan, described), *_notes_of(opened)]
+        warnings = [*opened.origin.notes, *warnings_of(opened, plan, described), *_notes_of(opened)]
         tell(progress, warnings)
         warnings += [*sizing, *_widened(spec, chosen, limits)]
         compressed, late = chosen(shaped, setting, slice(chosen.shaping, None))
@@ -228,7 +235,7 @@ def export(
         record = manifest_of(
             opened, compressed, described, chosen, options, plan, program, reports, measured, reason, tuple(notes)
         )
-        record = replace(record, adapters=_adapters(opened, program, measured))
+        record = replace(record, adapters=_adapters(opened, program, measured), oracle=verdict)
         made = partial(_export_draft, drafter, described, scratch / "draft", draft_recipe, options, memory_mb)
         record = (
             record if drafter is None else _with_draft(record, made, folder, converter, compressed, checks, progress)

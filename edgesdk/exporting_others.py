@@ -25,6 +25,7 @@ from .progress import Progress
 from .texts import write_texts
 
 if TYPE_CHECKING:
+    from .bundle.manifest import OracleRecord
     from .targets import FloatType, Target
 
     Other: TypeAlias = EncoderModel | Seq2SeqModel | VisionModel
@@ -69,6 +70,7 @@ def export_other(
     memory_mb: int | None,
     delegate: str | None,
     checks: Checks,
+    oracle: OracleRecord,
     progress: Progress,
 ) -> bundles.Manifest:
     """Round a model, convert it, compare it, and pack the bundle; arguments as :func:`edgesdk.export` has them.
@@ -88,7 +90,7 @@ def export_other(
     plan = converter.plan(model.spec, chosen, options)
     estimate.refuse_unfit(model.spec, plan, options, target, memory_mb)
     with staging(out) as (folder, scratch):
-        notes = warnings_of(model, plan, target)
+        notes = [*model.origin.notes, *warnings_of(model, plan, target)]
         tell(progress, notes)
         limits = CONVERTERS.get(target.converter).limits(options.delegate)
         compressed, reports = rounded(model, chosen, Setting(scratch, progress, limits))
@@ -107,7 +109,7 @@ def export_other(
         record = manifest_of(
             model, compressed, target, chosen, options, plan, program, reports, measured, reason, tuple(notes)
         )
-        sealed = bundles.seal(folder, record)
+        sealed = bundles.seal(folder, replace(record, oracle=oracle))
         if out.suffix == ".zip":
             bundles.pack(folder, out)
     return sealed

@@ -17,6 +17,7 @@ from .model.chat_template import check_template
 from .model.opening import open_model
 from .model.vision.model import VisionModel
 from .options import program_options
+from .oracle import Choice, consult
 from .progress import SILENT, Progress
 from .targets import FloatType, Target, open_target
 
@@ -32,7 +33,7 @@ class Remark:
 
     Attributes:
         level: ``error`` stops an export, ``warning`` may hurt on the device, ``note`` is good to know.
-        about: ``program``, ``memory``, ``delivery`` or ``tokenizer``.
+        about: ``program``, ``memory``, ``delivery``, ``tokenizer``, ``checkpoint`` or ``oracle``.
         text: what was found.
         way_out: what to do about it, or None.
     """
@@ -45,7 +46,7 @@ class Remark:
 
 def lint(
     model: str | Path | Model,
-    target: str,
+    target: str | None = None,
     *,
     recipe: str | Recipe | None = None,
     context: int | None = None,
@@ -53,40 +54,25 @@ def lint(
     memory_mb: int | None = None,
     delegate: str | None = None,
     prefix_space: bool | None = None,
+    oracle: Choice = "off",
     progress: Progress = SILENT,
 ) -> list[Remark]:
-    """Check a model against a target without building anything; arguments as in :func:`edgesdk.export`.
+    """Check a model, against a target too, without building anything; arguments as in :func:`edgesdk.export`.
+
+    Without a ``target``, only what the checkpoint itself says is looked at.
 
     Raises:
         EdgeError: the model, the target or the recipe itself cannot be read.
     """
-    described = open_target(target)
-    wanted = open_recipe(recipe, described.recipes) if isinstance(recipe, str) else recipe
-    converter = CONVERTERS.get(described.converter)
+    described = None if target is None else open_target(target)
+    presets = described.recipes if described else None
+    wanted = open_recipe(recipe, presets) if isinstance(recipe, str) else recipe
     opened = open_model(model, progress, prefix_space=prefix_space) if isinstance(model, (str, Path)) else model
-    chosen = choose_recipe(opened, wanted)
-    try:
-        options = program_options(opened, described, chosen, context, float_type, delegate)
-    except EdgeError as failure:
-        return [_error("program", failure)]
-    spec, remarks = chosen.spec(opened.spec), []
-    try:
-        converter.check(spec, chosen, options, described)
-        planned = True
-    except EdgeError as failure:
-        remarks.append(_error("program", failure))
-        planned = not isinstance(failure, UnbuiltError)
-    if planned:
-        plan = converter.plan(spec, chosen, options)
-        try:
-            estimate.refuse_unfit(spec, plan, options, described, memory_mb)
-        except EdgeError as failure:
-            remarks.append(_error("memory", failure))
-        remarks += [Remark("note", "program", text) for text in converter.remarks(spec, options)]
-        remarks += _memory(plan)
-        remarks += _delivery(plan, described)
+    remarks = list(_checkpoint(opened, oracle, progress))
+    if described is not None:
+        chosen = choose_recipe(opened, wanted)
+        remarks += _on_target(opened, described, chosen, context, float_type, delegate, memory_mb)
     if opened.tokenizer is not None:
-        remarks += _tokenizer(opened.tokenizer, described)
         remarks += _stops(opened.tokenizer)
         try:
             refuse_tokenizer(opened.tokenizer, described)
@@ -94,6 +80,49 @@ def lint(
         except EdgeError as failure:
             remarks.append(_error("tokenizer", failure))
     return sorted(remarks, key=lambda remark: ("error", "warning", "note").index(remark.level))
+
+
+def _checkpoint(model: Model, oracle: Choice, progress: Progress) -> Iterator[Remark]:
+    """What reading the checkpoint passed over, and what transformers says of it."""
+    for note in model.origin.notes:
+        yield Remark("warning", "checkpoint", note)
+    if oracle != "off":
+        try:
+            yield Remark("note", "oracle", consult(model, oracle, progress).words())
+        except EdgeError as failure:
+            yield _error("oracle", failure)
+
+
+def _on_target(
+    model: Model,
+    target: Target,
+    recipe: Recipe,
+    context: int | None,
+    float_type: FloatType | None,
+    delegate: str | None,
+    memory_mb: int | None,
+) -> list[Remark]:
+    """What stands between a model and a target."""
+    converter = CONVERTERS.get(target.converter)
+    try:
+        options = program_options(model, target, recipe, context, float_type, delegate)
+    except EdgeError as failure:
+        return [_error("program", failure)]
+    spec = recipe.spec(model.spec)
+    remarks = [] if model.tokenizer is None else list(_tokenizer(model.tokenizer, target))
+    try:
+        converter.check(spec, recipe, options, target)
+    except EdgeError as failure:
+        remarks.append(_error("program", failure))
+        if isinstance(failure, UnbuiltError):
+            return remarks
+    plan = converter.plan(spec, recipe, options)
+    try:
+        estimate.refuse_unfit(spec, plan, options, target, memory_mb)
+    except EdgeError as failure:
+        remarks.append(_error("memory", failure))
+    remarks += [Remark("note", "program", text) for text in converter.remarks(spec, options)]
+    return [*remarks, *_memory(plan), *_delivery(plan, target)]
 
 
 @runtime_checkable
@@ -135,14 +164,14 @@ def lint_program(program: str | Path, target: str) -> list[Remark]:
     return found or [Remark("note", "program", f"{path.name}: nothing stands in its way")]
 
 
-def refuse_tokenizer(tokenizer: Tokenizer, target: Target) -> None:
+def refuse_tokenizer(tokenizer: Tokenizer, target: Target | None) -> None:
     """Stop before any work when a chat template cannot write a question, or a microcontroller cannot run a tokenizer.
 
     Raises:
         EdgeError: what it cannot do.
     """
     check_template(tokenizer)
-    if target.cores:
+    if target is not None and target.cores:
         from .fit import board_converter
 
         board_converter(target).tokenizer_bytes(tokenizer)

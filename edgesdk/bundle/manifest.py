@@ -143,6 +143,42 @@ class DraftRecord:
 
 
 @dataclass(frozen=True)
+class OracleRecord:
+    """What transformers made of the files that the model was opened from, beside what edgesdk reads of them.
+
+    Attributes:
+        by: the oracle and its version; None: nothing was compared.
+        reason: why not, or what of it was not compared.
+        logits_within: a power of ten that no difference of logits exceeds.
+        tokens: how long the sequence was.
+        layers: how many of the model's first layers took part.
+        layers_of: how many it has.
+        texts: how many texts got the same ids.
+        conversations: how many conversations were rendered the same.
+    """
+
+    by: str | None = None
+    reason: str | None = None
+    logits_within: float | None = None
+    tokens: int | None = None
+    layers: int | None = None
+    layers_of: int | None = None
+    texts: int | None = None
+    conversations: int | None = None
+
+    def words(self) -> str:
+        """The verdict in one line."""
+        if self.by is None:
+            return f"none ({self.reason})"
+        parts = [self.by, f"logits within {self.logits_within:g} ({self.layers} of {self.layers_of} layers)"]
+        if self.texts is not None:
+            parts.append(f"the same ids for {self.texts} texts")
+        if self.conversations is not None:
+            parts.append(f"{self.conversations} conversations alike")
+        return ", ".join(parts) + (f"; {self.reason}" if self.reason else "")
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything that a bundle says about itself; see each part.
 
@@ -166,6 +202,7 @@ class Manifest:
     files: tuple[FileEntry, ...] = field(default=())
     adapters: tuple[AdapterRecord, ...] = ()
     draft: DraftRecord | None = None
+    oracle: OracleRecord | None = None
     digest: str = ""
 
     def text(self) -> str:
@@ -205,7 +242,7 @@ class Manifest:
 _DAMAGED = "the bundle is damaged: copy or export it again"
 
 
-_LATER = ("adapters", "draft")
+_LATER = ("adapters", "draft", "oracle")
 
 
 def _json(manifest: Manifest) -> str:

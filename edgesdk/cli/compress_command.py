@@ -12,12 +12,14 @@ from .compression_options import (
     calibration_of,
     calibration_options,
     check_options,
+    oracle_option,
     prefix_space_option,
 )
 from .terminal import TerminalProgress, json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from ..model.checkpoint import Description
+    from ..oracle import Choice
 
 
 @click.command("compress")
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--teacher", help="Model that -heal learns from instead of MODEL itself, with the same tokens.")
 @adapter_option
 @prefix_space_option
+@oracle_option
 @calibration_options
 @check_options
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run.")
@@ -42,6 +45,7 @@ def command(
     teacher: str | None,
     adapter: Path | None,
     prefix_space: bool | None,
+    oracle: Choice,
     size: str | None,
     calibration: str,
     sequences: int,
@@ -71,6 +75,7 @@ def command(
         size=size,
         adapter=adapter,
         prefix_space=prefix_space,
+        oracle=oracle,
         teacher=teacher,
         calibration=calibration_of(calibration, sequences, length, seed),
         checks=Checks(eval_text, eval_windows, max_kl, max_ppl_increase, skip_checks),

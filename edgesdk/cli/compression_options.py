@@ -76,6 +76,17 @@ def adapter_option(function: F) -> F:
     )(function)
 
 
+def oracle_option(function: F) -> F:
+    """Add ``--oracle``."""
+    return click.option(
+        "--oracle",
+        type=click.Choice(["auto", "off", "required"]),
+        default="auto",
+        show_default=True,
+        help="Compare what is read of MODEL with transformers (extra: oracle); auto: where it is installed.",
+    )(function)
+
+
 def prefix_space_option(function: F) -> F:
     """Add ``--no-prefix-space``."""
     return click.option(

@@ -13,6 +13,7 @@ from .compression_options import (
     calibration_of,
     calibration_options,
     check_options,
+    oracle_option,
     prefix_space_option,
 )
 from .terminal import TerminalProgress, json_option, print_json, print_table
@@ -20,6 +21,7 @@ from .terminal import TerminalProgress, json_option, print_json, print_table
 if TYPE_CHECKING:
     from ..bundle import Manifest
     from ..bundle.manifest import DraftRecord
+    from ..oracle import Choice
     from ..targets import FloatType
 
 
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 @click.option("--delegate", help="Hardware path (edgesdk targets NAME).  [default: target's]")
 @adapter_option
 @prefix_space_option
+@oracle_option
 @click.option(
     "--switchable",
     "switchable",
@@ -71,6 +74,7 @@ def command(
     delegate: str | None,
     adapter: Path | None,
     prefix_space: bool | None,
+    oracle: Choice,
     switchable: tuple[str, ...],
     draft: str | None,
     draft_recipe: str | None,
@@ -105,6 +109,7 @@ def command(
         size=size,
         adapter=adapter,
         prefix_space=prefix_space,
+        oracle=oracle,
         switchable=_by_name(switchable),
         draft=draft,
         draft_recipe=draft_recipe,
@@ -156,6 +161,7 @@ def print_summary(manifest: Manifest) -> None:
         ),
         ("size", f"{megabytes(size)} in {len(manifest.files)} files"),
         ("context", f"{manifest.context} tokens"),
+        ("oracle", manifest.oracle.words() if manifest.oracle else "none (the bundle is older)"),
         ("memory", f"about {megabytes(peak)} at full context, {megabytes(memory.kv_cache)} of it KV cache (estimate)"),
     ]
     if kind_of(manifest) != DECODER:

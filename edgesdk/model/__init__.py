@@ -27,6 +27,8 @@ class Origin:
         licence_files: licence texts that lie beside the checkpoint.
         adapters: those that were merged into its weights; their files are among ``files``.
         notes: what reading the checkpoint passed over or decided, in words for the user.
+        oracle: what transformers said of the checkpoint when it was compressed, as plain data; None: see
+            :mod:`edgesdk.oracle`.
         bytes: size of the weight files.
     """
 
@@ -36,6 +38,7 @@ class Origin:
     licence_files: tuple[Path, ...] = ()
     adapters: tuple[Adapter, ...] = ()
     notes: tuple[str, ...] = ()
+    oracle: Mapping[str, Any] | None = None
 
     @property
     def bytes(self) -> int:

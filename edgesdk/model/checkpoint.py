@@ -69,6 +69,7 @@ class Description:
         tools: versions that made it.
         notes: sentences that the user should read.
         files: every other file of the folder, with size and SHA-256.
+        oracle: what transformers said of the checkpoint that was compressed, or None.
     """
 
     schema: int
@@ -90,6 +91,7 @@ class Description:
     tools: dict[str, str]
     notes: tuple[str, ...] = ()
     files: tuple[FileEntry, ...] = field(default=())
+    oracle: dict[str, Any] | None = None
 
 
 def is_checkpoint(folder: Path) -> bool:
@@ -188,6 +190,7 @@ def open_checkpoint(folder: Path) -> Model:
         (folder / FILE, folder / WEIGHTS),
         described.licence,
         tuple(sorted((folder / LICENCES).glob("*"))),
+        oracle=described.oracle,
     )
     columns = {name: shape[-1] for name, shape in described.spec.tensors().items()}
     compression = Compression(

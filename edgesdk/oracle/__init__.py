@@ -8,9 +8,10 @@ must be the same; a bundle's manifest says what was compared.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from ..bundle.manifest import OracleRecord
 from ..errors import EdgeError, MissingExtraError, ModelError
 from ..model import Model
 from .networks import Uncomparable, cut, installed, logits_of_network, probe
@@ -27,45 +28,7 @@ CHOICES: tuple[Choice, ...] = ("auto", "off", "required")
 TOLERANCE = 2e-3
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What the oracle said of a checkpoint.
-
-    Attributes:
-        by: the oracle and its version; None: nothing was compared.
-        reason: why not, or what of it was not compared.
-        logits_within: a power of ten that no difference of logits exceeds.
-        tokens: how long the sequence was.
-        layers: how many of the model's first layers took part.
-        layers_of: how many it has.
-        texts: how many texts got the same ids.
-        conversations: how many conversations were rendered the same.
-    """
-
-    by: str | None = None
-    reason: str | None = None
-    logits_within: float | None = None
-    tokens: int | None = None
-    layers: int | None = None
-    layers_of: int | None = None
-    texts: int | None = None
-    conversations: int | None = None
-
-    def words(self) -> str:
-        """The verdict in one line."""
-        if self.by is None:
-            return f"none ({self.reason})"
-        parts = [self.by]
-        if self.logits_within is not None:
-            parts.append(f"logits within {self.logits_within:g} ({self.layers} of {self.layers_of} layers)")
-        if self.texts is not None:
-            parts.append(f"the same ids for {self.texts} texts")
-        if self.conversations is not None:
-            parts.append(f"{self.conversations} conversations alike")
-        return ", ".join(parts) + (f"; {self.reason}" if self.reason else "")
-
-
-def consult(model: AnyModel, choice: Choice, progress: Progress) -> Verdict:
+def consult(model: AnyModel, choice: Choice, progress: Progress) -> OracleRecord:
     """Ask transformers what it makes of the files that a model was opened from.
 
     Args:
@@ -77,8 +40,10 @@ def consult(model: AnyModel, choice: Choice, progress: Progress) -> Verdict:
         ModelError: edgesdk reads the checkpoint otherwise than transformers.
         EdgeError: ``required``, and there is nothing to compare with.
     """
+    if model.origin.oracle is not None:  # of the checkpoint before it was compressed
+        return OracleRecord(**model.origin.oracle)
     if choice == "off":
-        return Verdict(reason="switched off")
+        return OracleRecord(reason="switched off")
     try:
         version = installed()
         if not isinstance(model, Model):
@@ -90,10 +55,10 @@ def consult(model: AnyModel, choice: Choice, progress: Progress) -> Verdict:
             if reason.missing:
                 raise MissingExtraError("transformers", "oracle") from None
             raise EdgeError(f"--oracle required, but nothing was compared: {reason}") from None
-        return Verdict(reason=str(reason))
+        return OracleRecord(reason=str(reason))
 
 
-def _compared(model: Model, oracle: str) -> Verdict:
+def _compared(model: Model, oracle: str) -> OracleRecord:
     part = cut(model)
     ids = probe(part.spec)
     wanted, what = logits_of_network(part, ids)
@@ -112,7 +77,7 @@ def _compared(model: Model, oracle: str) -> Verdict:
             hint="please report it, with config.json; --oracle off goes on all the same",
         )
     within = 10.0 ** math.ceil(math.log10(max(difference, 1e-7)))
-    verdict = Verdict(
+    verdict = OracleRecord(
         oracle,
         logits_within=within,
         tokens=len(ids),
