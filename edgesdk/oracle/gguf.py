@@ -44,7 +44,12 @@ def network_of_gguf(path: Path, layers: int) -> Any:
     network_type = getattr(transformers, network_class)
     with torch.device("meta"):
         names = list(network_type(config).state_dict())
-    state = {name: _tensor(file, name, architecture, config, layers) for name in names}
+    table = _names(architecture, layers)
+    state = {name: _tensor(file, name, table, architecture, config) for name in names if name != "lm_head.weight"}
+    if "lm_head.weight" in names:
+        own_head = not config.tie_word_embeddings
+        head = _tensor(file, "lm_head.weight", table, architecture, config) if own_head else None
+        state["lm_head.weight"] = state["model.embed_tokens.weight"] if head is None else head
     network = network_type.from_pretrained(None, config=config, state_dict=state, dtype=torch.float32).eval()
     if file.shape("output.bias") is not None:
         raise Uncomparable("a bias on the logits, which no network of transformers' has here")
@@ -155,13 +160,16 @@ _CLASSES: dict[str, tuple[str, str, _More]] = {
 }
 
 
-def _tensor(file: GgufFile, name: str, architecture: str, config: Any, layers: int) -> torch.Tensor:
+def _tensor(
+    file: GgufFile, name: str, table: Callable[[str], str | None], architecture: str, config: Any
+) -> torch.Tensor:
     """One tensor of the network, float32, in transformers' order of rows."""
     import torch
 
-    stored = _stored_name(name, architecture, layers)
-    if name == "lm_head.weight" and file.shape(stored) is None:
-        stored = "token_embd.weight"
+    stem, _, kind = name.rpartition(".")
+    if table(stem) is None:
+        raise Uncomparable(f"the gguf package has no name for {name}")
+    stored = f"{table(stem)}.{kind}"
     if name.endswith(".bias") and file.shape(stored) is None:
         part = next(size for end, size in _bias_sizes(config).items() if name.endswith(end))
         return torch.zeros(part)
@@ -175,15 +183,13 @@ def _tensor(file: GgufFile, name: str, architecture: str, config: Any, layers: i
     return values.contiguous()
 
 
-def _stored_name(name: str, architecture: str, layers: int) -> str:
+def _names(architecture: str, layers: int) -> Callable[[str], str | None]:
+    """The ``gguf`` package's own table: from a module of transformers to the name of its tensors in a file."""
     import gguf
 
     kinds = {words: kind for kind, words in gguf.MODEL_ARCH_NAMES.items()}
-    stem, _, kind = name.rpartition(".")
-    found = gguf.get_tensor_name_map(kinds[architecture], layers).get_name(stem)
-    if found is None:
-        raise Uncomparable(f"the gguf package has no name for {name}")
-    return f"{found}.{kind}"
+    names: Callable[[str], str | None] = gguf.get_tensor_name_map(kinds[architecture], layers).get_name
+    return names
 
 
 def _bias_sizes(config: Any) -> dict[str, int]:

@@ -19,7 +19,7 @@ from ..model.spec import Attention, DecoderSpec
 if TYPE_CHECKING:
     import torch
 
-_LAYER_PARAMETERS = 40_000_000  # that all compared layers may have together, where fewer layers show every kind
+_LAYER_PARAMETERS = 12_000_000  # that all compared layers may have together, where fewer layers show every kind
 _MOST_PARAMETERS = 2_000_000_000  # of what is compared: 8 GB in float32
 _TOKENS = 32
 _LONGEST_WINDOW = 600  # tokens that are worth a longer sequence
