@@ -136,13 +136,22 @@ def _network_of_folder(folder: Path, layers: int) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         _shorten(config.get_text_config(), layers)
-        network: Any = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, dtype=torch.float32, local_files_only=True, trust_remote_code=False
+        network: Any
+        network, loading = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
-        return network.eval()
     except (ValueError, KeyError, OSError, ImportError) as failure:
         kind = str(failure).splitlines()[0]
         raise Uncomparable(f"transformers does not load it: {kind[:200]}") from None
+    if loading["missing_keys"]:  # it would have made them up
+        name = min(loading["missing_keys"])
+        raise Uncomparable(f"transformers does not find '{name}' in it")
+    return network.eval()
 
 
 def _shorten(config: Any, layers: int) -> None:
