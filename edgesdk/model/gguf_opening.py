@@ -117,9 +117,9 @@ def _refuse_others(own: Config) -> None:
         raise ModelError(f"{own.where}: a classifier ('classifier.output_labels'), no generator")
     if own.get("use_parallel_residual"):
         raise ModelError(f"{own.where}: attention and MLP side by side are not built from a GGUF file", hint=_HUB)
-    window, context = own.get("attention.sliding_window"), own.get("context_length")
-    if window and not (isinstance(context, int) and window < context):
-        own.get("attention.sliding_window_pattern")  # windows as long as the context change nothing
+    window, context = own.values.get("attention.sliding_window"), own.get("context_length")
+    if isinstance(window, int) and isinstance(context, int) and window >= context:  # it changes nothing
+        own.overruled("attention.sliding_window", "attention.sliding_window_pattern")
 
 
 def _rope(file: GgufFile, own: Config, head_dim: int) -> dict[str, Any] | None:

@@ -17,6 +17,11 @@ from .networks import Uncomparable
 if TYPE_CHECKING:
     import torch
 
+#: Tensors that divide the frequencies of pairs (Llama 3; LongRoPE).
+_FREQUENCIES = {
+    "tensor.rope_short": ("rope_freqs.weight", "rope_factors_short.weight"),
+    "tensor.rope_long": ("rope_freqs.weight", "rope_factors_long.weight"),
+}
 _SPLIT = ("self_attn.q_proj", "self_attn.k_proj")
 
 
@@ -38,6 +43,10 @@ def network_of_gguf(path: Path, layers: int) -> Any:
         for key, value in file.metadata.items()
         if key.startswith(f"{architecture}.")
     }
+    for key, tensors in _FREQUENCIES.items():
+        there = [name for name in tensors if file.shape(name) is not None]
+        if there and architecture == "llama":
+            own[key] = file.dequantized(there[0]).tolist()
     config_class, network_class, more = _CLASSES[architecture]
     biased = _biases(file, layers)
     config = getattr(transformers, config_class)(**_config(file, own, layers), **more(own, biased))
@@ -52,7 +61,11 @@ def network_of_gguf(path: Path, layers: int) -> Any:
         state["lm_head.weight"] = state["model.embed_tokens.weight"] if head is None else head
     network = network_type.from_pretrained(None, config=config, state_dict=state, dtype=torch.float32).eval()
     if file.shape("output.bias") is not None:
-        raise Uncomparable("a bias on the logits, which no network of transformers' has here")
+        raise Uncomparable("a bias on the logits, which no network of transformers has here")
+    if (scale := own.get("attention.scale")) is not None:
+        for module in network.modules():
+            if hasattr(module, "scaling") and hasattr(module, "q_proj"):
+                module.scaling = scale
     return network
 
 
@@ -69,6 +82,7 @@ def _config(file: GgufFile, own: Mapping[str, Any], layers: int) -> dict[str, An
         "rms_norm_eps": own["attention.layer_norm_rms_epsilon"],
         "max_position_embeddings": own["context_length"],
         "tie_word_embeddings": file.shape("output.weight") is None,
+        "is_causal": own.get("attention.causal", True),
     }
 
 
@@ -85,8 +99,23 @@ def _rope(own: Mapping[str, Any]) -> dict[str, Any]:
     base = own.get("rope.freq_base", 10000.0)
     factor = own.get("rope.scaling.factor") or own.get("rope.scale_linear") or 1.0
     kind = own.get("rope.scaling.type", "linear")
+    scale = own.get("rope.scaling.attn_factor", 1.0)
+    short, long = (own.get(f"tensor.rope_{name}") for name in ("short", "long"))
+    if short is not None or (scale != 1 and kind != "yarn"):
+        pairs = own.get("attention.key_length", own["embedding_length"] // own["attention.head_count"]) // 2
+        stretch = 1.0 if kind == "none" else factor
+        return {
+            "rope_type": "longrope",
+            "rope_theta": base,
+            "short_factor": [stretch * value for value in short or [1.0] * pairs],
+            "long_factor": [stretch * value for value in long or short or [1.0] * pairs],
+            "original_max_position_embeddings": own.get("rope.scaling.original_context_length", own["context_length"]),
+            "attention_factor": scale,
+            "factor": 1.0,
+        }
     if kind == "yarn":
-        scale = own.get("rope.scaling.attn_factor", 1.0)
+        all_dimensions = own.get("rope.scaling.yarn_log_multiplier") or 0.0
+        scale /= 0.1 * all_dimensions * math.log(factor) + 1.0 if factor > 1 else 1.0
         return {
             "rope_type": "yarn",
             "rope_theta": base,

@@ -136,8 +136,8 @@ def _network_of_folder(folder: Path, layers: int) -> Any:
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         _shorten(config.get_text_config(), layers)
-        network: Any
-        network, loading = AutoModelForCausalLM.from_pretrained(
+        load: Any = AutoModelForCausalLM.from_pretrained
+        network, loading = load(
             folder,
             config=config,
             dtype=torch.float32,

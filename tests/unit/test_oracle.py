@@ -158,6 +158,11 @@ GGUF_FILES: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "qwen2-biases": ("qwen2", {}, ("attn_q", "attn_k", "attn_v")),
     "qwen2-yarn": ("qwen2", YARN | {"rope__scaling__yarn_beta_fast": 16.0, "rope__scaling__yarn_beta_slow": 2.0}, ()),
     "qwen2-attention-factor": ("qwen2", YARN | {"rope__scaling__attn_factor": 1.25}, ()),
+    "qwen2-log-multiplier": ("qwen2", YARN | {"rope__scaling__yarn_log_multiplier": 0.7}, ()),
+    "llama-attention-factor": ("llama", {"rope__scaling__attn_factor": 1.25}, ()),
+    "llama-scale": ("llama", {"attention__scale": 0.4}, ()),
+    "qwen2-both-ways": ("qwen2", {"attention__causal": False}, ()),
+    "scaling-none": ("llama", {"rope__scaling__type": "none", "rope__scaling__factor": 8.0}, ()),
     "no-base": ("llama", {"rope__freq_base": None}, ()),
     "no-groups": ("llama", {"attention__head_count_kv": 2, "rope__dimension_count": 16}, ()),
 }
