@@ -101,7 +101,7 @@ def _config(file: GgufFile, own: Config, family: Family) -> Config:
         "rope_theta": own.number("rope.freq_base", 10000.0),
         "vocab_size": embedding[0] if embedding else None,
         "tie_word_embeddings": file.shape("output.weight") is None,
-        "rope_parameters": _rope(file, own, head_dim),
+        "rope_scaling": _rope(file, own, head_dim),
         **family.gguf_config(own),
     }
     return Config({key: value for key, value in values.items() if value is not None}, file.where)
@@ -123,7 +123,7 @@ def _refuse_others(own: Config) -> None:
 
 
 def _rope(file: GgufFile, own: Config, head_dim: int) -> dict[str, Any] | None:
-    """``rope_parameters`` of the scaling that the file asks for, or None."""
+    """``rope_scaling`` as the file asks for it, or None."""
     kind = own.get("rope.scaling.type") or "linear"
     factor = own.optional("rope.scaling.factor") or own.optional("rope.scale_linear") or 1.0
     scale = own.number("rope.scaling.attn_factor", 1.0)

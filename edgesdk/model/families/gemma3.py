@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..spec import DecoderSpec, Rope
-from .base import Config, Family, both_ways, rope, windowed
+from .base import Config, Family, both_ways, refuse, windowed
 from .gemma2 import HEAD_DIM, SANDWICH, gguf_layer_types, gguf_query_scale, sandwich
 from .ropes import rope_scaling
 
@@ -15,16 +15,21 @@ _PATTERN = 6  # every sixth layer is global, when the configuration does not say
 
 
 def _ropes(config: Config, head_dim: int) -> dict[bool, Rope]:
-    """The rotary embedding of global (False) and local (True) layers."""
-    nested = config.section("rope_parameters")
-    if "full_attention" in nested.values:
-        found = {}
-        for local, key in ((False, "full_attention"), (True, "sliding_attention")):
-            part = nested.section(key)
-            theta = part.number("rope_theta", _LOCAL_THETA if local else 1e6)
-            found[local] = Rope(theta, rope_scaling(part, config, theta, head_dim))
-        return found
-    return {False: rope(config, head_dim, 1e6), True: Rope(config.number("rope_local_base_freq", _LOCAL_THETA))}
+    """The rotary embedding of global (False) and local (True) layers; ``rope_scaling`` changes that of global ones."""
+    nested, scaling = config.section("rope_parameters"), config.section("rope_scaling")
+    wide = nested.section("full_attention").changed(**scaling.values)
+    local = nested.section("sliding_attention")
+    whole = all(section.get("truncate") is not False for section in (wide, local))
+    refuse(config, "Gemma 3 with 'truncate' false, which transformers passes over in nested sections,", unless=whole)
+    ropes = {}
+    for section, is_local, base in (
+        (wide, False, config.number("rope_theta", 1e6)),
+        (local, True, config.number("rope_local_base_freq", _LOCAL_THETA)),
+    ):
+        theta = section.number("rope_theta", base)
+        ropes[is_local] = Rope(theta, rope_scaling(section, config, theta, head_dim))
+    scaling.overruled(*(key for key in scaling.values if config.looked_at(f"rope_parameters.full_attention.{key}")))
+    return ropes
 
 
 def _windows(config: Config, count: int) -> list[int | None]:

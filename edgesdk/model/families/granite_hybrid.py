@@ -16,11 +16,15 @@ def _spec(config: Config) -> DecoderSpec:
     kinds = config.get("layer_types") or ["mamba"] * count
     refuse(config, f"'layer_types' for {len(kinds)} of {count} layers", unless=len(kinds) == count)
     least, most = step_limits(config)
+    heads, inner = config.integer("mamba_n_heads", 128), config.integer("mamba_expand", 2) * hidden
+    size = config.get("mamba_d_head")
+    fits = size in (None, "auto") or size == inner // heads
+    refuse(config, f"{heads} heads of {size} in {inner} channels", unless=fits)
     mamba = Mamba2(
-        config.integer("mamba_expand", 2) * hidden,
+        inner,
         config.integer("mamba_d_state", 256),
         config.integer("mamba_d_conv", 4),
-        config.integer("mamba_n_heads", 128),
+        heads,
         config.integer("mamba_n_groups", 1),
         bias=config.flag("mamba_proj_bias", False),
         conv_bias=config.flag("mamba_conv_bias", True),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ..spec import ChannelMix, DecoderSpec, Layer, Rwkv
-from .base import Config, Family
+from .base import Config, Family, refuse
 from .places import Unsqueezed
 
+_EPS = 1e-5  # of the last norm, whatever the configuration says
 _MIX = {
     f"{shift}.{part[0]}": Unsqueezed(f"{block}.time_mix_{part}", (0, 0))
     for shift, block in (("shift", "attention"), ("ffn_shift", "feed_forward"))
@@ -14,7 +15,8 @@ _MIX = {
 
 
 def _spec(config: Config) -> DecoderSpec:
-    hidden = config.integer("hidden_size")
+    hidden, eps = config.integer("hidden_size"), config.number("layer_norm_epsilon", _EPS)
+    refuse(config, f"'layer_norm_epsilon' {eps:g}, where the last norm has {_EPS:g}", unless=eps == _EPS)
     layer = Layer(
         Rwkv(config.integer("attention_hidden_size", hidden)),
         ChannelMix(config.integer("intermediate_size", 4 * hidden)),
@@ -25,7 +27,7 @@ def _spec(config: Config) -> DecoderSpec:
         hidden,
         config.integer(config.key("context_length", "max_position_embeddings")),
         (layer,) * config.integer("num_hidden_layers"),
-        config.number("layer_norm_epsilon", 1e-5),
+        eps,
         norm="layer",
         embed_norm=True,
         tied=config.flag("tie_word_embeddings", False),
