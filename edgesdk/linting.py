@@ -85,7 +85,7 @@ def lint(
 def _checkpoint(model: Model, oracle: Choice, progress: Progress) -> Iterator[Remark]:
     """What reading the checkpoint passed over, and what transformers says of it."""
     for note in model.origin.notes:
-        yield Remark("warning", "checkpoint", note)
+        yield Remark("note", "checkpoint", note)
     if oracle != "off":
         try:
             yield Remark("note", "oracle", consult(model, oracle, progress).words())

@@ -75,8 +75,8 @@ def _words(name: str, table: dict[str, str]) -> str | None:
 
 
 def _changes_nothing(name: str, read: Callable[[str], torch.Tensor]) -> bool:
-    """Whether a tensor is a causal mask, or a bias of zeros."""
-    if not name.endswith(".bias"):
+    """Whether a tensor is a causal mask, or a bias or zero points of zeros."""
+    if not name.endswith((".bias", "zero_point")):
         return False
     tensor = read(name)
     return (tensor.dim() == 4 and _MASK.search(name) is not None) or not tensor.any()

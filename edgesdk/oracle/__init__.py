@@ -60,7 +60,7 @@ def consult(model: AnyModel, choice: Choice, progress: Progress) -> OracleRecord
 
 def _compared(model: Model, oracle: str) -> OracleRecord:
     part = cut(model)
-    ids = probe(part.spec)
+    ids = probe(part.spec, model.tokenizer.special.prefix if model.tokenizer else ())
     wanted, what = logits_of_network(part, ids)
     import torch
 

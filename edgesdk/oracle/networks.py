@@ -93,15 +93,18 @@ def _layer_parameters(spec: DecoderSpec, count: int) -> int:
     return sum(math.prod(shape) for index in range(count) for shape in spec.layer_tensors(index).values())
 
 
-def probe(spec: DecoderSpec) -> list[int]:
-    """Ids to compare logits on: random ones, more than the shortest window holds where that is no great length."""
+def probe(spec: DecoderSpec, prefix: Sequence[int] = ()) -> list[int]:
+    """Ids to compare logits on: random ones behind the tokenizer's ``prefix``.
+
+    They are more than the shortest window holds, where that is no great length.
+    """
     import numpy as np
 
     windows = [layer.mixer.window for layer in spec.layers if isinstance(layer.mixer, Attention) and layer.mixer.window]
     shortest = min(windows, default=0)
     count = shortest + 8 if _TOKENS < shortest + 8 <= _LONGEST_WINDOW else _TOKENS
     ids: list[int] = np.random.default_rng(20).integers(0, spec.vocab, min(count, spec.context)).tolist()
-    return ids
+    return [*prefix, *ids][: len(ids)]
 
 
 def logits_of_network(model: Model, ids: Sequence[int]) -> tuple[torch.Tensor, str]:

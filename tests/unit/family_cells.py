@@ -82,9 +82,10 @@ def float_cell(case: Case, converter: Converter, folder: Path, float_type: Float
         return
     program = converter.convert(case.model, options, folder, SILENT)
     found = chunked(converter.open(folder / program.main, CONTEXT, threads=2), IDS)
-    if float_type == "float16" and features(case.model.spec) & {"moe", *RECURRENT}:
+    if float_type == "float16" and features(case.model.spec) & {"moe", "relu2", *RECURRENT}:
         # In half precision a token may go to another of two experts that are about as good, and states gather what is
-        # rounded (transformers' Mamba in float16 is off by 0.08): that is no wrong graph.
+        # rounded (transformers' Mamba in float16 is off by 0.08): that is no wrong graph. Squares double what is
+        # rounded, and processors with AVX512-FP16 add in half precision too.
         error = float(np.abs(found - case.wanted).mean() / case.wanted.std())
         case.record(converter.name, float_type, error=error, passed=error < tolerance)
         assert error < tolerance

@@ -458,7 +458,7 @@ def test_fused_and_split_projections_are_switched(tmp_path) -> None:
         adapter = save_adapter(tmp_path / f"{name}-adapter", network)
         manifest = edgesdk.export(
             tmp_path / name, "linux-x86_64", tmp_path / f"{name}-bundle", recipe="none", context=64,
-            switchable={"a": adapter},
+            switchable={"a": adapter}, oracle="off",
         )  # fmt: skip
         assert manifest.adapters[0].parity["max_logit_difference"] < 1e-3
 
@@ -469,7 +469,7 @@ def test_matrices_of_a_delta_network_cannot_switch(tmp_path) -> None:
     adapter = save_adapter(tmp_path / "adapter", network, "in_proj_qkv", "in_proj_z", "o_proj")
     with pytest.raises(ModelError, match=r"no place for an update of layers\.0\.delta\.k\.weight") as failure:
         edgesdk.export(
-            tmp_path / "base", "linux-x86_64", tmp_path / "out", recipe="none", context=64, switchable={"a": adapter}
+            tmp_path / "base", "linux-x86_64", tmp_path / "out", context=64, switchable={"a": adapter}, oracle="off"
         )
     assert "--adapter" in str(failure.value.hint)
     assert not (tmp_path / "out").exists()

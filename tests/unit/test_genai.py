@@ -17,7 +17,8 @@ IDS = [5, 80, 20, 3, 90, 17, 44]
 def test_greedy_tokens_are_the_same(tmp_path, name) -> None:
     (row,) = [row for row in ROWS if row.name == name]
     save_checkpoint(row, tmp_path / "model")
-    edgesdk.export(tmp_path / "model", "linux-x86_64", tmp_path / "bundle", recipe="none", context=64)
+    # word-level tokens are of no family's own class, so transformers would make others of them
+    edgesdk.export(tmp_path / "model", "linux-x86_64", tmp_path / "bundle", recipe="none", context=64, oracle="off")
     with edgesdk.open_bundle(tmp_path / "bundle") as bundle:
         session = edgesdk.open_session(bundle)
         logits, wanted = session.prefill(IDS), []

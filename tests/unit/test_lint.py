@@ -31,7 +31,7 @@ def test_every_error_is_told_at_once(checkpoint) -> None:
 
 
 def test_a_context_that_the_model_was_not_trained_for_is_an_error(checkpoint) -> None:
-    (remark,) = lint(str(checkpoint), "host", context=4096)
+    (remark,) = (remark for remark in lint(str(checkpoint), "host", context=4096) if remark.level == "error")
     assert "longer than the 1024" in remark.text
 
 
@@ -117,7 +117,7 @@ def test_a_family_that_is_not_built_is_said_where_no_size_can_be(tmp_path) -> No
     (row,) = [row for row in ROWS if row.name == "mamba2"]
     save_checkpoint(row, tmp_path)
     remarks = lint(tmp_path, "litert-arm64")
-    assert [remark.level for remark in remarks if remark.about != "tokenizer"] == ["error"]
+    assert [remark.level for remark in remarks if remark.about in ("program", "memory", "delivery")] == ["error"]
     assert "Mamba-2's state spaces, which the tflite converter does not build" in remarks[0].text
     for target in ("linux-arm64", "android-arm64"):
         assert not any(remark.level == "error" for remark in lint(tmp_path, target))

@@ -499,17 +499,18 @@ def test_figures_on_a_loop_are_none_with_the_reason(base, texts, tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr(ReferenceModel, "logits", peaked)
         patch.setattr("edgesdk.exporting._enforce", lambda *_: None)
-        manifest = edgesdk.export(base, "linux-x86_64", bundle, context=256)
+        manifest = edgesdk.export(base, "linux-x86_64", bundle, context=256, oracle="off")
         assert manifest.quality.divergence is None and "over and over" in (manifest.quality.divergence_reason or "")
         found = edgesdk.compare_quality(base, base, eval_text=texts / "text.txt", eval_windows=1, samples=0)
         assert found.own_text is None and "over and over" in (found.own_text_reason or "")
         assert found.layers is None and found.eval_text is not None
-        described = edgesdk.compress_model(base, tmp_path / "made")
+        described = edgesdk.compress_model(base, tmp_path / "made", oracle="off")
         assert described.quality["own_text"] is None and "over and over" in described.quality["own_text_reason"]
     with monkeypatch.context() as patch:
         patch.setattr(ReferenceModel, "logits", peaked)
         with pytest.raises(EdgeError, match=r"no KL divergence to hold against the limit|agrees with the reference"):
-            edgesdk.export(base, "linux-x86_64", tmp_path / "other", checks=edgesdk.Checks(max_kl=1.0))
+            checks = edgesdk.Checks(max_kl=1.0)
+            edgesdk.export(base, "linux-x86_64", tmp_path / "other", checks=checks, oracle="off")
 
 
 @pytest.mark.parametrize("text", ["some words ", "One line of a file that is longer than most lines are.\n", "a"])
@@ -574,6 +575,8 @@ _READERS = {
     "edgesdk/serve/app.py": "answers",
     "edgesdk/compress/pruning/vocabulary.py": "counts tokens",
     "edgesdk/quality/tokens.py": "compares tokenizers",
+    "edgesdk/oracle/texts.py": "compares tokenizers",
+    "edgesdk_converters/executorch/runner.py": "compares tokenizers",
     "edgesdk/quality/sides.py": "compares tokenizers",
     "edgesdk/quality/harness_model.py": "scores choices after a question, whole and behind the prefix",
     "edgesdk/passages/cutting.py": "the place",
