@@ -170,7 +170,8 @@ class OracleRecord:
         """The verdict in one line."""
         if self.by is None:
             return f"none ({self.reason})"
-        parts = [self.by, f"logits within {self.logits_within:g} ({self.layers} of {self.layers_of} layers)"]
+        layers = f"{self.layers} of {self.layers_of} layers, {self.tokens} tokens"
+        parts = [self.by, f"logits within {self.logits_within:g} ({layers})"]
         if self.texts is not None:
             parts.append(f"the same ids for {self.texts} texts")
         if self.conversations is not None:

@@ -22,7 +22,7 @@ _TASKS = {
     "ForRetrieval": "an embedder: its answer is a vector",
     "ForEmbedding": "an embedder: its answer is a vector",
 }
-_EMBEDDER = "an embedder (sentence-transformers' modules.json): its answer is a vector"
+_EMBEDDER = "an embedder (sentence-transformers wrote it): its answer is a vector"
 
 
 def refuse_other_tasks(config: Config, folder: Path) -> None:
@@ -37,9 +37,17 @@ def refuse_other_tasks(config: Config, folder: Path) -> None:
     for name in names or []:
         task = next((words for ending, words in _TASKS.items() if name.endswith(ending)), None)
         if task is not None:
-            raise ModelError(f"{config.where}: {name} is {task}; edgesdk exports it as no generator", hint=_HINT)
-    if (folder / "modules.json").is_file():
-        raise ModelError(f"{folder}: {_EMBEDDER}; edgesdk exports it as no generator", hint=_HINT)
+            raise ModelError(
+                f"{config.where}: {name} is {task}; edgesdk exports decoders that generate text", hint=_HINT
+            )
+    for name in (name for name in names or [] if "Bidirectional" in name or name.endswith("EncoderModel")):
+        raise ModelError(f"{config.where}: {name} is an embedder: its answer is a vector", hint=_HINT)
+    own = config.get("auto_map")
+    code = {key for key in own if key.startswith("AutoModelFor")} if isinstance(own, dict) else set()
+    if code and not code & {"AutoModelForCausalLM", "AutoModelForSeq2SeqLM"}:
+        raise ModelError(f"{config.where}: its own code ('auto_map') is an {min(code)}, no generator", hint=_HINT)
+    if any((folder / name).exists() for name in ("modules.json", "1_Pooling", "config_sentence_transformers.json")):
+        raise ModelError(f"{folder}: {_EMBEDDER}; edgesdk exports decoders that generate text", hint=_HINT)
     if (folder / "adapter_config.json").is_file():
         raise ModelError(
             f"{folder}: holds a model and, beside it, a LoRA adapter (adapter_config.json), which transformers would "

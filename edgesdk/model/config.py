@@ -11,6 +11,7 @@ from ..errors import ModelError
 
 _LARGEST = 100_000_000  # of any count in a configuration
 _HUGE = 1e30
+SET_RIGHT = "correct it in the file, or download the checkpoint again"
 
 
 def _short(value: object) -> str:
@@ -93,19 +94,23 @@ class Config:
         """A list of ``count`` positive whole numbers."""
         values = self._present(key, None)
         if not isinstance(values, list) or len(values) != count:
-            raise ModelError(f"{self.where}: '{key}' must be a list of {count} whole numbers, found {_short(values)}")
+            raise ModelError(
+                f"{self.where}: '{key}' must be a list of {count} whole numbers, found {_short(values)}", hint=SET_RIGHT
+            )
         return [Config({key: value}, self.where).integer(key) for value in values]
 
     def integer(self, key: str, default: int | None = None) -> int:
         value = self._present(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _LARGEST:
-            raise ModelError(f"{self.where}: '{key}' must be a positive whole number, found {_short(value)}")
+            raise ModelError(
+                f"{self.where}: '{key}' must be a positive whole number, found {_short(value)}", hint=SET_RIGHT
+            )
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
         value = self._present(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < _HUGE:
-            raise ModelError(f"{self.where}: '{key}' must be a positive number, found {_short(value)}")
+            raise ModelError(f"{self.where}: '{key}' must be a positive number, found {_short(value)}", hint=SET_RIGHT)
         return float(value)
 
     def optional(self, key: str) -> float | None:
@@ -115,14 +120,14 @@ class Config:
     def flag(self, key: str, default: bool | None = None) -> bool:
         value = self._present(key, default)
         if not isinstance(value, bool):
-            raise ModelError(f"{self.where}: '{key}' must be true or false, found {value!r}")
+            raise ModelError(f"{self.where}: '{key}' must be true or false, found {value!r}", hint=SET_RIGHT)
         return value
 
     def choice(self, key: str, choices: Mapping[str, Any], default: str | None = None) -> Any:
         """The entry of ``choices`` that the configuration names."""
         value = self._present(key, default)
         if not isinstance(value, str) or value not in choices:
-            raise ModelError(f"{self.where}: '{key}' is {value!r}; supported: {', '.join(choices)}")
+            raise ModelError(f"{self.where}: '{key}' is {value!r}; supported: {', '.join(choices)}", hint=SET_RIGHT)
         return choices[value]
 
     def _present(self, key: str, default: Any) -> Any:
@@ -130,5 +135,5 @@ class Config:
         if value is None:
             value = default
         if value is None:
-            raise ModelError(f"{self.where}: key '{key}' is missing")
+            raise ModelError(f"{self.where}: key '{key}' is missing", hint=SET_RIGHT)
         return value

@@ -132,8 +132,8 @@ def _rope(file: GgufFile, own: Config, head_dim: int) -> dict[str, Any] | None:
         factor = 1.0
     elif kind not in ("linear", "yarn", "longrope"):
         raise ModelError(f"{own.where}: rope type '{kind}' is not supported; supported: none, linear, yarn, longrope")
-    for key in ("rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor"):
-        if own.number(key, 1.0) != 1:
+    for key, usual in (("rope.scaling.yarn_ext_factor", (None, 1, -1)), ("rope.scaling.yarn_attn_factor", (None, 1))):
+        if own.get(key) not in usual:
             raise ModelError(f"{own.where}: '{key}' {own.get(key)} is not built", hint=_HUB)
     lists = _frequencies(file, kind)
     if lists is not None and kind == "yarn":

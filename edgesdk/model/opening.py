@@ -50,6 +50,34 @@ _NOT_BUILT = {
     "falcon_h1": "attention and Mamba-2 side by side",
     "gemma3n_text": "layers that share keys and values, and embeddings of each layer",
     "gpt_oss": "attention sinks and clamped experts",
+    **dict.fromkeys(
+        (
+            *(
+                "gemma3",
+                "gemma3n",
+                "gemma4",
+                "llava",
+                "llava_next",
+                "llava_onevision",
+                "paligemma",
+                "mistral3",
+                "pixtral",
+            ),
+            *(
+                "qwen2_vl",
+                "qwen2_5_vl",
+                "qwen3_vl",
+                "qwen3_vl_moe",
+                "mllama",
+                "llama4",
+                "internvl",
+                "lfm2_vl",
+                "aya_vision",
+            ),
+            *("phi4_multimodal", "qwen2_audio", "qwen2_5_omni", "kimi_vl", "glm4v", "ovis2", "fuyu", "idefics2"),
+        ),
+        "a model that sees or hears, whose text decoder is not taken out of it",
+    ),
     "hymba": "attention and Mamba side by side; transformers does not have it either",
 }
 _LICENCE_NAMES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "NOTICE", "NOTICE.md", "NOTICE.txt")
@@ -141,6 +169,7 @@ def _open_decoder(folder: Path, given: Config, config: Config, licence_files: tu
     refuse_other_tasks(given, folder)
     spec = _spec(family, config)
     shards = SafetensorsFolder(folder, named=given.get("transformers_weights"))
+    config.overruled("transformers_weights")
     spec, notes = _with_own_head(family, spec, shards)
     places = _places(family, spec, shards)
     file: TensorFile = shards

@@ -19,8 +19,10 @@ from .config import Config
 
 FILE = Path(__file__).with_name("published.json")
 _INERT_FILE = Path(__file__).with_name("inert.toml")
-#: Keys that say something of a checkpoint whatever its class knows: what it is, and how long a text it was trained for.
-_ALWAYS = frozenset({"model_type", "architectures", "quantization_config", "seq_length"})
+#: Keys that count whatever a class knows: what a checkpoint is, and how long a text it was trained for.
+_ALWAYS = frozenset(
+    {"model_type", "architectures", "quantization_config", "seq_length", "original_max_position_embeddings"}
+)
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ def _merged(record: Published, values: Mapping[str, Any], where: str) -> dict[st
                 f"{where}: '{key}' is null, which {record.name} of transformers does not take",
                 hint=f"give its value, or remove the key: it then is {record.defaults[name]!r}",
             )
+        if value is None and name == "rope_theta":
+            raise ModelError(f"{where}: 'rope_theta' is null", hint="give the base of the rotary positions")
         if name in _ALWAYS or record.knows(name):
             merged[name] = value
     for name, kind in record.sections.items():
@@ -129,43 +133,49 @@ def passed_over(given: Config, read: Config) -> list[str]:
     kind = str(given.values.get("model_type"))
     unknown: list[str] = []
     for path, value in _leaves(given.values):
-        record, name = _owner(published_types().get(kind), path)
-        key = name.rpartition(".")[2]
-        if value is None or {key, name.partition(".")[0]} & inert_keys() or read.looked_at(name):
+        record, name = _owner(published_types().get(kind), path, given.values)
+        parent, _, key = name.rpartition(".")
+        if value is None or {key, name, path} & inert_keys() or read.looked_at(name):
             continue
-        if "rope_" in name and not read.looked_into(name.rpartition(".")[0]):
-            continue  # a network without rotary positions
+        if parent and not read.looked_into(parent):
+            continue  # a network without rotary positions, or a part that is left out as a whole
         if record is None or "rope_" in name or not record.knows(key):
             unknown += [path] if value or record is None else []
         elif record.defaults.get(key) != value:
             default = record.defaults.get(key)
             raise ModelError(
-                f"{given.where}: '{path}' is {_short(value)}, and edgesdk does not build that of {record.name}"
-                f" (its default is {_short(default)})",
-                hint="remove the key if the model was trained without it; otherwise this variant cannot be carried",
+                f"{given.where}: '{path}' is {_short(value)}, and edgesdk builds {record.name} with {_short(default)} "
+                "alone",
+                hint="remove the key if the model was trained without it; edgesdk does not build this variant",
             )
-    if not unknown:
-        return []
-    what = f"{kind} of transformers does not know" if kind in published_types() else "nothing here looks at"
-    return [f"config.json has keys that {what}, so they change nothing: {', '.join(unknown)}"]
+    notes = []
+    if "auto_map" in given.values and kind in published_types():
+        notes.append("config.json names code of its own ('auto_map'), which is not run: transformers' class is read")
+    if unknown:
+        what = f"the {kind} of transformers does not look at" if kind in published_types() else "nothing here looks at"
+        notes.append(f"config.json has keys that {what}: {', '.join(unknown)}")
+    return notes
 
 
 def _leaves(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     """Every key with its value; of sections and of rotary parameters, those inside."""
     for key, value in values.items():
-        if isinstance(value, Mapping) and (key.startswith("rope_") or key.endswith("_config") or path):
+        nested = isinstance(value, Mapping) and key not in inert_keys()
+        if nested and (key.startswith("rope_") or key in ("text_config", "vision_config") or path.startswith("rope_")):
             yield from _leaves(value, f"{path}{key}.")
         else:
             yield path + key, value
 
 
-def _owner(record: Published | None, path: str) -> tuple[Published | None, str]:
+def _owner(record: Published | None, path: str, values: Mapping[str, Any]) -> tuple[Published | None, str]:
     """The class that a key belongs to, and the key's path under the names that families read."""
     first, _, rest = path.partition(".")
     if record is None or not rest:
         return record, record.renamed.get(path, path) if record else path
     if first in record.sections:
-        inner, name = _owner(published_types().get(record.sections[first]), rest)
+        section = values[first] if isinstance(values.get(first), Mapping) else {}
+        kind = str(section.get("model_type", record.sections[first]))
+        inner, name = _owner(published_types().get(kind), rest, section)
         return inner, f"{first}.{name}"
     return record, path
 

@@ -117,6 +117,8 @@ class SafetensorsFolder:
         """Whether two float matrices hold the same values; some rows at a time are in memory."""
         from safetensors import safe_open
 
+        if one not in self.headers or other not in self.headers:
+            return False
         first, second = self.headers[one], self.headers[other]
         if first.shape != second.shape:
             return False

@@ -20,7 +20,7 @@ _MASK = re.compile(r"\.(attn|attention|attn\.attention|self_attention)\.bias$") 
 _LEFT_OUT = {
     r"(^|\.)mtp\.": "layers that predict several tokens at once",
     r"^(model\.)?(visual|vision_tower|vision_model|multi_modal_projector|audio_tower|embed_vision|embed_audio)\.": "the"
-    " part that sees or hears",
+    " part for images or sound",
 }
 #: Heads and parts that make a checkpoint another kind of model.
 _OTHER_MODELS = {
@@ -57,11 +57,11 @@ def refuse_unread(
             left_out[words] = left_out.get(words, 0) + 1
         elif not _inert(name, ignored) and not _changes_nothing(name, read):
             what = (
-                _words(name, _OTHER_MODELS) or "which this architecture, as config.json describes it, has no place for"
+                _words(name, _OTHER_MODELS) or "the architecture that the configuration describes has no place for it"
             )
             raise ModelError(
-                f"{where}: tensor '{name}' is read by nothing: {what}",
-                hint="check that config.json belongs to these weights; a variant of its own cannot be carried",
+                f"{where}: tensor '{name}' is not used: {what}",
+                hint="check that the configuration belongs to these weights; edgesdk does not build other variants",
             )
     return [f"left out: {words} ({count} tensors)" for words, count in left_out.items()]
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     Stored: TypeAlias = torch.Tensor | QuantizedTensor
 
 
+_OTHER = "the configuration belongs to another checkpoint, or a part of this one is missing: download it whole"
+
+
 class Weights(Protocol):
     """Weights of one model by canonical name."""
 
@@ -103,10 +106,11 @@ class CheckpointWeights:
             stowed, shape = places[name].name, places[name].shape or shape
             found = file.shape(stowed)
             if found is None:
-                raise ModelError(f"{file.where}: tensor '{stowed}' is missing")
+                raise ModelError(f"{file.where}: tensor '{stowed}' is missing", hint=_OTHER)
             if found != shape:
                 raise ModelError(
-                    f"{file.where}: tensor '{stowed}' is {_by(found)}, but the configuration asks for {_by(shape)}"
+                    f"{file.where}: tensor '{stowed}' is {_by(found)}, but the configuration asks for {_by(shape)}",
+                    hint=_OTHER,
                 )
 
     def get(self, name: str) -> Stored:

@@ -15,7 +15,7 @@ from ..bundle.manifest import OracleRecord
 from ..errors import EdgeError, MissingExtraError, ModelError
 from ..model import Model
 from .networks import Uncomparable, cut, installed, logits_of_network, probe
-from .texts import compare_texts
+from .texts import REPORT, compare_texts
 
 if TYPE_CHECKING:
     from ..model.opening import AnyModel
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Choice = Literal["auto", "off", "required"]
 CHOICES: tuple[Choice, ...] = ("auto", "off", "required")
 #: Largest difference of logits, as a share of their spread, that rounding in float32 explains.
-TOLERANCE = 2e-3
+TOLERANCE = 2e-4
 
 
 def consult(model: AnyModel, choice: Choice, progress: Progress) -> OracleRecord:
@@ -74,7 +74,7 @@ def _compared(model: Model, oracle: str) -> OracleRecord:
             f"edgesdk reads this checkpoint otherwise than {oracle}: logits of {len(ids)} tokens through "
             f"{len(part.spec.layers)} layers differ by up to {difference:.3g}, where they spread by {spread:.3g} "
             f"({what})",
-            hint="please report it, with config.json; --oracle off goes on all the same",
+            hint=REPORT,
         )
     within = 10.0 ** math.ceil(math.log10(max(difference, 1e-7)))
     verdict = OracleRecord(

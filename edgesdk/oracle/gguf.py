@@ -125,7 +125,7 @@ def _rope(own: Mapping[str, Any]) -> dict[str, Any]:
             "beta_slow": own.get("rope.scaling.yarn_beta_slow", 1.0),
             "attention_factor": scale * (0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0),
         }
-    if kind == "linear" and factor != 1:
+    if kind in ("linear", "longrope") and factor != 1:
         return {"rope_type": "linear", "rope_theta": base, "factor": factor}
     return {"rope_type": "default", "rope_theta": base}
 

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,8 +126,11 @@ def logits_of_network(model: Model, ids: Sequence[int]) -> tuple[torch.Tensor, s
             network = network_of_gguf(source, len(model.spec.layers))
         else:
             network = _network_of_folder(source, len(model.spec.layers))
-        with torch.inference_mode():
-            logits = network(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0]
+        try:
+            with torch.inference_mode():
+                logits = network(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0]
+        except Exception as failure:  # as above
+            raise Uncomparable(f"transformers' network fails: {_words(failure)}") from None
     return logits.float()[:, : model.spec.vocab], type(network).__name__
 
 
@@ -148,13 +150,18 @@ def _network_of_folder(folder: Path, layers: int) -> Any:
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (ValueError, KeyError, OSError, ImportError) as failure:
-        kind = str(failure).splitlines()[0]
-        raise Uncomparable(f"transformers does not load it: {kind[:200]}") from None
+    except Exception as failure:  # whatever its validation, its loading and its networks raise over foreign files
+        raise Uncomparable(f"transformers does not load it: {_words(failure)}") from None
     if loading["missing_keys"]:  # it would have made them up
         name = min(loading["missing_keys"])
         raise Uncomparable(f"transformers does not find '{name}' in it")
     return network.eval()
+
+
+def _words(failure: Exception) -> str:
+    """The first line of what an exception says."""
+    lines = str(failure).splitlines() or [""]
+    return f"{type(failure).__name__}: {lines[0][:200]}"
 
 
 def _shorten(config: Any, layers: int) -> None:
@@ -171,20 +178,17 @@ def _shorten(config: Any, layers: int) -> None:
 @contextmanager
 def quiet() -> Iterator[None]:
     """No warnings and no progress bars of the libraries: the terminal is the command's."""
-    before = logging.root.manager.disable
+    from transformers.utils import logging as messages
+
+    library: Any = messages
+    disabled, shown = logging.root.manager.disable, library.is_progress_bar_enabled()
     logging.disable(logging.WARNING)
+    library.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            _still()
             yield
     finally:
-        logging.disable(before)
-
-
-@cache
-def _still() -> None:
-    from transformers.utils import logging as messages
-
-    hush: Any = messages.disable_progress_bar
-    hush()
+        logging.disable(disabled)
+        if shown:
+            library.enable_progress_bar()

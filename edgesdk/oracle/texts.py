@@ -13,6 +13,7 @@ from .networks import quiet, source_of
 if TYPE_CHECKING:
     from ..model import Model, Tokenizer
 
+REPORT = "please report it, with the checkpoint's small files; export and compress go on with --oracle off"
 Conversation = Sequence[Mapping[str, str]]
 _ASK, _ANSWER, _SYSTEM = (
     {"role": "user", "content": "What is the capital of France?"},
@@ -78,7 +79,7 @@ def _compare_ids(tokenizer: Tokenizer, plain: list[int], whole: list[int], text:
         raise ModelError(
             f"edgesdk gives the text {text[:40]!r} other ids than {oracle}: from number {at} on, {ours[at : at + 4]} "
             f"instead of {theirs[at : at + 4]}",
-            hint="please report it, with the tokenizer's files; --oracle off goes on all the same",
+            hint=REPORT,
         )
 
 
@@ -99,7 +100,7 @@ def _compare_rendering(tokenizer: Tokenizer, published: Any, conversation: Conve
         raise ModelError(
             f"edgesdk writes a conversation ({roles}) otherwise than {oracle}: {_short(found)} instead of "
             f"{_short(wanted)}",
-            hint="please report it, with the chat template; --oracle off goes on all the same",
+            hint=REPORT,
         )
 
 

@@ -18,7 +18,8 @@ from edgesdk.model.reference import ReferenceModel
 
 from ..conftest import make_checkpoint
 from .checkpoint_sweeps import IDS, TOLERANCE, opened
-from .family_rows import ROWS, Row
+from .family_rows import ROWS, Row, save_tokenizer
+from .hub_configurations import CONFIGURATIONS
 
 
 def named(name: str) -> Row:
@@ -125,7 +126,8 @@ def test_a_scaling_that_a_user_wrote_stands_in_place_of_the_saved_one(
     if name == "smollm3":  # its class's own base, so that none is lost
         values["rope_parameters"] = {**values["rope_parameters"], "rope_theta": 2e6}
     if name == "gemma3":  # transformers looks for it elsewhere in nested sections, so it is refused
-        values["rope_scaling"] = {key: value for key, value in scaling.items() if key != "truncate"}
+        values["rope_scaling"] = {key: value for key, value in scaling.items() if key not in ("truncate", "type")}
+        values["rope_scaling"]["rope_type"] = scaling.get("rope_type", scaling.get("type"))
     if name == "phi":
         values["rope_scaling"] = {**scaling, "partial_rotary_factor": 0.5}
     checkpoint.write(values)
@@ -182,6 +184,84 @@ def test_an_adapter_beside_a_model_is_ambiguous(folder: Path) -> None:
     assert "--adapter" in str(failure.value.hint)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"architectures": ["LlamaBidirectionalModel"]},
+        {"architectures": ["LlamaEncoderModel"]},
+        {"auto_map": {"AutoModelForSequenceClassification": "modeling.M"}},
+    ],
+    ids=str,
+)
+def test_embedders_by_their_own_code_are_refused(folder: Path, values: dict[str, object]) -> None:
+    changed_config(folder, **values)
+    with pytest.raises(ModelError, match=r"an embedder|no generator") as failure:
+        open_any(folder)
+    assert failure.value.hint
+
+
+@pytest.mark.parametrize("name", ["modules.json", "1_Pooling", "config_sentence_transformers.json"])
+def test_files_of_sentence_transformers_make_an_embedder(folder: Path, name: str) -> None:
+    (folder / name).mkdir() if name == "1_Pooling" else (folder / name).write_text("{}")
+    with pytest.raises(ModelError, match="an embedder"):
+        open_any(folder)
+
+
+@pytest.mark.parametrize("kind", ["gemma3", "qwen2_5_vl", "llava", "mistral3"])
+def test_shells_that_see_are_refused_as_what_they_are(folder: Path, kind: str) -> None:
+    changed_config(folder, model_type=kind)
+    with pytest.raises(ModelError, match="sees or hears"):
+        open_any(folder)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"rope_scaling": [4.0]}, {"rope_parameters": 5}, {"rope_theta": None}, {"rope_scaling": {"rope_type": "mrope"}}],
+    ids=str,
+)
+def test_rotary_positions_of_another_shape_are_one_error(folder: Path, values: dict[str, object]) -> None:
+    changed_config(folder, **values)
+    with pytest.raises(ModelError) as failure:
+        open_any(folder)
+    assert failure.value.hint
+
+
+def test_a_shell_with_other_pictures_opens_as_its_decoder(tmp_path: Path) -> None:
+    checkpoint = opened(named("qwen3_5-inside"), tmp_path)
+    plain = open_model(tmp_path).spec
+    vision = {"model_type": "qwen3_5", "depth": 3, "hidden_size": 48}
+    checkpoint.write({**checkpoint.values, "vision_config": vision})
+    assert open_model(tmp_path).spec == plain
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_a_trained_head_of_t5_is_kept(tmp_path: Path, tie: bool) -> None:
+    import transformers
+
+    from edgesdk.model.seq2seq.reference import Seq2SeqReference
+
+    from .seq2seq_rows import ROWS as T5_ROWS
+    from .seq2seq_rows import save_seq2seq
+
+    (row,) = [row for row in T5_ROWS if row.name == "t5"]
+    save_seq2seq(row, tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    head = torch.randn_like(tensors["shared.weight"])
+    save_file({**tensors, "lm_head.weight": head}, path, {"format": "pt"})
+    changed_config(tmp_path, tie_word_embeddings=tie)
+    model = open_any(tmp_path)
+    assert not model.spec.tied  # type: ignore[union-attr]
+    network = transformers.AutoModelForSeq2SeqLM.from_pretrained(tmp_path, dtype=torch.float32)
+    ids, started = [5, 9, 33, 7], [0, 4, 8]
+    with torch.no_grad():
+        wanted = network(input_ids=torch.tensor([ids]), decoder_input_ids=torch.tensor([started])).logits[0]
+    reference = Seq2SeqReference(model, 32)  # type: ignore[arg-type]
+    reference.encode(ids)
+    found = torch.from_numpy(reference.decode(started))
+    assert float((found - wanted).abs().max()) < 1e-4
+
+
 @pytest.mark.parametrize("value", ["LlamaForCausalLM", 5, [3]])
 def test_architectures_of_another_shape_are_one_error(folder: Path, value: object) -> None:
     changed_config(folder, architectures=value)
@@ -217,12 +297,33 @@ def test_attention_in_both_directions_is_computed_and_not_exported(
 
 
 def test_notes_on_what_was_passed_over_reach_the_manifest(folder: Path, tmp_path: Path) -> None:
-    changed_config(folder, my_own_key=1, auto_map={"AutoModel": "x.Y"}, use_cache=False, attention_dropout=0.1)
-    (note,) = open_model(folder).origin.notes
+    changed_config(
+        folder, my_own_key=1, auto_map={"AutoModelForCausalLM": "x.Y"}, use_cache=False, attention_dropout=0.1
+    )
+    code, note = open_model(folder).origin.notes
+    assert "auto_map" in code
     assert "my_own_key" in note
-    assert "auto_map" in note
     assert "use_cache" not in note
     checks = edgesdk.Checks(skip=True)
     manifest = edgesdk.export(folder, "linux-x86_64", tmp_path / "bundle", recipe="w8", checks=checks)
     assert note in manifest.notes
     assert note in [remark.text for remark in edgesdk.lint(folder)]
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_published_configurations_open_as_transformers_reads_them(tmp_path: Path, name: str) -> None:
+    import transformers
+
+    values, noted = CONFIGURATIONS[name]
+    config = transformers.AutoConfig.for_model(**values)
+    torch.manual_seed(1)
+    network = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(4.0) if parameter.dim() > 1 else parameter.add_(0.2 * torch.randn_like(parameter))
+    network.save_pretrained(tmp_path)
+    save_tokenizer(tmp_path, 96)
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert float((logits(tmp_path) - published(tmp_path)).abs().max()) < 5e-5
+    notes = open_model(tmp_path).origin.notes
+    assert bool(notes) == noted, notes

@@ -12,7 +12,10 @@ _CONTEXT = 2048  # of the published models; biases by position have no end of th
 def _spec(config: Config) -> DecoderSpec:
     after = config.flag("apply_residual_connection_post_layernorm", False)
     refuse(config, "BLOOM with residuals taken behind the norm", unless=not after)
-    hidden, heads = config.integer("hidden_size"), config.integer(config.key("n_head", "num_attention_heads"))
+    hidden, heads = (
+        config.integer(config.key("n_embed", "hidden_size")),
+        config.integer(config.key("n_head", "num_attention_heads")),
+    )
     size = hidden // heads
     attention = Attention(heads, heads, size, size**-0.5, rope=None, qkv_bias=True, out_bias=True, alibi=1.0)
     mlp = Mlp(4 * hidden, "gelu_tanh", gated=False, bias=True)

@@ -12,7 +12,7 @@ _QKV = Fused("self_attention.query_key_value", QKV, grouped="kv_heads")
 
 
 def _spec(config: Config) -> DecoderSpec:
-    hidden, heads = config.integer("hidden_size"), config.integer(config.key("num_attention_heads", "n_head"))
+    hidden, heads = config.integer(config.key("n_embed", "hidden_size")), config.integer("num_attention_heads")
     newer, bias = config.flag("new_decoder_architecture", False), config.flag("bias", False)
     config.overruled("multi_query", "parallel_attn") if newer else config.overruled("num_kv_heads")
     kv_heads = config.integer("num_kv_heads", heads) if newer else 1 if config.flag("multi_query", True) else heads
@@ -36,7 +36,7 @@ def _spec(config: Config) -> DecoderSpec:
     return llama_spec(
         "falcon",
         config,
-        (layer,) * config.integer(config.key("num_hidden_layers", "n_layer")),
+        (layer,) * config.integer("num_hidden_layers"),
         context=config.integer("max_position_embeddings", 2048),
         norm="layer",
         norm_eps=config.number("layer_norm_epsilon", 1e-5),

@@ -8,7 +8,8 @@ from .base import ACTIVATIONS, Config, Family, llama_attention, llama_mlp, llama
 
 def _spec(config: Config) -> DecoderSpec:
     bias = config.flag("attention_bias", False)
-    activation = config.choice(config.key("hidden_activation", "hidden_act"), ACTIVATIONS, "gelu_pytorch_tanh")
+    activation = config.choice("hidden_act", {**ACTIVATIONS, "gelu": "gelu_tanh"}, "gelu_pytorch_tanh")
+    config.overruled("hidden_activation")  # transformers takes the other key, and its "gelu" as the tanh form
     layer = Layer(
         llama_attention(config, head_dim=config.integer("head_dim", 256), qkv_bias=bias, out_bias=bias),
         llama_mlp(config, activation=activation),

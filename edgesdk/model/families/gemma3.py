@@ -19,6 +19,12 @@ def _ropes(config: Config, head_dim: int) -> dict[bool, Rope]:
     nested, scaling = config.section("rope_parameters"), config.section("rope_scaling")
     wide = nested.section("full_attention").changed(**scaling.values)
     local = nested.section("sliding_attention")
+    older = scaling.get("type") is not None and scaling.get("rope_type") is None
+    refuse(
+        config,
+        "Gemma 3 with 'type' in 'rope_scaling', where transformers looks for 'rope_type' alone,",
+        unless=not older,
+    )
     whole = all(section.get("truncate") is not False for section in (wide, local))
     refuse(config, "Gemma 3 with 'truncate' false, which transformers passes over in nested sections,", unless=whole)
     ropes = {}

@@ -9,7 +9,7 @@ from .places import Unsqueezed
 
 def _size(config: Config) -> int:
     """The MLP's size: two thirds of what is said, times a factor, up to a multiple."""
-    size = config.integer(config.key("intermediate_size", "block_ff_dim"))
+    size = config.integer(config.key("block_ff_dim", "intermediate_size"))
     if not config.flag("block_auto_adjust_ff_dim", True):
         return size
     size = int(config.number("block_ffn_dim_multiplier", 1.0) * int(2 * size / 3))
@@ -32,7 +32,7 @@ def _spec(config: Config) -> DecoderSpec:
         config,
         tuple(Layer(mixer, mlp) for mixer in mixers),
         norm_eps=config.number("norm_eps", 1e-5),
-        tied=config.flag(config.key("tie_word_embeddings", "tie_embedding"), True),
+        tied=config.flag(config.key("tie_embedding", "tie_word_embeddings"), True),
     )
 
 

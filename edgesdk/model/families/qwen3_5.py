@@ -9,10 +9,10 @@ from .qwen_moe import FUSED, qwen_ffn, qwen_moe
 
 
 def _spec(config: Config) -> DecoderSpec:
-    text, tied = config, config.get("tie_word_embeddings")
-    if config.get("text_config") is not None:
+    text, tied = config, config.flag("tie_word_embeddings", False)
+    if config.values.get("text_config") is not None:
         text = config.section("text_config")
-        tied = text.get("tie_word_embeddings") if tied is None else tied
+        tied = tied or text.flag("tie_word_embeddings", False)
     count = text.integer("num_hidden_layers")
     ffns: list[FeedForward]
     if text.get("num_experts"):
@@ -20,7 +20,7 @@ def _spec(config: Config) -> DecoderSpec:
         ffns = [qwen_ffn(text, moe, index) for index in range(count)]
     else:
         ffns = [llama_mlp(text)] * count
-    return llama_spec("qwen3_5", text, gated_layers(text, ffns), tied=bool(tied))
+    return llama_spec("qwen3_5", text, gated_layers(text, ffns), tied=tied)
 
 
 _QKV = Fused("linear_attn.in_proj_qkv", ("q", "k", "v"))

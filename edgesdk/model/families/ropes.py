@@ -11,8 +11,10 @@ import math
 from collections.abc import Mapping
 
 from ...errors import ModelError
-from ..config import Config
+from ..config import SET_RIGHT, Config
 from ..spec import LinearRopeScaling, Llama3RopeScaling, PairRopeScaling, Rope, RopeScaling
+
+_KINDS = ("default", "dynamic", "linear", "llama3", "longrope", "su", "yarn")
 
 
 def rope(config: Config, head_dim: int, default_theta: float = 10000.0, default_part: float = 1.0) -> Rope:
@@ -25,6 +27,12 @@ def rope(config: Config, head_dim: int, default_theta: float = 10000.0, default_
         ModelError: a value that cannot be used, a kind that is not built, or two sections that contradict each other.
     """
     section = rope_section(config)
+    kind = section.get("rope_type") or section.get("type") or "default"
+    if kind not in _KINDS:
+        raise ModelError(
+            f"{section.where}: rope type '{kind}' is not supported; supported: {', '.join(_KINDS)}",
+            hint="only a model trained with one of these can be carried",
+        )
     theta = section.number("rope_theta", config.number("rope_theta", config.theta or default_theta))
     part = section.number("partial_rotary_factor", config.number("partial_rotary_factor", default_part))
     if part != 1 and config.whole_heads:
@@ -47,8 +55,12 @@ def rope_section(config: Config) -> Config:
             ``rope_parameters`` gives: transformers takes the default then, in silence.
     """
     scaling, parameters = config.values.get("rope_scaling"), config.values.get("rope_parameters")
-    if not isinstance(scaling, Mapping) or not scaling:
+    for key, value in (("rope_scaling", scaling), ("rope_parameters", parameters)):
+        if value is not None and not isinstance(value, Mapping):
+            raise ModelError(f"{config.where}: '{key}' is {value!r}, no object with keys", hint=SET_RIGHT)
+    if not scaling:
         return config.section("rope_parameters")
+    assert isinstance(scaling, Mapping)
     if isinstance(parameters, Mapping):
         for key, fallback in (("rope_theta", config.theta), ("partial_rotary_factor", None)):
             lost = parameters.get(key)
@@ -90,8 +102,7 @@ def rope_scaling(section: Config, config: Config, theta: float, rotated: int) ->
         return _longrope(section, config, rotated)
     if kind == "yarn":
         return _yarn(section, config, theta, rotated)
-    known = "default, dynamic, linear, llama3, longrope, yarn"
-    raise ModelError(f"{section.where}: rope type '{kind}' is not supported; supported: {known}")
+    raise ModelError(f"{section.where}: rope type '{kind}' is not supported; supported: {', '.join(_KINDS)}")
 
 
 def _original(section: Config, config: Config) -> int:

@@ -17,9 +17,10 @@ class Seq2SeqFamily:
     Attributes:
         name: the family's name.
         model_types: ``model_type`` values of transformers configurations.
-        spec: makes the spec from a configuration, and whether the checkpoint has a head of its own.
+        spec: makes the spec from a configuration, and whether the head differs from the embedding.
         stowed: the checkpoint's name of a canonical tensor, for gated feed-forward blocks or plain ones.
         head: the checkpoint's name of the head.
+        embedding: its name of the shared embedding.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Seq2SeqFamily:
     spec: Callable[[Config, bool], Seq2SeqSpec]
     stowed: Callable[[str, bool], str]
     head: str = "lm_head.weight"
+    embedding: str = "shared.weight"
 
     def places(self, spec: Seq2SeqSpec) -> dict[str, Stowed]:
         """Where each canonical tensor lies in a checkpoint."""

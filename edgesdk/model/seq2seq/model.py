@@ -62,7 +62,8 @@ def open_seq2seq(
         ModelError: what is wrong with the checkpoint.
     """
     shards = SafetensorsFolder(folder)
-    spec = family.spec(config, family.head in shards.headers)
+    own_head = family.head in shards.headers and not shards.same(family.head, family.embedding)
+    spec = family.spec(config, own_head)
     weights = CheckpointWeights(shards, family.places(spec), spec.tensors())
     notes = refuse_unread(str(folder), shards.unread(), _COPIES, shards.read)
     origin = Origin(folder.resolve().name, tuple(shards.files), licence, texts, notes=tuple(notes))

@@ -86,7 +86,7 @@ def _spec(config: Config, own_head: bool) -> Seq2SeqSpec:
         norm,
         RelativePositions(buckets, farthest, bidirectional=False),
         start=int(config.get("pad_token_id") or 0) if start is None else int(start),
-        tied=bool(scaled) or not own_head,
+        tied=not own_head,
         output_scale=hidden**-0.5 if scaled else 1.0,
     )
 
