@@ -21,7 +21,7 @@ from .family_rows import ROWS, Row, save_checkpoint
 ARCHITECTURES = list({row.config: row for row in reversed(ROWS) if row.disguise is None}.values())
 UNREADABLE = "edgesdk opens what transformers cannot load"
 IDS = [5, 9, 33, 7, 60, 61, 62, 20, 11, 40, 41, 3, 80, 79, 78, 50, 49, 48, 10, 12]
-TOLERANCE = 2e-4
+TOLERANCE = 5e-5
 
 
 @dataclass

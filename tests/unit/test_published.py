@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from edgesdk.model.families.base import ACTIVATIONS
 from edgesdk.model.published import FILE, inert_keys, published_types
 
 from ..published_classes import text
@@ -53,7 +54,10 @@ def another(value: object) -> object:
         return not value
     if isinstance(value, int):
         return value + 1
-    return (1.5 * value + 0.1 if value > 1e-3 else 0.03) if isinstance(value, float) else None
+    if isinstance(value, float):
+        return 1.5 * value + 0.1 if value > 1e-3 else 0.03
+    named = isinstance(value, str) and value in ACTIVATIONS
+    return ("gelu" if value != "gelu" else "relu") if named else None
 
 
 def test_a_key_that_is_null_is_read_as_published_or_refused(checkpoint: Checkpoint) -> None:

@@ -15,6 +15,8 @@ def _spec(config: Config) -> DecoderSpec:
     hidden, count = config.integer("hidden_size"), config.integer("num_hidden_layers")
     kinds = config.get("layer_types") or ["mamba"] * count
     refuse(config, f"'layer_types' for {len(kinds)} of {count} layers", unless=len(kinds) == count)
+    silu = config.get("hidden_act") in (None, "silu") or "mamba" not in kinds
+    refuse(config, "Mamba-2 with another activation than SiLU", unless=silu)
     least, most = step_limits(config)
     heads, inner = config.integer("mamba_n_heads", 128), config.integer("mamba_expand", 2) * hidden
     size = config.get("mamba_d_head")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from ..spec import DecoderSpec, FeedForward, Layer, Mamba, Mixer, Moe
-from .base import LLAMA_TENSORS, Config, Family, fused_experts, llama_attention, llama_mlp, llama_spec
+from .base import LLAMA_TENSORS, Config, Family, fused_experts, llama_attention, llama_mlp, llama_spec, refuse
 from .places import Unsqueezed
 
 
 def _spec(config: Config) -> DecoderSpec:
+    refuse(config, "Mamba with another activation than SiLU", unless=config.get("hidden_act") in (None, "silu"))
     hidden, experts = config.integer("hidden_size"), config.integer("num_experts", 1)
     mamba = Mamba(
         config.integer("mamba_expand", 2) * hidden,
