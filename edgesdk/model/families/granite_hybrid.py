@@ -15,7 +15,8 @@ def _spec(config: Config) -> DecoderSpec:
     hidden, count = config.integer("hidden_size"), config.integer("num_hidden_layers")
     kinds = config.get("layer_types") or ["mamba"] * count
     refuse(config, f"'layer_types' for {len(kinds)} of {count} layers", unless=len(kinds) == count)
-    silu = config.get("hidden_act") in (None, "silu") or "mamba" not in kinds
+    attends = ("attention", "full_attention")
+    silu = config.get("hidden_act") in (None, "silu") or all(kind in attends for kind in kinds)
     refuse(config, "Mamba-2 with another activation than SiLU", unless=silu)
     least, most = step_limits(config)
     heads, inner = config.integer("mamba_n_heads", 128), config.integer("mamba_expand", 2) * hidden
@@ -48,7 +49,6 @@ def _spec(config: Config) -> DecoderSpec:
         ffn = replace(granite_moe(config), shared=dense)
     else:
         config.overruled("intermediate_size", "num_experts_per_tok")
-    attends = ("attention", "full_attention")
     return llama_spec(
         "granite_hybrid",
         config,
