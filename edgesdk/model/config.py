@@ -14,7 +14,8 @@ _HUGE = 1e30
 SET_RIGHT = "correct it in the file, or download the checkpoint again"
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value for an error message, cut to 40 characters."""
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
@@ -95,7 +96,7 @@ class Config:
         values = self._present(key, None)
         if not isinstance(values, list) or len(values) != count:
             raise ModelError(
-                f"{self.where}: '{key}' must be a list of {count} whole numbers, found {_short(values)}", hint=SET_RIGHT
+                f"{self.where}: '{key}' must be a list of {count} whole numbers, found {short(values)}", hint=SET_RIGHT
             )
         return [Config({key: value}, self.where).integer(key) for value in values]
 
@@ -103,14 +104,14 @@ class Config:
         value = self._present(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _LARGEST:
             raise ModelError(
-                f"{self.where}: '{key}' must be a positive whole number, found {_short(value)}", hint=SET_RIGHT
+                f"{self.where}: '{key}' must be a positive whole number, found {short(value)}", hint=SET_RIGHT
             )
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
         value = self._present(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < _HUGE:
-            raise ModelError(f"{self.where}: '{key}' must be a positive number, found {_short(value)}", hint=SET_RIGHT)
+            raise ModelError(f"{self.where}: '{key}' must be a positive number, found {short(value)}", hint=SET_RIGHT)
         return float(value)
 
     def optional(self, key: str) -> float | None:

@@ -6,7 +6,6 @@ of its build in llama-cpp-python 0.3.36).
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from ..errors import ModelError
 from .config import Config
 from .families import Family
+from .families.ropes import yarn_magnitude
 from .gguf_file import GgufFile
 from .spec import Attention, DecoderSpec, Layer, Mlp
 from .unread import refuse_unread
@@ -148,7 +148,10 @@ def _rope(file: GgufFile, own: Config, head_dim: int) -> dict[str, Any] | None:
             "attention_factor": scale,
         }
     if kind == "yarn":
-        above, below = (_mscale(factor, own.get("rope.scaling.yarn_log_multiplier") or 0.0), _mscale(factor, 1.0))
+        above, below = (
+            yarn_magnitude(factor, own.get("rope.scaling.yarn_log_multiplier") or 0.0),
+            yarn_magnitude(factor, 1.0),
+        )
         return {
             "rope_type": "yarn",
             "factor": factor,
@@ -158,10 +161,6 @@ def _rope(file: GgufFile, own: Config, head_dim: int) -> dict[str, Any] | None:
             "beta_slow": own.get("rope.scaling.yarn_beta_slow"),
         }
     return None if factor == 1 else {"rope_type": "linear", "factor": factor}
-
-
-def _mscale(factor: float, scale: float) -> float:
-    return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 def _frequencies(file: GgufFile, kind: str) -> tuple[list[float], list[float]] | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
-from .config import Config
+from .config import Config, short
 
 FILE = Path(__file__).with_name("published.json")
 _INERT_FILE = Path(__file__).with_name("inert.toml")
@@ -144,7 +144,7 @@ def passed_over(given: Config, read: Config) -> list[str]:
         elif record.defaults.get(key) != value:
             default = record.defaults.get(key)
             raise ModelError(
-                f"{given.where}: '{path}' is {_short(value)}, and edgesdk builds {record.name} with {_short(default)} "
+                f"{given.where}: '{path}' is {short(value)}, and edgesdk builds {record.name} with {short(default)} "
                 "alone",
                 hint="remove the key if the model was trained without it; edgesdk does not build this variant",
             )
@@ -178,8 +178,3 @@ def _owner(record: Published | None, path: str, values: Mapping[str, Any]) -> tu
         inner, name = _owner(published_types().get(kind), rest, section)
         return inner, f"{first}.{name}"
     return record, path
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

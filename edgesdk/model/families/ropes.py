@@ -150,13 +150,16 @@ def _yarn(section: Config, config: Config, theta: float, rotated: int) -> PairRo
     magnitude = section.optional("attention_factor")
     above, below = section.get("mscale"), section.get("mscale_all_dim")
     if magnitude is None and above and below:
-        magnitude = _mscale(factor, section.number("mscale")) / _mscale(factor, section.number("mscale_all_dim"))
+        magnitude = yarn_magnitude(factor, section.number("mscale")) / yarn_magnitude(
+            factor, section.number("mscale_all_dim")
+        )
     if magnitude is None:
-        magnitude = _mscale(factor, 1.0)
+        magnitude = yarn_magnitude(factor, 1.0)
     return PairRopeScaling(divisors, divisors, original, magnitude, magnitude)
 
 
-def _mscale(factor: float, scale: float) -> float:
+def yarn_magnitude(factor: float, scale: float) -> float:
+    """YaRN's factor on cosines and sines (arXiv 2309.00071, section 3.4)."""
     return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
