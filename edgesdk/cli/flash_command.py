@@ -87,7 +87,7 @@ def _flash(device: Device, bundle: Bundle, firmware: Path | None, board: str | N
         done = device.flash(built, described, how, progress=progress)
     click.echo(f"{device.name}: {done}")
     with running(device, bundle) as link:
-        said = link.hello
+        said = {name: link.hello.get(name, "?") for name in ("runner", "board", "model_crc")}
         click.echo(f"{device.name}: {said['runner']} on {said['board']} says hello with model {said['model_crc']}")
 
 

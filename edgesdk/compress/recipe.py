@@ -12,12 +12,12 @@ Names are decodable: see :mod:`edgesdk.compress.names`. A file in TOML says the 
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..documents import read_toml
 from ..errors import EdgeError, RecipeError
 from ..model.features import lacking
 from ..model.vocabulary import in_vocabulary_of
@@ -214,14 +214,9 @@ def choose_recipe(model: Model, recipe: Recipe | None) -> Recipe:
 
 
 def _from_file(path: Path) -> Recipe:
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe file") from None
-    except OSError as failure:
-        raise RecipeError(f"{path}: cannot be read ({failure.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
-        raise RecipeError(f"{path}: not valid TOML ({failure})") from None
+    if not path.exists():
+        raise RecipeError(f"{path}: no such recipe file")
+    data = read_toml(path, RecipeError)
     if "pass" in data:
         data["passes"] = data.pop("pass")
     file = load(_File, {"name": path.stem, **data}, str(path), RecipeError)

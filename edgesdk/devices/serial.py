@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..documents import whole
 from ..errors import MissingExtraError
 from ..progress import SILENT, Progress
 from .address import Settings
@@ -154,9 +155,10 @@ def _parts(rest: str) -> tuple[str, int]:
     path, at, baud = rest.rpartition("@")
     if not at:
         return rest, BAUD
-    if not baud.isdigit() or not int(baud) or not path:
+    rate = whole(baud)
+    if not rate or not path:
         raise DeviceError(f"'serial:{rest}': '{baud}' is no baud rate", hint="serial:/dev/ttyACM0@115200")
-    return path, int(baud)
+    return path, rate
 
 
 def _refused(name: str, path: str, failure: Exception) -> DeviceError:

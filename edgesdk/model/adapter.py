@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
 from .adapter_config import CONFIG, MERGE, PRINCIPAL, read_adapter_config
+from .config import SET_RIGHT, Config, short
 from .families import FAMILIES
 from .safetensors_file import SafetensorsFolder
 from .tensors import QuantizedTensor
@@ -130,15 +131,29 @@ class Adapter:
 
     def _rank(self, module: str) -> int:
         """The rank that the configuration gives a module."""
-        return self._config.integer("r", 8) if (own := _matched(self._patterns("rank"), module)) is None else int(own)
+        own = self._matched("rank_pattern", module)
+        return self._config.integer("r", 8) if own is None else self._patterns("rank_pattern").integer(own)
 
     def _scale(self, module: str, rank: int) -> float:
-        own = _matched(self._patterns("alpha"), module)
-        alpha = self._config.number("lora_alpha", 8) if own is None else float(own)
+        own = self._matched("alpha_pattern", module)
+        alpha = self._config.number("lora_alpha", 8) if own is None else self._patterns("alpha_pattern").number(own)
         return alpha / (math.sqrt(rank) if self._config.flag("use_rslora", False) else rank)
 
-    def _patterns(self, of: str) -> Mapping[str, Any]:
-        return self._config.section(f"{of}_pattern").values
+    def _patterns(self, key: str) -> Config:
+        return self._config.section(key)
+
+    def _matched(self, key: str, module: str) -> str | None:
+        """The first pattern that fits a module, as PEFT matches them; None without one."""
+        for pattern in self._patterns(key).values:
+            try:
+                if re.match(rf"(.*\.)?({pattern})$", module):
+                    return pattern
+            except (re.error, RecursionError, OverflowError) as failure:
+                raise ModelError(
+                    f"{self._config.where}: '{key}' has the pattern {short(pattern)}, which is none ({failure})",
+                    hint=SET_RIGHT,
+                ) from None
+        return None
 
     def _sorted_names(self) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
         """Tensors of updates, by module and kind; and whole tensors, by transformers' names."""
@@ -352,14 +367,6 @@ def _open_file(folder: Path) -> SafetensorsFolder:
             )
         raise ModelError(f"{folder}: no {WEIGHTS}", hint="copy the whole folder that PEFT's save_pretrained wrote")
     return SafetensorsFolder(folder, (folder / WEIGHTS,))
-
-
-def _matched(patterns: Mapping[str, Any], module: str) -> Any:
-    """What the first pattern that fits says, as PEFT matches them; None without one."""
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return None
 
 
 def _less(compression: Compression | None, adapter: Adapter) -> Compression | None:

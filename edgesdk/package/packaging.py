@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import __version__
 from ..bundle import open_bundle, refuse_kind
+from ..documents import read_json
 from ..files import FileEntry, file_entry, replacing_folder
 from ..progress import SILENT, Progress
 from ..schema import dump, load
@@ -57,7 +58,7 @@ def package(
     """
     out = Path(out)
     maker = DELIVERABLES.get(kind)
-    chosen = load(maker.options, dict(options or {}), f"options of '{kind}'", PackageError)
+    chosen = load(maker.options, dict(options or {}), f"options of '{kind}'", PackageError, texts=True)
     check_replaceable(out)
     with open_bundle(bundle, progress=progress) as opened:
         manifest = opened.manifest
@@ -102,10 +103,7 @@ def open_record(folder: Path) -> Record:
         PackageError: there is none, or it is damaged or of another version.
     """
     file = folder / RECORD
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as failure:
-        raise PackageError(f"{file}: cannot be read ({failure})", hint="edgesdk package makes it again") from None
+    data = read_json(file, PackageError, hint="edgesdk package makes it again")
     if isinstance(data, dict) and data.get("schema") != SCHEMA:
         raise PackageError(f"{file}: schema {data.get('schema')!r}; this edgesdk reads schema {SCHEMA}")
     return load(Record, data, str(file), PackageError)
