@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from .model.tensors import packed_columns
 from .model.vocabulary import in_vocabulary_of
 from .options import program_options
 from .oracle import Choice, consult
+from .outputs import CHECKPOINT, refuse_foreign
 from .progress import SILENT, Progress
 from .schema import dump
 from .targets import open_target
@@ -106,7 +108,7 @@ def compress_model(
         chosen, sizing = sized(chosen, shaped, size, size_of, setting)
         made, late = chosen(shaped, setting, slice(chosen.shaping, None))
         reports = (*early, *late)
-        with replacing_folder(out) as folder:
+        with replacing_folder(out, partial(refuse_foreign, out, CHECKPOINT)) as folder:
             write_texts(made, folder)
             grids = records.write_weights(made, folder, progress)
             quality = None if checks.skip else _measure(original, made, chosen, out.name, checks, progress)
@@ -132,10 +134,7 @@ def _refuse(out: Path, model: Model) -> None:
             f"this checkpoint is already compressed ({model.compression.name}), and rounding twice costs quality",
             hint="compress the original, or export this one as it is",
         )
-    if out.exists() and not (out.is_dir() and (records.is_checkpoint(out) or not any(out.iterdir()))):
-        raise EdgeError(
-            f"{out}: exists and is not a compressed checkpoint, so it is not replaced", hint="name another output"
-        )
+    refuse_foreign(out, CHECKPOINT)
 
 
 def _refuse_grids(model: Model, recipe: Recipe, limits: Limits) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
 from .adapter_config import CONFIG, MERGE, PRINCIPAL, read_adapter_config
-from .config import SET_RIGHT, Config, short
+from .config import SET_RIGHT, Config
 from .families import FAMILIES
 from .safetensors_file import SafetensorsFolder
 from .tensors import QuantizedTensor
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
+_PATTERNS = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}
 _KINDS = {"lora_A.weight": "A", "lora_B.weight": "B", "lora_embedding_A": "eA", "lora_embedding_B": "eB"}
 
 
@@ -131,29 +132,20 @@ class Adapter:
 
     def _rank(self, module: str) -> int:
         """The rank that the configuration gives a module."""
-        own = self._matched("rank_pattern", module)
-        return self._config.integer("r", 8) if own is None else self._patterns("rank_pattern").integer(own)
+        return self._own(module, "rank_pattern").integer("r", 8)
 
     def _scale(self, module: str, rank: int) -> float:
-        own = self._matched("alpha_pattern", module)
-        alpha = self._config.number("lora_alpha", 8) if own is None else self._patterns("alpha_pattern").number(own)
+        alpha = self._own(module, "alpha_pattern").number("lora_alpha", 8)
         return alpha / (math.sqrt(rank) if self._config.flag("use_rslora", False) else rank)
 
-    def _patterns(self, key: str) -> Config:
-        return self._config.section(key)
-
-    def _matched(self, key: str, module: str) -> str | None:
-        """The first pattern that fits a module, as PEFT matches them; None without one."""
-        for pattern in self._patterns(key).values:
-            try:
-                if re.match(rf"(.*\.)?({pattern})$", module):
-                    return pattern
-            except (re.error, RecursionError, OverflowError) as failure:
-                raise ModelError(
-                    f"{self._config.where}: '{key}' has the pattern {short(pattern)}, which is none ({failure})",
-                    hint=SET_RIGHT,
-                ) from None
-        return None
+    def _own(self, module: str, patterns: str) -> Config:
+        """The configuration of one module: what the first pattern that fits it says stands for all modules' value."""
+        where = self._config.section(patterns).where
+        try:
+            own = _matched(self._config.section(patterns).values, module)
+        except (re.error, RecursionError, OverflowError) as failure:
+            raise ModelError(f"{where}: no pattern that Python's re knows ({failure})", hint=SET_RIGHT) from None
+        return self._config if own is None else Config({_PATTERNS[patterns]: own}, where)
 
     def _sorted_names(self) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
         """Tensors of updates, by module and kind; and whole tensors, by transformers' names."""
@@ -367,6 +359,14 @@ def _open_file(folder: Path) -> SafetensorsFolder:
             )
         raise ModelError(f"{folder}: no {WEIGHTS}", hint="copy the whole folder that PEFT's save_pretrained wrote")
     return SafetensorsFolder(folder, (folder / WEIGHTS,))
+
+
+def _matched(patterns: Mapping[str, Any], module: str) -> Any:
+    """What the first pattern that fits says, as PEFT matches them; None without one."""
+    for pattern, value in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return None
 
 
 def _less(compression: Compression | None, adapter: Adapter) -> Compression | None:

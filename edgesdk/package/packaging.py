@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from .. import __version__
 from ..bundle import open_bundle, refuse_kind
 from ..documents import read_json
 from ..files import FileEntry, file_entry, replacing_folder
+from ..outputs import DELIVERABLE, refuse_foreign
 from ..progress import SILENT, Progress
 from ..schema import dump, load
 from .base import RECORD, Packaged, PackageError, Written
@@ -64,7 +66,7 @@ def package(
         manifest = opened.manifest
         refuse_kind(manifest, f"a deliverable of kind '{kind}'")
         maker.check(manifest, chosen)
-        with replacing_folder(out) as folder:
+        with replacing_folder(out, partial(check_replaceable, out)) as folder:
             written = maker.write(opened, chosen, folder, progress)
             files = _entries(folder)
             program = manifest.program
@@ -90,10 +92,7 @@ def check_replaceable(out: Path) -> None:
     Raises:
         PackageError: there is something else.
     """
-    if out.is_dir() and ((out / RECORD).is_file() or not any(out.iterdir())):
-        return
-    if out.exists() or out.is_symlink():
-        raise PackageError(f"{out}: exists, and is not a deliverable of edgesdk", hint="choose another --out")
+    refuse_foreign(out, DELIVERABLE, PackageError)
 
 
 def open_record(folder: Path) -> Record:

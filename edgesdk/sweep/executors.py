@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from .. import estimate
+from ..partials import sweep
 from .jobs import ExportJob, Outcome, perform
 
 if TYPE_CHECKING:
@@ -109,8 +109,7 @@ def _pooled(jobs: Sequence[ExportJob], bundles: Path, workers: int) -> Iterator[
             process.terminate()
         pool.shutdown(wait=True)
         for job in jobs:  # of a worker that did not come to it
-            for left in bundles.glob(f".{job.key}.*"):
-                shutil.rmtree(left, ignore_errors=True)
+            sweep(bundles / job.key)
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -6,7 +6,6 @@ beside a profile on this machine would take cores, caches and heat from it, and 
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ..cache import alone_in
 from ..errors import EdgeError, MissingExtraError
+from ..partials import is_partial, remove
 from ..profile.schema import Plan, Profile, ProfileError, read_profile
 from ..progress import SILENT, Progress
 from .executors import Executor, executor_of
@@ -153,10 +153,9 @@ class _Running:
 
     def tidy(self) -> None:
         """Remove what a killed run left half-written: only this process is in the folder."""
-        for left in (self._out / BUNDLES).glob(".*"):
-            shutil.rmtree(left, ignore_errors=True)
-        for left in (self._out / PROFILES).glob(".*"):
-            left.unlink()
+        for folder in (self._out / BUNDLES, self._out / PROFILES):
+            for left in filter(is_partial, folder.glob(".*")):
+                remove(left)
 
     def exports(self, cells: Sequence[Cell], executor: Executor) -> None:
         """Make every bundle that is not there and whole; what has one key is made once."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from edgesdk.partials import scratch_folder
 
 from .session import OnnxSession
 
@@ -21,8 +22,8 @@ def operator_times(
     Raises:
         EdgeError: ONNX Runtime fails.
     """
-    with tempfile.TemporaryDirectory(prefix="edgesdk-") as scratch:
-        session = OnnxSession(model, context, threads, profile=Path(scratch) / "profile")
+    with scratch_folder() as scratch:
+        session = OnnxSession(model, context, threads, profile=scratch / "profile")
         token = int(session.prefill(ids).argmax())
         prompts = session.runs
         for _ in range(tokens):

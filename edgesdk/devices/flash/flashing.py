@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 from ...boards import Board
+from ...partials import scratch_folder
 from ...progress import SILENT, Progress
 from ...registry import unknown
 from . import FlashError
@@ -46,8 +46,8 @@ def flash_with(
         FlashError: no such tool or none for this board, a firmware that does not fit, or the tool failed.
     """
     chosen = _chosen(tool, board)
-    with tempfile.TemporaryDirectory(prefix="edgesdk-flash-") as scratch:
-        job = _job(firmware, board, chosen, Path(scratch), port, probe, seconds)
+    with scratch_folder() as scratch:
+        job = _job(firmware, board, chosen, scratch, port, probe, seconds)
         with progress.stage(f"Flashing with {chosen.name}"):
             chosen.put(job)
     return chosen.name
