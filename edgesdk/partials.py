@@ -43,6 +43,17 @@ def scratch_folder() -> Iterator[Path]:
         yield folder
 
 
+@contextmanager
+def holding(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a folder; yields whether no other process holds it."""
+    handle = _locked(folder, writer=True)
+    try:
+        yield handle is not None
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
 def is_partial(path: Path) -> bool:
     """Whether a name is that of something half-written."""
     return _PARTIAL.fullmatch(path.name) is not None

@@ -9,11 +9,15 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import EdgeError
 
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
 T = TypeVar("T")
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 _ENDLESS = 1e100  # beyond everything that is counted or measured, and its square is still a number
 
 
@@ -38,10 +42,10 @@ def load(cls: type[T], data: object, where: str, error: type[EdgeError] = EdgeEr
             f"{where}: unknown key '{path}'; known here: {', '.join(sorted(known)) or '(none)'}",
             hint=f"did you mean '{close[0]}'?" if close else None,
         )
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:  # as JSON, whose arrays are tuples where strictness would else refuse the parser's lists
-        loaded = TypeAdapter(cls).validate_json(json.dumps(data), strict=not texts)
+        loaded: T = _adapter(cls).validate_json(json.dumps(data), strict=not texts)
     except ValidationError as failure:
         first = failure.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -56,9 +60,8 @@ def load(cls: type[T], data: object, where: str, error: type[EdgeError] = EdgeEr
 
 def load_open(cls: type[T], data: Mapping[str, object], where: str, error: type[EdgeError] = EdgeError) -> T:
     """As :func:`load` for the typed dictionary ``cls``, beside whose keys there may be others, which stay unread."""
-    known = typing.get_type_hints(cls)
-    checked = load(cls, {key: value for key, value in data.items() if key in known}, where, error)
-    return typing.cast(T, {**data, **typing.cast("dict[str, object]", checked)})
+    load(cls, data, where, error)
+    return typing.cast(T, data)
 
 
 def dump(value: Any) -> Any:
@@ -72,6 +75,15 @@ def dump(value: Any) -> Any:
     if isinstance(value, Path):
         return value.as_posix()
     return value
+
+
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    """The validator of a class, made once, which takes longer than many uses of it."""
+    from pydantic import TypeAdapter
+
+    if cls not in _ADAPTERS:
+        _ADAPTERS[cls] = TypeAdapter(cls)
+    return _ADAPTERS[cls]
 
 
 def _short(value: object) -> str:

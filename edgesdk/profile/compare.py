@@ -50,6 +50,10 @@ class Policy:
     level: float = 0.95
     metrics: dict[str, Rule] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.level < 1:
+            raise ProfileError(f"the level of intervals must be from 0.5 up to below 1, found {self.level:g}")
+
     def rule(self, metric: str) -> Rule:
         return self.metrics.get(metric, self.default)
 

@@ -9,6 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..documents import parse_json
+from ..errors import EdgeError
+from .lines import checked
 from .schema import ProfileError
 
 VERSION = 1
@@ -84,7 +87,7 @@ def read_record(path: Path) -> list[Line]:
         raise ProfileError(f"{path}: {failure.strerror or failure}") from None
     if not lines or lines[0].get("key") != "header" or lines[0].get("version") != VERSION:
         raise ProfileError(f"{path}: no record of a profile of this edgesdk")
-    return lines
+    return [checked(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
 
 
 def is_complete(path: Path) -> bool:
@@ -102,10 +105,10 @@ def _read(path: Path) -> list[Line]:
         if not text.endswith(b"\n"):
             break
         try:
-            line = json.loads(text)
-        except ValueError:
+            line = parse_json(text, str(path))
+        except EdgeError:
             break
-        if not isinstance(line, dict) or "key" not in line:
+        if not isinstance(line, dict) or not isinstance(line.get("key"), str):
             break
         found.append(line)
     if not found and path.stat().st_size:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ..documents import read_json
+from ..documents import parse_json, read_bytes
 from ..errors import EdgeError
 from ..files import replacing
 from ..schema import dump, load
@@ -326,7 +326,8 @@ def read_profile(path: Path) -> Profile:
     """
     if not path.exists():
         raise ProfileError(f"{path}: no such profile", hint="edgesdk profile BUNDLE -o FILE makes one")
-    data = read_json(path, ProfileError, hint="a run that was cut off: repeat its command")
+    text = read_bytes(path, ProfileError)
+    data = parse_json(text, f"{path}: no profile", ProfileError, hint="a run that was cut off: repeat its command")
     if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
         raise ProfileError(f"{path}: no profile of edgesdk", hint="edgesdk profile BUNDLE -o FILE makes one")
     if data["schema"] != SCHEMA:

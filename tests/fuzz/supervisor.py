@@ -131,5 +131,4 @@ class _Worker:
         folder = self._out / "findings" / self._target / f"{kind}-{digest}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder.parent / f"{folder.name}.txt").write_text(f"{place}\nseed {self._seed}, input {number}\n\n{text}")
-        with self._started(str(folder), number=number) as process:
-            process.wait(_START)
+        self._started(str(folder), number=number).communicate(timeout=_START)

@@ -10,11 +10,19 @@ from typing import Any
 
 from .odd import VALUES, changed_bytes
 
+_ENDLESS = b"[" * 100_000
 _WIDE = 24  # of a long list, so many entries are changed
 
 
 def changed_tree(random: Random, tree: Any) -> Any:
     """A document with a few of its values replaced, moved, doubled, renamed or gone."""
+    try:
+        return _changed(random, tree)
+    except RecursionError:  # what was nested already was nested again
+        return [[[]]]
+
+
+def _changed(random: Random, tree: Any) -> Any:
     root = {"": copy.deepcopy(tree)}
     for _ in range(random.choice((1, 1, 1, 2, 3, 5))):
         places = list(_places(root))
@@ -44,7 +52,9 @@ def written_json(random: Random, tree: Any) -> bytes:
     except UnicodeEncodeError:
         text = json.dumps(tree).encode()
     except RecursionError:
-        text = b"[" * 5000 + b"]" * 5000
+        text = _ENDLESS
+    if random.random() < 0.01:
+        return _ENDLESS
     return changed_bytes(random, text) if random.random() < 0.06 else text
 
 
@@ -56,7 +66,10 @@ def changed_json(random: Random, tree: Any) -> bytes:
 def changed_toml(random: Random, tree: Mapping[str, Any]) -> bytes:
     """The text of changed tables; what TOML has no form for is left out."""
     changed = changed_tree(random, tree)
-    text = _tables(changed if isinstance(changed, dict) else {"x": changed}, ())
+    try:
+        text = _tables(changed if isinstance(changed, dict) else {"x": changed}, ())
+    except RecursionError:
+        text = "x = " + _ENDLESS.decode()
     data = text.encode("utf-8", "surrogatepass")
     return changed_bytes(random, data) if random.random() < 0.1 else data
 
@@ -93,7 +106,7 @@ def _near(random: Random, value: Any) -> Any:
 
 
 def _deep(random: Random, value: Any) -> Any:
-    for _ in range(random.choice((1, 2, 40, 400))):
+    for _ in range(random.choice((1, 2, 40, 150))):
         value = [value] if random.random() < 0.5 else {"x": value}
     return value
 

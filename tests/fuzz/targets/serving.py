@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import MutableMapping
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from ..case import Case, Files, Opener
 from ..trees import changed_json
 from .bundles import exported
 
+_SCOPE = {
+    "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+    "path": "/v1/chat/completions", "raw_path": b"/v1/chat/completions", "query_string": b"", "root_path": "",
+    "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "state": {}, "extensions": {},
+    "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
+}
 _BODY = {
     "model": "default",
     "messages": [
@@ -32,8 +40,6 @@ _BODY = {
 
 
 def _bodies(folder: Path) -> Case:
-    import httpx
-
     from edgesdk.bundle import open_bundle
     from edgesdk.chat import bundle_tokenizer
     from edgesdk.serve import Settings
@@ -47,15 +53,25 @@ def _bodies(folder: Path) -> Case:
     engine = Engine(session, tokenizer, 8)
     app = make_app(engine, tokenizer, Served("x", "d" * 64, 0, ()), Settings(), None)
 
-    async def asked(body: bytes) -> int:
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            headers = {"Content-Type": "application/json"}
-            answer = await client.post("/v1/chat/completions", content=body, headers=headers)
-            return answer.status_code
+    async def answered(body: bytes) -> int:
+        """The status of the answer, which is read to its end."""
+        sent: list[MutableMapping[str, Any]] = []
+        received = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> dict[str, Any]:
+            if received:
+                return received.pop()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            sent.append(message)
+
+        await app(dict(_SCOPE), receive, send)
+        return int(sent[0]["status"])
 
     def run(files: Files) -> None:
-        status = asyncio.run(asked(files["body"]))
+        status = asyncio.run(answered(files["body"]))
         if status >= 500:
             raise AssertionError(f"the server answers {status}")
 
