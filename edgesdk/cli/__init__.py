@@ -75,10 +75,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors become one message and a non-zero exit."""
     streams.open_all()
     interrupts.listen()
-    status = run(arguments)
+    try:
+        status = run(arguments)
+    except KeyboardInterrupt:  # it came when the work was done
+        status = interrupts.STATUS
+    interrupts.leave(status)
     if not streams.flushed():
         status = status or 1
-    interrupts.leave(status)
     sys.exit(status)
 
 

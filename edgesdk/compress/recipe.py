@@ -217,14 +217,15 @@ def _from_file(path: Path) -> Recipe:
     if not path.exists():
         raise RecipeError(f"{path}: no such recipe file")
     data = read_toml(path, RecipeError)
-    if "pass" in data:
-        data["passes"] = data.pop("pass")
+    tables = data.pop("pass", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise RecipeError(f"{path}: 'pass' must be tables", hint='[[pass]]\nuse = "rtn"')
     file = load(_File, {"name": path.stem, **data}, str(path), RecipeError)
     if file.activations not in (None, 8, 16, 32):
         raise RecipeError(f"{path}: 'activations' must be 8, 16 or 32, found {file.activations}")
     if file.kv_bits not in (None, 8):
         raise RecipeError(f"{path}: 'kv_bits' must be 8, found {file.kv_bits}")
-    passes = tuple(_pass(path, number, entry) for number, entry in enumerate(file.passes, 1))
+    passes = tuple(_pass(path, number, entry) for number, entry in enumerate(tables, 1))
     return Recipe(file.name, passes, file.activations, file.kv_bits, file.size, file.observer)
 
 

@@ -6,6 +6,7 @@ beside a profile on this machine would take cores, caches and heat from it, and 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ..devices import Device
 
 BUNDLES, PROFILES = "bundles", "profiles"
+_OF_A_KEY = re.compile(r"\.[0-9a-f]{64}\.")
 _CUT = {"cut-short", "device-gone", "runner-failed"}
 State = Literal["cached", "to do", "refused"]
 
@@ -154,8 +156,9 @@ class _Running:
     def tidy(self) -> None:
         """Remove what a killed run left half-written: only this process is in the folder."""
         for folder in (self._out / BUNDLES, self._out / PROFILES):
-            for left in filter(is_partial, folder.glob(".*")):
-                remove(left)
+            for left in folder.glob(".*"):
+                if is_partial(left) or _OF_A_KEY.match(left.name):
+                    remove(left)
 
     def exports(self, cells: Sequence[Cell], executor: Executor) -> None:
         """Make every bundle that is not there and whole; what has one key is made once."""

@@ -8,7 +8,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from .supervisor import fuzz
+from . import native
+from .supervisor import Outcome, fuzz, note
 from .targets import TARGETS
 
 _OUT = Path("build/fuzz")
@@ -17,7 +18,8 @@ _OUT = Path("build/fuzz")
 def main() -> int:
     """Run targets, or show what all runs came to; 1 where anything was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description="Fuzz what edgesdk reads.")
-    parser.add_argument("target", choices=[*TARGETS, "all", "table"], metavar="TARGET", help=", ".join(TARGETS))
+    names = (*TARGETS, *(f"c-{name}" for name in native.HARNESSES))
+    parser.add_argument("target", choices=[*names, "all", "table"], metavar="TARGET", help=", ".join(names))
     parser.add_argument("--seconds", type=float, default=60.0, help="for each target")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=_OUT, help="folder of findings and counts")
@@ -25,14 +27,21 @@ def main() -> int:
     if chosen.target == "table":
         return _table(chosen.out)
     found = False
-    for name in TARGETS if chosen.target == "all" else (chosen.target,):
-        outcome = fuzz(name, chosen.seconds, chosen.seed, chosen.out)
+    for name in names if chosen.target == "all" else (chosen.target,):
+        outcome = _run(name, chosen.seconds, chosen.seed, chosen.out)
+        note(outcome, chosen.out)
         print(f"{name}: {outcome.inputs} inputs in {outcome.seconds:.0f} s, +{outcome.growth >> 10} MB", flush=True)
         for kind, places in outcome.findings.items():
             found = True
             for place in places:
                 print(f"  {kind}: {place}", flush=True)
     return int(found)
+
+
+def _run(name: str, seconds: float, seed: int, out: Path) -> Outcome:
+    if name in TARGETS:
+        return fuzz(name, seconds, seed, out)
+    return native.fuzz(name.removeprefix("c-"), seconds, seed, out)
 
 
 def _table(out: Path) -> int:

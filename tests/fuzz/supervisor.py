@@ -52,9 +52,13 @@ def fuzz(target: str, seconds: float, seed: int, out: Path) -> Outcome:
         first = worker.next
         if worker.failed_to_start:
             raise RuntimeError(f"the worker for {target} does not start: {worker.said[-2000:]}")
+    return outcome
+
+
+def note(outcome: Outcome, out: Path) -> None:
+    """Add what a run came to to those of all runs."""
     with (out / "results.jsonl").open("a") as file:
         file.write(json.dumps(asdict(outcome)) + "\n")
-    return outcome
 
 
 class _Worker:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import torch
 
 from edgesdk.errors import EdgeError
-from edgesdk.partials import scratch_folder
 
 from .native import native_log
 from .wheel import decompile_flatbuffer, load_runtime
@@ -31,7 +31,7 @@ def operator_times(
         EdgeError: the wheel was built without the tracer, or the runtime fails.
     """
     runtime = load_runtime()
-    with native_log() as log, scratch_folder() as scratch:
+    with native_log() as log, tempfile.TemporaryDirectory(prefix="edgesdk-") as scratch:
         if threads is not None:
             runtime._unsafe_reset_threadpool(threads)
         try:
@@ -39,10 +39,10 @@ def operator_times(
             if not module.has_etdump():
                 raise EdgeError("this build of ExecuTorch traces no events")
             prompts = _run(module, ids, tokens)
-            module.write_etdump_result_to_file(str(scratch / "etdump"))
+            module.write_etdump_result_to_file(str(Path(scratch) / "etdump"))
         except RuntimeError as failure:
             raise EdgeError(f"ExecuTorch cannot trace the program: {str(failure).splitlines()[0]} {log()}") from None
-        traced = decompile_flatbuffer(_SCHEMA, (scratch / "etdump").read_bytes()[_PREFIX:])
+        traced = decompile_flatbuffer(_SCHEMA, (Path(scratch) / "etdump").read_bytes()[_PREFIX:])
     runs = [run for run in traced["run_data"] if run.get("name") == "Execute"]
     return [
         {"operator": name, "phase": phase, "calls": calls / by, "seconds": seconds / by}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from edgesdk.partials import scratch_folder
 
 from .session import OnnxSession
 
@@ -22,8 +21,8 @@ def operator_times(
     Raises:
         EdgeError: ONNX Runtime fails.
     """
-    with scratch_folder() as scratch:
-        session = OnnxSession(model, context, threads, profile=scratch / "profile")
+    with tempfile.TemporaryDirectory(prefix="edgesdk-") as scratch:
+        session = OnnxSession(model, context, threads, profile=Path(scratch) / "profile")
         token = int(session.prefill(ids).argmax())
         prompts = session.runs
         for _ in range(tokens):
