@@ -53,9 +53,10 @@ def refuse_foreign(out: Path, product: Product, error: type[EdgeError] = EdgeErr
     paths = sorted(path for path in out.rglob("*") if path.is_symlink() or not path.is_dir())
     others = [name for path in paths if (name := path.relative_to(out).as_posix()) not in listed or path.is_symlink()]
     if others:
+        kind = product.words.removeprefix("a ")
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         raise error(
-            f"{out}: holds {others[0]!r}{more}, which {product.words[2:]} there does not list, so it is not replaced",
+            f"{out}: holds {others[0]!r}{more}, which the {kind} there does not list, so it is not replaced",
             hint=f"move it away, or {_OTHER}",
         )
 

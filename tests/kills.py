@@ -23,6 +23,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgesdk.partials import is_partial
+
 from .conftest import make_checkpoint
 
 COMMANDS = ("export", "compress", "package", "push")
@@ -45,10 +47,15 @@ class Outcome:
 
 
 class Ground:
-    """A folder with a model, bundles and an empty TMPDIR."""
+    """A folder with a model, bundles and an empty TMPDIR.
+
+    Attributes:
+        usual: what libraries leave in TMPDIR of a run that nothing disturbs, as torch's cache of kernels.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.scratch, self.data = folder, folder / "tmp", folder / "data"
+        self.usual: set[str] = set()
         self.scratch.mkdir(parents=True)
         make_checkpoint(folder / "tiny")
 
@@ -86,6 +93,10 @@ class Ground:
         output, _ = process.communicate(timeout=_LIMIT)
         return process.returncode, output
 
+    def scraps(self) -> list[Path]:
+        """What lies in TMPDIR beside that."""
+        return [path for path in self.scratch.iterdir() if path.name not in self.usual]
+
     def _bundle(self, target: str) -> Path:
         folder = self.folder / f"bundle-{target}"
         if not folder.exists():
@@ -115,6 +126,7 @@ def killed(ground: Ground, name: str, count: int, seed: int) -> Outcome:
     check = _Store(ground) if name == "push" else _Folder(ground, name)
     began = time.monotonic()
     check.first()
+    ground.usual |= {path.name for path in ground.scratch.iterdir() if not is_partial(path)}
     seconds, outcome, chance = time.monotonic() - began, Outcome(), random.Random(seed)
     plan: list[tuple[int, tuple[signal.Signals, ...]]] = [(count, (signal.SIGKILL,))]
     plan += [(max(1, count // 5), (signal.SIGTERM,)), (max(1, count // 5), (signal.SIGINT, signal.SIGINT))]
@@ -166,7 +178,7 @@ class _Folder:
 
     def partials(self) -> list[Path]:
         beside = [path for path in self._base.iterdir() if path != self._out]
-        return [*beside, *self._ground.scratch.iterdir()]
+        return [*beside, *self._ground.scraps()]
 
     def again(self) -> list[str]:
         resumed = ["--resume"] if (self._base / "out.partial" / "interrupted").exists() else []
@@ -205,7 +217,7 @@ class _Store:
 
     def partials(self) -> list[Path]:
         incoming = self._store / "incoming"
-        return [*(incoming.iterdir() if incoming.is_dir() else ()), *self._ground.scratch.iterdir()]
+        return [*(incoming.iterdir() if incoming.is_dir() else ()), *self._ground.scraps()]
 
     def again(self) -> list[str]:
         found = []

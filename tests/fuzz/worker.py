@@ -117,10 +117,11 @@ def _is_product(file: Path, here: Path) -> bool:
 def main(arguments: list[str]) -> None:
     """``TARGET SEED FIRST SECONDS COUNTER`` takes inputs; ``TARGET SEED NUMBER FOLDER`` writes one down."""
     from .targets import TARGETS
+    from .targets.itself import opened
 
     target, seed, number, *rest = arguments
     with tempfile.TemporaryDirectory(prefix="edgesdk-fuzz-") as scratch:
-        case = TARGETS[target](Path(scratch))
+        case = (TARGETS | {"self-test": opened})[target](Path(scratch))
         if len(rest) == 1:
             write(input_of(case, int(seed), int(number)), Path(rest[0]))
         else:

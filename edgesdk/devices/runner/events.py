@@ -24,7 +24,7 @@ class Hello(TypedDict):
     protocol: int
     runner: NotRequired[str]
     board: NotRequired[str]
-    model_crc: NotRequired[str]
+    model_crc: NotRequired[str | Count]
     digest: NotRequired[str]
     runtime: NotRequired[str]
     kernels: NotRequired[str]
