@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,7 +69,9 @@ def replacing_folder(path: Path, check: Callable[[], None] = lambda: None) -> It
 
 def writing_failed(path: Path, failure: OSError) -> EdgeError:
     """The error for an operating-system failure while ``path`` was written."""
-    if failure.errno == errno.ENOSPC:
+    if isinstance(failure, shutil.Error):  # of a whole tree: the first file, as source, target and words
+        failure = OSError(0, str(failure.args[0][0][2]))
+    if failure.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(failure.strerror):
         return EdgeError(f"{path}: the disk is full", hint="free space there, or choose another output folder")
     return EdgeError(f"{path}: cannot be written ({failure.strerror or failure})")
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NotRequired, TypeAlias
 from annotated_types import Ge, Gt, Len, Lt
 from typing_extensions import TypedDict
 
-from ..devices.runner.events import Count, Hello
+from ..devices.runner.events import Count
 from ..schema import load_open
 from .schema import BundleFacts, DeviceFacts, Plan, ProfileError, SensorFacts
 
@@ -73,6 +73,15 @@ class Cooled(TypedDict):
     hottest: float | None
 
 
+class Said(TypedDict):
+    """Of what the runner, or an app, said of itself, all that is read."""
+
+    ticks_per_second: NotRequired[Count]
+    emulated: NotRequired[bool | Count]
+    ram: NotRequired[Count]
+    clock: NotRequired[str | None]
+
+
 class Line(TypedDict):
     """Any line after the header."""
 
@@ -82,7 +91,7 @@ class Line(TypedDict):
     regime: NotRequired[dict[str, str] | None]
     uncertainty: NotRequired[float | None]
     lost: NotRequired[str | None]
-    hello: NotRequired[Hello]
+    hello: NotRequired[Said]
 
 
 class Load(Line):

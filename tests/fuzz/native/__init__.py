@@ -21,12 +21,12 @@ _FLAGS = (
     "-std=c99",
     "-fwrapv",  # products of weights that are garbage
     "-D_POSIX_C_SOURCE=200809L",
-    "-O1",
+    "-O2",
     "-g",
     *_SANITIZED,
 )
-_LIMITS = ("-timeout=5", "-rss_limit_mb=1024", "-print_final_stats=1", "-max_len=65536")
-_FLASH = {"FLASH_ORIGIN": 0, "FLASH_BYTES": 49152, "RAM_ORIGIN": 0x20000000, "RAM_BYTES": 16384}
+_LIMITS = ("-timeout=5", "-rss_limit_mb=1024", "-print_final_stats=1")
+_FLASH = {"FLASH_ORIGIN": 0, "FLASH_BYTES": 24576, "RAM_ORIGIN": 0x20000000, "RAM_BYTES": 16384}
 _PLACE = re.compile(r"SUMMARY: \S+ (.+)|==\d+==ERROR: (.+)|runtime error: (.+)")
 
 
@@ -37,11 +37,13 @@ class Harness:
     Attributes:
         sources: product files that are compiled in, below the folder of microcontrollers.
         folders: of headers, likewise.
+        longest: bytes of an input; short ones are many.
         definitions: of the preprocessor.
     """
 
     sources: tuple[str, ...]
     folders: tuple[str, ...]
+    longest: int
     definitions: tuple[str, ...] = ()
 
 
@@ -74,7 +76,12 @@ def fuzz(name: str, seconds: float, seed: int, out: Path) -> Outcome:
         program = built(clang, HARNESSES[name], name, Path(scratch))
         findings = (out / "findings" / f"c-{name}").resolve()
         findings.mkdir(parents=True, exist_ok=True)
-        limits = [*_LIMITS, f"-max_total_time={max(1, round(seconds))}", f"-seed={seed}"]
+        limits = [
+            *_LIMITS,
+            f"-max_len={HARNESSES[name].longest}",
+            f"-max_total_time={max(1, round(seconds))}",
+            f"-seed={seed}",
+        ]
         command = [str(program), str(corpus), *limits, f"-artifact_prefix={findings}/"]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     outcome = Outcome(f"c-{name}", seed, seconds=seconds)
@@ -104,16 +111,18 @@ def _number(pattern: str, text: str) -> int:
 
 
 HARNESSES: dict[str, Harness] = {
-    "model": Harness(("runtime/lm.c", "runtime/lm_sample.c"), ("runtime",)),
-    "tokenizer": Harness(("runtime/lm_tokenizer.c",), ("runtime",)),
+    "model": Harness(("runtime/lm.c", "runtime/lm_sample.c"), ("runtime",), 24_576),
+    "tokenizer": Harness(("runtime/lm_tokenizer.c",), ("runtime",), 16_384),
     "runner": Harness(
         ("firmware/line.c", "runtime/lm.c", "runtime/lm_sample.c", "runtime/lm_tokenizer.c"),
         ("runtime", "firmware"),
+        512,
         ('BOARD_NAME="fuzz"', "BOARD_EMULATED=1"),
     ),
     "loader": Harness(
         ("loader/loader.c", "loader/frame.c"),
         ("loader",),
+        1024,
         (
             'BOARD_NAME="fuzz"',
             *(f"{name}={value}u" for name, value in _FLASH.items()),
