@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 import click
 
 from ..errors import EdgeError
+from .terminal import echo
 
 #: Command name to the first line of its help, so that ``edgesdk --help`` imports no command.
 COMMANDS = {
@@ -38,6 +40,7 @@ COMMANDS = {
     "serve": "Serve BUNDLE over HTTP, with OpenAI's chat API.",
     "sweep": "Export and profile models x recipes x targets x devices, and draw the trade-off.",
     "targets": "List targets, or show one.",
+    "trust": "Trust a file that names programs and hosts, or list what is trusted.",
     "verify": "Check a bundle: every hash, its schema, its runtime.",
 }
 _INTERRUPTED = 130
@@ -63,7 +66,7 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
         from .. import __version__
 
-        click.echo(f"edgesdk {__version__}")
+        echo(f"edgesdk {__version__}")
         ctx.exit()
 
 
@@ -101,7 +104,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _say_interrupted() -> int:
-    click.echo("Interrupted.", err=True)
+    echo("Interrupted.", err=True)
     return _INTERRUPTED
 
 
@@ -109,7 +112,9 @@ def _say(failure: Exception) -> int:
     """One message for a failure, and the exit status; raises what was not expected."""
     match failure:
         case click.ClickException():
-            failure.show()
+            said = io.StringIO()
+            failure.show(said)
+            echo(said.getvalue(), err=True, nl=False)
             return failure.exit_code
         case EdgeError():
             _say_error(failure.message, failure.hint)
@@ -125,6 +130,6 @@ def _say(failure: Exception) -> int:
 
 
 def _say_error(message: str, hint: str | None = None) -> None:
-    click.echo(f"Error: {message}", err=True)
+    echo(f"Error: {message}", err=True)
     if hint:
-        click.echo(f"Hint: {hint}", err=True)
+        echo(f"Hint: {hint}", err=True)

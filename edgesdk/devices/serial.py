@@ -23,6 +23,7 @@ from .base import (
     Line,
 )
 from .facts import Facts
+from .hosts import check_port
 from .runner.link import RunnerLink
 
 if TYPE_CHECKING:
@@ -153,9 +154,10 @@ def identity_of(address: str) -> str:
 def _parts(rest: str) -> tuple[str, int]:
     path, at, baud = rest.rpartition("@")
     if not at:
-        return rest, BAUD
-    if not baud.isdigit() or not int(baud) or not path:
+        path, baud = rest, str(BAUD)
+    if not (baud.isascii() and baud.isdigit() and 0 < int(baud[:9]) == int(baud)) or not path:
         raise DeviceError(f"'serial:{rest}': '{baud}' is no baud rate", hint="serial:/dev/ttyACM0@115200")
+    check_port(path)
     return path, int(baud)
 
 

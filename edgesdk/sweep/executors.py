@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -94,7 +95,8 @@ def _pooled(jobs: Sequence[ExportJob], bundles: Path, workers: int) -> Iterator[
     try:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers, born here, inherit it until they are ready
         try:
-            futures = {pool.submit(_in_worker, job, bundles / job.key): job for job in jobs}
+            with _safe_path():
+                futures = {pool.submit(_in_worker, job, bundles / job.key): job for job in jobs}
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         for future in as_completed(futures):
@@ -114,6 +116,20 @@ def _pooled(jobs: Sequence[ExportJob], bundles: Path, workers: int) -> Iterator[
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _safe_path() -> Iterator[None]:
+    """Processes born in the block import nothing from the folder one stands in (``python -c`` would)."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _begin(threads: int) -> None:
