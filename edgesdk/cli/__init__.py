@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ..children import importing_safely
 from ..errors import EdgeError
 from .terminal import echo
 
@@ -81,7 +82,9 @@ def main(arguments: list[str] | None = None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup
             signal.signal(number, _interrupt)  # end like Ctrl-C: nothing half-written stays
-    sys.exit(run(arguments))
+    with importing_safely():
+        status = run(arguments)
+    sys.exit(status)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -10,12 +10,12 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from .. import estimate
+from ..children import importing_safely
 from .jobs import ExportJob, Outcome, perform
 
 if TYPE_CHECKING:
@@ -74,14 +74,15 @@ class ProcessPool:
 
     def run(self, jobs: Sequence[ExportJob], bundles: Path) -> Iterator[tuple[ExportJob, Outcome]]:
         lost = []
-        for job, outcome in _pooled(jobs, bundles, min(self.workers, len(jobs))):
-            if outcome is None:
-                lost.append(job)
-            else:
-                yield job, outcome
-        for job in lost:  # one of them took the pool down: alone, the others go well
-            for _, outcome in _pooled([job], bundles, 1):
-                yield job, outcome or Outcome(_DIED)
+        with importing_safely():
+            for job, outcome in _pooled(jobs, bundles, min(self.workers, len(jobs))):
+                if outcome is None:
+                    lost.append(job)
+                else:
+                    yield job, outcome
+            for job in lost:  # one of them took the pool down: alone, the others go well
+                for _, outcome in _pooled([job], bundles, 1):
+                    yield job, outcome or Outcome(_DIED)
 
 
 def _pooled(jobs: Sequence[ExportJob], bundles: Path, workers: int) -> Iterator[tuple[ExportJob, Outcome | None]]:
@@ -95,8 +96,7 @@ def _pooled(jobs: Sequence[ExportJob], bundles: Path, workers: int) -> Iterator[
     try:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # workers, born here, inherit it until they are ready
         try:
-            with _safe_path():
-                futures = {pool.submit(_in_worker, job, bundles / job.key): job for job in jobs}
+            futures = {pool.submit(_in_worker, job, bundles / job.key): job for job in jobs}
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         for future in as_completed(futures):
@@ -116,20 +116,6 @@ def _pooled(jobs: Sequence[ExportJob], bundles: Path, workers: int) -> Iterator[
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _safe_path() -> Iterator[None]:
-    """Processes born in the block import nothing from the folder one stands in (``python -c`` would)."""
-    before = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["PYTHONSAFEPATH"]
-        else:
-            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _begin(threads: int) -> None:

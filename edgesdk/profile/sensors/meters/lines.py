@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO, Protocol
 
+from ....children import for_programs_of_the_user
 from ....devices.hosts import check_port
 from ....errors import EdgeError, MissingExtraError
 from ....lines import shown_line
@@ -49,6 +50,7 @@ class ProgramMeter:
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
+                env=for_programs_of_the_user(),
             )
         except OSError as failure:
             reason = failure.strerror or str(failure)
