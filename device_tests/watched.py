@@ -68,9 +68,7 @@ def watched(command: Sequence[str | Path], folder: Path, *, beside: str = "", **
         raise LabUnavailableError(f"missing: {', '.join(missing)}", hint=f"apt-get install {' '.join(missing)}")
     folder.mkdir(parents=True, exist_ok=True)
     trace = folder / "trace.txt"
-    traced = shlex.join(
-        ["strace", "-f", "-y", "-qq", "-o", str(trace), "-e", "trace=network,%file,fchdir", *map(str, command)]
-    )
+    traced = shlex.join([*tracing(str(trace)), *map(str, command)])
     script = f"{_UP}; {traced} & server=$!; {beside}\nwait $server" if beside else f"{_UP}; exec {traced}"
     quiet = ("CI", "GITHUB_ACTIONS", "BUILD_ID", "TF_BUILD", "ORT_DISABLE_TELEMETRY")
     variables = {name: value for name, value in os.environ.items() if name not in quiet} | environment
