@@ -15,7 +15,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .silence import keep_silent
+
 __version__ = "0.1.0"
+keep_silent()
 
 if TYPE_CHECKING:
     from .bundle import Bundle, Manifest, open_bundle

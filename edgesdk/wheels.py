@@ -7,6 +7,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+#: pip, without what lies in the folder one stands in, and without PYTHONPATH and the user's own packages.
+PIP = (sys.executable, "-I", "-P", "-m", "pip")
+
 
 @dataclass(frozen=True)
 class Wheel:
@@ -31,7 +34,7 @@ def download(wheels: tuple[Wheel, ...], folder: Path, platform: tuple[str, ...] 
     requirements.write_text(
         "".join(f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n" for wheel in wheels), encoding="utf-8"
     )
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", *platform]
+    command = [*PIP, "download", "--quiet", "--no-deps", "--only-binary", ":all:", *platform]
     command += ["--require-hashes", "--dest", str(folder), "--requirement", str(requirements)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:

@@ -10,6 +10,7 @@ from typing import Any
 from ..documents import parse_json
 from ..errors import BundleError
 from ..files import FileEntry
+from ..lines import Line, check_lines
 from ..schema import dump, load
 
 SCHEMA = 1
@@ -20,10 +21,10 @@ FILE = "manifest.json"
 class ModelIdentity:
     """The model that went in."""
 
-    name: str
-    family: str
+    name: Line
+    family: Line
     parameters: int
-    licence: str | None
+    licence: Line | None
     source: tuple[FileEntry, ...]
     spec: dict[str, Any]
 
@@ -32,7 +33,7 @@ class ModelIdentity:
 class RecipeRecord:
     """The recipe with every option, and what each pass reported."""
 
-    name: str
+    name: Line
     activations: int
     passes: tuple[dict[str, Any], ...]
     reports: tuple[dict[str, Any], ...]
@@ -43,9 +44,9 @@ class RecipeRecord:
 class TargetRecord:
     """The device class that the bundle is for."""
 
-    name: str
-    os: str
-    architecture: str
+    name: Line
+    os: Line
+    architecture: Line
     page_size: int
 
 
@@ -53,11 +54,11 @@ class TargetRecord:
 class ProgramRecord:
     """The program and the runtime that it needs."""
 
-    converter: str
-    main: str
-    runtime: str
-    runtime_versions: str
-    float_type: str
+    converter: Line
+    main: Line
+    runtime: Line
+    runtime_versions: Line
+    float_type: Line
     facts: dict[str, Any]
 
 
@@ -76,8 +77,8 @@ class MemoryRecord:
 class TokenizerRecord:
     """The tokenizer's files and the special-token policy, as ids."""
 
-    file: str
-    chat_template: str | None
+    file: Line
+    chat_template: Line | None
     bos: int | None
     stop: tuple[int, ...]
     pad: int | None
@@ -107,7 +108,7 @@ class AdapterRecord:
         parity: of the program with it, against the reference; None where nothing was measured, or it is merged.
     """
 
-    name: str
+    name: Line
     rank: int
     matrices: int
     source: tuple[FileEntry, ...]
@@ -199,7 +200,7 @@ class Manifest:
     quality: QualityRecord
     parity: tuple[dict[str, Any], ...] | None
     parity_reason: str | None
-    tools: dict[str, str]
+    tools: dict[Line, Line]
     notes: tuple[str, ...] = ()
     files: tuple[FileEntry, ...] = field(default=())
     adapters: tuple[AdapterRecord, ...] = ()
@@ -208,7 +209,12 @@ class Manifest:
     digest: str = ""
 
     def text(self) -> str:
-        """The manifest as the one JSON text that says it; ``digest`` is the SHA-256 of that text with it empty."""
+        """The manifest as the one JSON text that says it; ``digest`` is the SHA-256 of that text with it empty.
+
+        Raises:
+            BundleError: a string in it is not one printable line.
+        """
+        check_lines(dump(self), FILE, BundleError)
         digest = hashlib.sha256(_json(replace(self, digest="")).encode()).hexdigest()
         return _json(replace(self, digest=digest))
 
@@ -228,6 +234,7 @@ class Manifest:
             )
         if found != SCHEMA:
             raise BundleError(f"{where}: bundle schema {found!r}; this edgesdk reads schema {SCHEMA}", hint=_DAMAGED)
+        check_lines(data, where, BundleError)
         manifest = load(cls, data, where, BundleError)
         try:
             unchanged = manifest.text() == text

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib import import_module
 from typing import Any
 
 import click
 
+from ..children import importing_safely
 from ..errors import EdgeError
 from . import interrupts, streams
+from .terminal import echo
 
 #: Command name to the first line of its help, so that ``edgesdk --help`` imports no command.
 COMMANDS = {
@@ -37,6 +40,7 @@ COMMANDS = {
     "serve": "Serve BUNDLE over HTTP, with OpenAI's chat API.",
     "sweep": "Export and profile models x recipes x targets x devices, and draw the trade-off.",
     "targets": "List targets, or show one.",
+    "trust": "Trust a file that names programs and hosts, or list what is trusted.",
     "verify": "Check a bundle: every hash, its schema, its runtime.",
 }
 _NO_MEMORY = ("bad_alloc", "bad allocation", "allocate memory", "out of memory", "can't start new thread")
@@ -61,7 +65,7 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
         from .. import __version__
 
-        click.echo(f"edgesdk {__version__}")
+        echo(f"edgesdk {__version__}")
         ctx.exit()
 
 
@@ -76,7 +80,8 @@ def main(arguments: list[str] | None = None) -> None:
     streams.open_all()
     interrupts.listen()
     try:
-        status = run(arguments)
+        with importing_safely():
+            status = run(arguments)
     except KeyboardInterrupt:  # it came when the work was done
         status = interrupts.STATUS
     interrupts.leave(status)
@@ -100,7 +105,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _say_interrupted() -> int:
-    click.echo("Interrupted.", err=True)
+    echo("Interrupted.", err=True)
     return interrupts.STATUS
 
 
@@ -108,7 +113,9 @@ def _say(failure: Exception) -> int:
     """One message for a failure, and the exit status; raises what was not expected."""
     match failure:
         case click.ClickException():
-            failure.show()
+            said = io.StringIO()
+            failure.show(said)
+            echo(said.getvalue(), err=True, nl=False)
             return failure.exit_code
         case EdgeError():
             _say_error(failure.message, failure.hint)
@@ -132,6 +139,6 @@ def _wants_memory(failure: Exception) -> bool:
 
 
 def _say_error(message: str, hint: str | None = None) -> None:
-    click.echo(f"Error: {message}", err=True)
+    echo(f"Error: {message}", err=True)
     if hint:
-        click.echo(f"Hint: {hint}", err=True)
+        echo(f"Hint: {hint}", err=True)

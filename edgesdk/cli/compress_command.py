@@ -15,7 +15,7 @@ from .compression_options import (
     oracle_option,
     prefix_space_option,
 )
-from .terminal import TerminalProgress, json_option, print_json, print_table
+from .terminal import TerminalProgress, echo, json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from ..model.checkpoint import Description
@@ -86,7 +86,7 @@ def command(
         print_json(described)
     else:
         print_summary(described, target)
-        click.echo(f"\nWrote {out}. Try: edgesdk quality {model} {out}; edgesdk export {out} --target T --out B")
+        echo(f"\nWrote {out}. Try: edgesdk quality {model} {out}; edgesdk export {out} --target T --out B")
 
 
 def print_summary(described: Description, target: str | None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from .device_options import chosen_device, device_option, fleet_option, shell_of
-from .terminal import TerminalProgress, json_option, print_json, print_table
+from .terminal import TerminalProgress, echo, json_option, print_json, print_table
 
 
 @click.group("device")
@@ -58,7 +58,7 @@ def bundles(device: str | None, fleet: Path | None, as_json: bool) -> None:
         state = states.get(name, "") if stored.whole else "damaged"
         rows.append((name, f"{size / 1e6:.1f} MB", f"{len(stored.files)} files", state))
     print_table(("bundle", "size", "", ""), rows)
-    click.echo(f"in {survey.root}" + (f", {survey.free / 1e6:.0f} MB free" if survey.free is not None else ""))
+    echo(f"in {survey.root}" + (f", {survey.free / 1e6:.0f} MB free" if survey.free is not None else ""))
 
 
 @command.command("verify")
@@ -73,11 +73,11 @@ def verify(device: str | None, fleet: Path | None) -> int:
         with TerminalProgress().stage("Verifying on the device"):
             wrong = store.verify()
     for path in wrong:
-        click.echo(f"Error: {path} is not what was pushed", err=True)
+        echo(f"Error: {path} is not what was pushed", err=True)
     if wrong:
-        click.echo("Hint: push the bundle again: only what is damaged goes over", err=True)
+        echo("Hint: push the bundle again: only what is damaged goes over", err=True)
         return 1
-    click.echo("Every file is what was pushed.")
+    echo("Every file is what was pushed.")
     return 0
 
 
@@ -90,7 +90,7 @@ def rollback(device: str | None, fleet: Path | None) -> None:
 
     with chosen_device(device, fleet, "edgesdk device rollback") as found:
         name = Store(shell_of(found)).rollback()
-    click.echo(f"In use on {found.name}: {name}")
+    echo(f"In use on {found.name}: {name}")
 
 
 @command.command("clean")
@@ -103,7 +103,7 @@ def clean(everything: bool, device: str | None, fleet: Path | None) -> None:
 
     with chosen_device(device, fleet, "edgesdk device clean") as found:
         freed = Store(shell_of(found)).clean(everything=everything)
-    click.echo(f"{freed / 1e6:.1f} MB freed on {found.name}")
+    echo(f"{freed / 1e6:.1f} MB freed on {found.name}")
 
 
 @command.command("reboot")
@@ -116,7 +116,7 @@ def reboot(timeout: float, device: str | None, fleet: Path | None) -> None:
         found.need("reboot")
         with TerminalProgress().stage(f"Restarting {found.name}"):
             found.reboot(timeout=timeout)
-    click.echo(f"{found.name} is back.")
+    echo(f"{found.name} is back.")
 
 
 @command.command("pair")
@@ -127,7 +127,7 @@ def pair(address: str, code: str) -> None:
     from ..devices.adb import pair
 
     pair(address, code)
-    click.echo(
+    echo(
         f"Paired. Next: edgesdk device connect HOST:PORT, with the port that wireless debugging shows (not {address})."
     )
 
@@ -139,4 +139,4 @@ def connect(address: str) -> None:
     from ..devices.adb import connect
 
     connect(address)
-    click.echo(f"Connected: adb:{address}")
+    echo(f"Connected: adb:{address}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .device_options import fleet_option
-from .terminal import json_option, print_json, print_table
+from .terminal import echo, json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from ..devices.discovery import Found
@@ -30,7 +30,7 @@ def command(list_only: bool, fleet: Path | None, as_json: bool) -> None:
     print_table(headers, [_row(each) for each in found])
     for each in found:
         if each.problem:
-            click.echo(f"{each.name}: {each.problem}", err=True)
+            echo(f"{each.name}: {each.problem}", err=True)
 
 
 def _row(found: Found) -> tuple[str, ...]:

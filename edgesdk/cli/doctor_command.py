@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .terminal import json_option, print_json, print_table
+from .terminal import echo, json_option, print_json, print_table
 
 _SIGNS = {"error": "ERROR", "warning": "warning", "good": "ok", "note": "note"}
 
@@ -33,9 +33,9 @@ def _artifact(path: Path, as_json: bool) -> int:
         print_json({"ok": not wrong, "findings": findings})
         return 1 if wrong else 0
     for finding in findings:
-        click.echo(f"{_SIGNS[finding.level]:<8}{finding.place}: {finding.text}")
+        echo(f"{_SIGNS[finding.level]:<8}{finding.place}: {finding.text}")
         if finding.hint:
-            click.echo(f"{'':<8}  {finding.hint}")
+            echo(f"{'':<8}  {finding.hint}")
     return 1 if wrong else 0
 
 
@@ -48,7 +48,7 @@ def _converters(as_json: bool) -> int:
     if as_json:
         print_json({"edgesdk": __version__, "python": sys.version.split()[0], "converters": findings})
         return status
-    click.echo(f"edgesdk {__version__}, Python {sys.version.split()[0]}")
+    echo(f"edgesdk {__version__}, Python {sys.version.split()[0]}")
     print_table(
         ("converter", "works", "targets", ""),
         [(f.converter, "yes" if f.ok else "no", ", ".join(f.targets) or "-", f.detail) for f in findings],

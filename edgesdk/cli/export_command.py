@@ -16,7 +16,7 @@ from .compression_options import (
     oracle_option,
     prefix_space_option,
 )
-from .terminal import TerminalProgress, json_option, print_json, print_table
+from .terminal import TerminalProgress, echo, json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from ..bundle import Manifest
@@ -121,7 +121,7 @@ def command(
         print_json(manifest)
     else:
         print_summary(manifest)
-        click.echo(f"\nWrote {out}. Try: edgesdk run {out}")
+        echo(f"\nWrote {out}. Try: edgesdk run {out}")
 
 
 def _by_name(given: tuple[str, ...]) -> dict[str, str]:

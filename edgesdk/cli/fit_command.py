@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .terminal import TerminalProgress, json_option, print_json, print_table
+from .terminal import TerminalProgress, echo, json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from ..fit import Fit
@@ -42,14 +42,14 @@ def _print(found: list[Fit]) -> None:
     first = found[0]
     code = sorted({_kilobytes(each.code) for each in found if each.code_measured})
     linked = f"code {' to '.join(code)} KB (linked here)" if code else f"code about {_kilobytes(first.code)} KB"
-    click.echo(
+    echo(
         f"\nflash: weights {_kilobytes(first.weights)} KB, tokenizer {_kilobytes(first.tokenizer)} KB, {linked}\n"
         f"RAM: KV cache {_kilobytes(first.kv_cache)} KB, work {_kilobytes(first.work)} KB, runner and stack "
         f"{_kilobytes(first.runner)} KB"
     )
     unmeasured = [each.board for each in found if each.code_measured is None]
     if unmeasured:
-        click.echo(f"no compiler here builds for {', '.join(unmeasured)}: code counted as on the largest core")
+        echo(f"no compiler here builds for {', '.join(unmeasured)}: code counted as on the largest core")
 
 
 def _kilobytes(count: int) -> str:

@@ -9,7 +9,7 @@ import click
 
 from ..partials import scratch_folder
 from .device_options import chosen_device, device_option, fleet_option
-from .terminal import TerminalProgress
+from .terminal import TerminalProgress, echo
 
 if TYPE_CHECKING:
     from ..boards import Board
@@ -72,7 +72,7 @@ def _install(device: ShellDevice, bundle: Bundle) -> None:
 
     done = install(device, bundle, progress=TerminalProgress())
     service = f"service {UNIT} restarted" if done.restarted else f"no service '{UNIT}' there to restart"
-    click.echo(f"In use on {device.name}: {done.name} (answered a token with {done.runner}; {service})")
+    echo(f"In use on {device.name}: {done.name} (answered a token with {done.runner}; {service})")
 
 
 def _flash(device: Device, bundle: Bundle, firmware: Path | None, board: str | None, how: Flashing) -> None:
@@ -85,10 +85,10 @@ def _flash(device: Device, bundle: Bundle, firmware: Path | None, board: str | N
     with scratch_folder() as scratch:
         built = firmware or build_firmware(bundle, described, scratch, loader=loader, progress=progress)
         done = device.flash(built, described, how, progress=progress)
-    click.echo(f"{device.name}: {done}")
+    echo(f"{device.name}: {done}")
     with running(device, bundle) as link:
         said = {name: link.hello.get(name, "?") for name in ("runner", "board", "model_crc")}
-        click.echo(f"{device.name}: {said['runner']} on {said['board']} says hello with model {said['model_crc']}")
+        echo(f"{device.name}: {said['runner']} on {said['board']} says hello with model {said['model_crc']}")
 
 
 def _board(device: Device, named: str | None) -> Board:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import EdgeError
-from .terminal import json_option, print_json, print_table
+from .terminal import echo, json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from ..profile.history import Filter, History
@@ -83,7 +83,7 @@ def add(profiles: tuple[Path, ...], db: str | None) -> None:
     found = [(path, read_profile(path)) for path in profiles]
     with History(db) as history:
         for path, profile in found:
-            click.echo(f"{path}: {'added' if history.add(profile) else 'was there'}")
+            echo(f"{path}: {'added' if history.add(profile) else 'was there'}")
 
 
 @command.command("export")
@@ -109,7 +109,7 @@ def export(folder: Path, db: str | None, **filters: str | None) -> None:
     except OSError as failure:
         raise writing_failed(folder, failure) from None
     write_page(to_csv(*(profile for _, profile in found)), folder / "values.csv")
-    click.echo(f"Wrote {len(found)} profile{'s' if len(found) > 1 else ''} and values.csv to {folder}.")
+    echo(f"Wrote {len(found)} profile{'s' if len(found) > 1 else ''} and values.csv to {folder}.")
 
 
 def _refuse_before(ctx: click.Context) -> None:
@@ -132,7 +132,7 @@ def _list(history: History, only: Filter, as_json: bool) -> None:
         print_json(found)
         return
     if not found:
-        click.echo(f"No profile in {history.name}.")
+        echo(f"No profile in {history.name}.")
         return
     rows = [
         (
@@ -168,7 +168,7 @@ def _trend(history: History, name: str, case: str | None, only: Filter, plot: Pa
         print_json(points)
         return
     for index, trend in enumerate(found):
-        click.echo(("\n" if index else "") + trend.title)
+        echo(("\n" if index else "") + trend.title)
         print_table(("measured", "commit", "bundle", "value", "95 % interval"), figures(trend))
     if plot is not None:
-        click.echo(f"\nWrote {plot}.")
+        echo(f"\nWrote {plot}.")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .terminal import json_option, print_json, print_table
+from .terminal import echo, json_option, print_json, print_table
 
 
 @click.command("inspect")
@@ -23,5 +23,5 @@ def command(bundle: Path, as_json: bool) -> None:
         print_json(manifest)
         return
     print_summary(manifest)
-    click.echo()
+    echo()
     print_table(("file", "bytes", "sha256"), [(f.path, str(f.size), f.sha256[:16]) for f in manifest.files])

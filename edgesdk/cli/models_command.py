@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .terminal import TerminalProgress, json_option, print_json, print_table
+from .terminal import TerminalProgress, echo, json_option, print_json, print_table
 
 
 @click.group("models", invoke_without_command=True)
@@ -68,7 +68,7 @@ def _families(as_json: bool) -> None:
         ("family", "kind", "model_type", *RUNTIMES),
         [(family.name, family.kind, kinds.get(family.name, ""), *rows[family.name]) for family in found],
     )
-    click.echo("\nWhat is not built:\n" + "\n".join(reasons))
+    echo("\nWhat is not built:\n" + "\n".join(reasons))
 
 
 @command.command("fetch")
@@ -82,4 +82,4 @@ def fetch(name: str) -> None:
     entries = catalogue.load()
     if name not in entries:
         raise ModelError(unknown("catalogue model", name, entries))
-    click.echo(str(catalogue.fetch(entries[name], TerminalProgress())))
+    echo(str(catalogue.fetch(entries[name], TerminalProgress())))

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from .device_options import chosen_device
-from .terminal import TerminalProgress, print_json, typed_lines
+from .terminal import TerminalProgress, echo, print_json, typed_lines
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -49,12 +47,12 @@ def _answer(
     for piece in chat.stream(prompt, max_tokens=max_tokens, stop=stop):
         said += piece
         if not as_json:
-            click.echo(piece, nl=False)
+            echo(piece, nl=False)
     if as_json:
         print_json({"answer": said, "device": link.name, "hello": link.hello, "runner": chat.answer})
         return
-    click.echo()
-    click.echo(f"[{_counts(chat)}; on {link.name}, {link.hello.get('runner')}]", err=True)
+    echo()
+    echo(f"[{_counts(chat)}; on {link.name}, {link.hello.get('runner')}]", err=True)
 
 
 def _counts(chat: DeviceChat) -> str:

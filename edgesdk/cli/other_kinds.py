@@ -8,10 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from ..errors import EdgeError
-from .terminal import print_json, told, typed_lines
+from .terminal import echo, print_json, told, typed_lines
 
 if TYPE_CHECKING:
     from ..bundle import Bundle, Manifest
@@ -55,11 +53,11 @@ def _run_vision(viewer: Viewer, ask: Callable[[str], Iterator[str]], text: str |
         for piece in ask(line):
             pieces.append(piece)
             if not as_json:
-                click.echo(piece, nl=False)
+                echo(piece, nl=False)
         if as_json:
             print_json({"answer": "".join(pieces), **vars(viewer.statistics)})
         else:
-            click.echo()
+            echo()
             told(viewer.statistics)
 
 
@@ -72,14 +70,14 @@ def _run_seq2seq(bundle: Bundle, text: str | None, max_tokens: int, threads: int
         for piece in answerer.stream(line, max_tokens=max_tokens):
             pieces.append(piece)
             if not as_json:
-                click.echo(piece, nl=False)
+                echo(piece, nl=False)
         seconds, found = time.perf_counter() - started, answerer.last
         if as_json:
             said = {"text_tokens": found.read, "tokens": found.tokens, "stopped": found.stopped, "seconds": seconds}
             print_json({"answer": "".join(pieces), **said})
         else:
-            click.echo()
-            click.echo(
+            echo()
+            echo(
                 f"[{found.read} tokens read, {len(found.tokens)} written in {seconds:.2f} s; on this machine]", err=True
             )
 
@@ -133,8 +131,8 @@ def _answered(encoder: Encoder, text: str) -> dict[str, Any]:
 def _show(answer: dict[str, Any]) -> None:
     if "scores" in answer:
         for label, score in answer["scores"].items():
-            click.echo(f"{label}  {score:.4f}")
+            echo(f"{label}  {score:.4f}")
     else:
         first = " ".join(f"{value:.4f}" for value in answer["embedding"][:_SHOWN])
-        click.echo(f"embedding of {answer['size']} values: {first} ...")
-    click.echo(f"[{answer['tokens']} tokens in {answer['seconds']:.3f} s; on this machine]", err=True)
+        echo(f"embedding of {answer['size']} values: {first} ...")
+    echo(f"[{answer['tokens']} tokens in {answer['seconds']:.3f} s; on this machine]", err=True)

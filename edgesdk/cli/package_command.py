@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .terminal import TerminalProgress, json_option, print_json, print_table
+from .terminal import TerminalProgress, echo, json_option, print_json, print_table
 
 
 @click.command("package")
@@ -42,12 +42,12 @@ def command(
     rows.append(("size", f"{made.size / 1e6:.0f} MB in {made.files} files"))
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        click.echo(f"{name:<{width}}  {value}")
+        echo(f"{name:<{width}}  {value}")
     for remark in made.written.remarks:
-        click.echo(f"Note: {remark}", err=True)
-    click.echo(f"\nWrote {out}. Its README.md says how to go on.")
+        echo(f"Note: {remark}", err=True)
+    echo(f"\nWrote {out}. Its README.md says how to go on.")
     for line in made.written.next:
-        click.echo(f"    {line}")
+        echo(f"    {line}")
 
 
 def _parsed(settings: tuple[str, ...]) -> dict[str, str]:

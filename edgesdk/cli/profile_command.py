@@ -12,7 +12,7 @@ import click
 from ..errors import EdgeError
 from .device_options import chosen_device, device_option, fleet_option
 from .quantities import celsius, counts, span
-from .terminal import TerminalProgress, json_option, print_json, print_table
+from .terminal import TerminalProgress, echo, json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from ..profile.schema import Case, Plan, Profile, Value
@@ -158,12 +158,12 @@ def command(
     else:
         for made, path in found:
             show(made)
-            click.echo(f"\nProfile: {path}")
+            echo(f"\nProfile: {path}")
     if against is not None and not as_json:
         from ..profile.compare import compared
         from .compare_command import show_changes
 
-        click.echo(f"\nB, {bundle}, against A, {against}:")
+        echo(f"\nB, {bundle}, against A, {against}:")
         show_changes(compared(found[1][0], found[0][0], allow=["bundle"]))
     return 1 if any(made.validity == "invalid" for made, _ in found) else 0
 
@@ -223,15 +223,15 @@ def _keep(made: list[Profile], db: str | None) -> None:
                 history.add(each)
     except EdgeError as failure:
         hint = f" ({failure.hint})" if failure.hint else ""
-        click.echo(f"Note: not kept in the history: {failure.message}{hint}", err=True)
+        echo(f"Note: not kept in the history: {failure.message}{hint}", err=True)
 
 
 def show(made: Profile) -> None:
     """A profile as tables."""
     where = f"{made.device.name} ({made.device.model})" if made.device.model else made.device.name
-    click.echo(f"{made.bundle.model} {made.bundle.recipe} on {where}, {made.runtime}: {made.validity}")
+    echo(f"{made.bundle.model} {made.bundle.recipe} on {where}, {made.runtime}: {made.validity}")
     for each in made.reasons:
-        click.echo(f"  {each.code}: {each.text}")
+        echo(f"  {each.code}: {each.text}")
     headers = ["", "unit", *(case.title for case in made.cases)]
     rows = []
     for name, (title, scale, unit) in _ROWS.items():
@@ -248,11 +248,9 @@ def show(made: Profile) -> None:
     for title, (section, name, scale, unit) in others.items():
         value = section.values.get(name)
         if value is not None:
-            click.echo(
-                f"{title}: {_cell(value, scale)} {unit}" if value.value is not None else f"{title}: {_why(value)}"
-            )
-    click.echo(f"Energy: {made.energy_scope or _why(made.cases[0].energy.values['decode_energy'])}")
-    click.echo(f"Throttling: {made.throttling.verdict}{''.join(f'; {each}' for each in made.throttling.evidence)}")
+            echo(f"{title}: {_cell(value, scale)} {unit}" if value.value is not None else f"{title}: {_why(value)}")
+    echo(f"Energy: {made.energy_scope or _why(made.cases[0].energy.values['decode_energy'])}")
+    echo(f"Throttling: {made.throttling.verdict}{''.join(f'; {each}' for each in made.throttling.evidence)}")
 
 
 def _values(case: Case) -> dict[str, Value]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from .device_options import chosen_device, device_option, fleet_option, shell_of
-from .terminal import TerminalProgress, json_option, print_json
+from .terminal import TerminalProgress, echo, json_option, print_json
 
 
 @click.command("push")
@@ -38,9 +38,7 @@ def command(bundle: Path, device: str | None, fleet: Path | None, as_json: bool)
         print_json({"device": found.name, "seconds": seconds, **vars(pushed)})
         return
     if not pushed.sent:
-        click.echo(f"All of it is on {found.name} already ({seconds:.1f} s): {pushed.path}")
+        echo(f"All of it is on {found.name} already ({seconds:.1f} s): {pushed.path}")
         return
     kept = f"; {pushed.kept_bytes / 1e6:.1f} MB were there" if pushed.kept_bytes else ""
-    click.echo(
-        f"{len(pushed.sent)} files, {pushed.sent_bytes / 1e6:.1f} MB in {seconds:.1f} s{kept}; in use: {pushed.path}"
-    )
+    echo(f"{len(pushed.sent)} files, {pushed.sent_bytes / 1e6:.1f} MB in {seconds:.1f} s{kept}; in use: {pushed.path}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import EdgeError
-from .terminal import TerminalProgress, json_option, print_json, print_table
+from .terminal import TerminalProgress, echo, json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from ..quality.report import Accuracy, AnswerPair, ChoiceScore, LayerError, QualityReport, TextQuality
@@ -95,7 +95,7 @@ def command(
     if plot is not None:
         draw(report, plot)
         if not as_json:
-            click.echo(f"\nWrote {plot}.")
+            echo(f"\nWrote {plot}.")
     enforce(report, gates)
 
 
@@ -124,14 +124,14 @@ def print_report(report: QualityReport) -> None:
     print_table(("", ""), rows)
     for name, text in (("own text", report.own_text), ("eval text", report.eval_text)):
         if text is not None:
-            click.echo(f"\nKL divergence of tokens, {name}:")
+            echo(f"\nKL divergence of tokens, {name}:")
             _print_bars(text.kl)
             break
     if report.layers is not None:
-        click.echo("\nerror of layers, mean |B - A|^2 / |A|^2 of a token:")
+        echo("\nerror of layers, mean |B - A|^2 / |A|^2 of a token:")
         _print_layers(report.layers)
     if report.tasks is not None:
-        click.echo()
+        echo()
         _print_tasks(report.tasks)
     for pair in report.answers or ():
         _print_answers(pair)
@@ -161,7 +161,7 @@ def _print_bars(kl: Sequence[float]) -> None:
         counts[sum(value >= edge for edge in edges)] += 1
     for name, count in zip(names, counts, strict=True):
         share = count / len(kl)
-        click.echo(f"  {name:<12} {share:6.1%}  {'█' * round(_BAR * share)}".rstrip())
+        echo(f"  {name:<12} {share:6.1%}  {'█' * round(_BAR * share)}".rstrip())
 
 
 def _print_layers(layers: Sequence[LayerError]) -> None:
@@ -183,7 +183,7 @@ def _print_tasks(tasks: Sequence[ChoiceScore]) -> None:
     print_table(("task", "", "A", "B", "B - A, paired", "right only in A / B"), rows)
     for task in tasks:
         if task.cut:
-            click.echo(f"{task.name}: {task.cut} choices did not fit a context; their beginning was left out")
+            echo(f"{task.name}: {task.cut} choices did not fit a context; their beginning was left out")
 
 
 def _figure(found: Accuracy, name: str) -> str:
@@ -193,6 +193,6 @@ def _figure(found: Accuracy, name: str) -> str:
 
 def _print_answers(pair: AnswerPair) -> None:
     parted = "the same" if pair.first_divergence is None else f"they part at token {pair.first_divergence + 1}"
-    click.echo(f"\n> {pair.prompt}   [{parted}]")
+    echo(f"\n> {pair.prompt}   [{parted}]")
     for label, answer in (("A", pair.a), ("B", pair.b)):
-        click.echo(f"{label}: {' '.join(answer.split())}")
+        echo(f"{label}: {' '.join(answer.split())}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .terminal import json_option, print_json, print_table
+from .terminal import echo, json_option, print_json, print_table
 
 
 @click.command("recipes")
@@ -24,7 +24,7 @@ def command(name: str | None, target: str | None, as_json: bool) -> None:
             print_json(listed)
         else:
             print_table(("name", ""), list(listed.items()))
-            click.echo(f"\n{GRAMMAR}")
+            echo(f"\n{GRAMMAR}")
         return
     recipe = open_recipe(name, presets)
     described = {
@@ -39,12 +39,12 @@ def command(name: str | None, target: str | None, as_json: bool) -> None:
         return
     for number, step in enumerate(recipe.describe(), 1):
         options = ", ".join(f"{key} = {value}" for key, value in step.items() if key != "use")
-        click.echo(f"{number}. {step['use']}: {options}")
+        echo(f"{number}. {step['use']}: {options}")
     if not recipe.passes:
-        click.echo("no passes: weights stay as they are")
+        echo("no passes: weights stay as they are")
     if recipe.size:
-        click.echo(f"size: {recipe.size}, by bits chosen for every matrix")
-    click.echo(f"activations: {_bits(recipe.activations)}; key-value cache: {_bits(recipe.kv_bits)}")
+        echo(f"size: {recipe.size}, by bits chosen for every matrix")
+    echo(f"activations: {_bits(recipe.activations)}; key-value cache: {_bits(recipe.kv_bits)}")
 
 
 def _bits(bits: int | None) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .terminal import TerminalProgress
+from .terminal import TerminalProgress, echo
 
 
 @click.command("report")
@@ -36,4 +36,4 @@ def command(profiles: tuple[Path, ...], output: Path | None, csv_file: Path | No
     if markdown is not None:
         write_page("\n".join(to_markdown(profile) for profile in found), markdown)
     for path in filter(None, (output, csv_file, markdown)):
-        click.echo(f"Wrote {path}.")
+        echo(f"Wrote {path}.")

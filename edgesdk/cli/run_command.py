@@ -9,7 +9,7 @@ import click
 
 from ..errors import EdgeError
 from .device_options import fleet_option
-from .terminal import json_option, print_json, told, typed_lines
+from .terminal import echo, json_option, print_json, told, typed_lines
 
 if TYPE_CHECKING:
     from ..bundle import Bundle
@@ -138,8 +138,8 @@ def _chat(chat: Chat, prompt: str | None, max_tokens: int, stop: tuple[str, ...]
 
 def _answer(chat: Chat, prompt: str, max_tokens: int, stop: tuple[str, ...]) -> None:
     for piece in chat.stream(prompt, max_tokens=max_tokens, stop=stop):
-        click.echo(piece, nl=False)
-    click.echo()
+        echo(piece, nl=False)
+    echo()
     told(chat.statistics)
 
 
@@ -150,7 +150,7 @@ def _refuse_here_only(bundle: Bundle, draft: Drafting, adapter: str | None) -> N
     if draft == "lookup":
         raise EdgeError("--draft lookup is for programs that run here, in edgesdk's own session")
     if bundle.manifest.draft is not None:
-        click.echo("Note: the bundle's draft stays unused: runners decode token by token", err=True)
+        echo("Note: the bundle's draft stays unused: runners decode token by token", err=True)
 
 
 def _run_native(bundle: Bundle, prompt: str, max_tokens: int, temperature: float, as_json: bool) -> None:
@@ -161,13 +161,13 @@ def _run_native(bundle: Bundle, prompt: str, max_tokens: int, temperature: float
     def on_text(piece: str) -> None:
         pieces.append(piece)
         if not as_json:
-            click.echo(piece, nl=False)
+            echo(piece, nl=False)
 
     found = answer_with_runner(bundle, prompt, on_text, max_tokens=max_tokens, temperature=temperature)
     if as_json:
         print_json({"answer": "".join(pieces), **vars(found)})
         return
-    click.echo()
+    echo()
     rate = f"{found.new_tokens / found.decode_seconds:.0f} tokens/s" if found.decode_seconds else "no decode time"
     first = f"{found.prompt_tokens} prompt tokens in {found.prefill_seconds:.2f} s"
-    click.echo(f"[{first}; {found.new_tokens} tokens, {rate}; runtime's own runner; on this machine]", err=True)
+    echo(f"[{first}; {found.new_tokens} tokens, {rate}; runtime's own runner; on this machine]", err=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from .device_options import chosen_device, device_option, fleet_option, shell_of
-from .terminal import json_option, print_json, print_table
+from .terminal import echo, json_option, print_json, print_table
 
 
 @click.command("sensors")
@@ -30,7 +30,7 @@ def command(device: str | None, fleet: Path | None, meters: bool, as_json: bool)
         print_json([{"sensor": sensor, "unit": sensor.unit, "now": now.get(sensor.name)} for sensor in sensors])
         return
     if not sensors:
-        click.echo(f"{device or 'the device'} has no sensors that this user may read")
+        echo(f"{device or 'the device'} has no sensors that this user may read")
         return
     rows = []
     for sensor in sensors:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from .terminal import echo
+
 
 @click.command("serve")
 @click.argument("bundle", type=click.Path(path_type=Path))
@@ -51,4 +53,4 @@ def command(
     }
     settings = replace(settings, **{name: value for name, value in given.items() if value is not None})
     with open_bundle(bundle) as opened:
-        serve(opened, settings, lambda address: click.echo(f"Serving {bundle} on {address}", err=True))
+        serve(opened, settings, lambda address: echo(f"Serving {bundle} on {address}", err=True))

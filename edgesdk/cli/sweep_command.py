@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from .device_options import fleet_option
-from .terminal import TerminalProgress, json_option, print_json, print_table
+from .terminal import TerminalProgress, echo, json_option, print_json, print_table
 
 if TYPE_CHECKING:
     from ..sweep import Figure, Preview, Table
@@ -50,13 +52,23 @@ def command(file: Path, out: Path, workers: int | None, fleet: Path | None, dry_
         else:
             _list(jobs)
         return 0
-    table = sweep(file, out, workers=workers, fleet=fleet, progress=TerminalProgress())
+    table = sweep(file, out, workers=workers, fleet=fleet, confirm=_confirmed, progress=TerminalProgress())
     if as_json:
         print_json(table)
     else:
         _show(table)
-        click.echo(f"\nWrote {out / 'sweep.html'}, sweep.json and sweep.csv")
+        echo(f"\nWrote {out / 'sweep.html'}, sweep.json and sweep.csv")
     return int(table.failed)
+
+
+def _confirmed(programs: Sequence[str]) -> bool:
+    """Ask on a terminal; elsewhere nobody can say yes."""
+    if not sys.stdin.isatty():
+        return False
+    echo("This sweep has this machine:", err=True)
+    for each in programs:
+        echo(f"  {each}", err=True)
+    return click.confirm("Let it?", err=True)
 
 
 def _list(jobs: list[Preview]) -> None:
@@ -70,9 +82,9 @@ def _list(jobs: list[Preview]) -> None:
     print_table(("model", "recipe", "target", "job", "size", "state"), rows)
     for job in jobs:
         if job.reason:
-            click.echo(f"{job.model} {job.recipe} for {job.target} is refused: {job.reason}")
+            echo(f"{job.model} {job.recipe} for {job.target} is refused: {job.reason}")
     left = sum(job.state == "to do" for job in jobs)
-    click.echo(f"\n{left} of {len(jobs)} jobs to do")
+    echo(f"\n{left} of {len(jobs)} jobs to do")
 
 
 def _show(table: Table) -> None:
@@ -86,7 +98,7 @@ def _show(table: Table) -> None:
     print_table(("model", "recipe", "target", "device", "case", *titles, ""), rows)
     for row in table.rows:
         if row.reason:
-            click.echo(f"{row.model} {row.recipe} for {row.target} {row.status}: {row.reason}")
+            echo(f"{row.model} {row.recipe} for {row.target} {row.status}: {row.reason}")
 
 
 def _cell(figure: Figure, scale: float) -> str:

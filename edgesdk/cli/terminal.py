@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..lines import shown, shown_line
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
@@ -21,11 +23,25 @@ if TYPE_CHECKING:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
+def echo(text: object = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print a text with its control characters shown: the one way to the terminal.
+
+    Names, sentences and answers come from files and from models; an escape sequence in one of them would act on the
+    terminal.
+    """
+    click.echo(shown(str(text)), err=err, nl=nl)
+
+
 def print_json(data: Any) -> None:
     """One JSON document on standard output."""
     from ..schema import dump
 
-    click.echo(json.dumps(dump(data), indent=2, ensure_ascii=False))
+    click.echo(_printable(json.dumps(dump(data), indent=2, ensure_ascii=False)))
+
+
+def _printable(document: str) -> str:
+    """JSON whose strings have escapes for what :func:`shown` would change."""
+    return "".join(each if each == "\n" or shown(each) == each else json.dumps(each)[1:-1] for each in document)
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -33,7 +49,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[index]) for row in [headers, *rows]) for index in range(len(headers))]
     for row in [headers, *rows]:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo(line.rstrip())
+        echo(line.rstrip())
 
 
 def typed_lines() -> Iterator[str]:
@@ -42,7 +58,7 @@ def typed_lines() -> Iterator[str]:
         try:
             line: str = click.prompt(">", prompt_suffix=" ", err=True)
         except click.Abort:
-            click.echo(err=True)
+            echo(err=True)
             return
         yield line
 
@@ -53,7 +69,7 @@ def told(found: Statistics) -> None:
     rate = f", {decoded / found.decode_seconds:.0f} tokens/s" if decoded and found.decode_seconds else ""
     first = f"{found.prompt_tokens} prompt tokens in {found.prefill_seconds:.2f} s"
     drafted = f"; {_drafted(found.draft)}" if found.draft is not None else ""
-    click.echo(f"[{first}; {len(found.tokens)} tokens{rate}{drafted}; {found.reason}; on this machine]", err=True)
+    echo(f"[{first}; {len(found.tokens)} tokens{rate}{drafted}; {found.reason}; on this machine]", err=True)
 
 
 def _drafted(found: dict[str, Any]) -> str:
@@ -92,13 +108,13 @@ class TerminalProgress:
         started = time.perf_counter()
         if self._live:
             with self._bars() as bars:
-                yield _Stage(bars, bars.add_task(title, total=total))
+                yield _Stage(bars, bars.add_task(shown_line(title), total=total))
         else:
             yield _PlainStage()
-        click.echo(f"  {title:<44} {time.perf_counter() - started:6.1f} s", err=True)
+        echo(f"  {title:<44} {time.perf_counter() - started:6.1f} s", err=True)
 
     def note(self, text: str) -> None:
-        click.echo(f"Note: {text}", err=True)
+        echo(f"Note: {text}", err=True)
 
     def _bars(self) -> Bars:
         from rich.console import Console
@@ -106,7 +122,7 @@ class TerminalProgress:
 
         return Progress(
             SpinnerColumn(),
-            TextColumn("{task.description:<42}"),
+            TextColumn("{task.description:<42}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .terminal import TerminalProgress, json_option, print_json
+from .terminal import TerminalProgress, echo, json_option, print_json
 
 
 @click.command("verify")
@@ -22,8 +22,6 @@ def command(bundle: Path, as_json: bool) -> None:
     if as_json:
         print_json({"ok": True, "digest": manifest.digest, "files": len(manifest.files), "runtime_installed": runtime})
         return
-    click.echo(
-        f"{bundle}: {len(manifest.files)} files verified, schema {manifest.schema}, digest {manifest.digest[:16]}"
-    )
+    echo(f"{bundle}: {len(manifest.files)} files verified, schema {manifest.schema}, digest {manifest.digest[:16]}")
     here = f"{runtime} is installed" if runtime else "not installed here"
-    click.echo(f"runtime: {manifest.program.runtime} {manifest.program.runtime_versions} ({here})")
+    echo(f"runtime: {manifest.program.runtime} {manifest.program.runtime_versions} ({here})")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..documents import read_toml
 from ..errors import EdgeError, RecipeError
+from ..lines import check_line
 from ..model.features import lacking
 from ..model.vocabulary import in_vocabulary_of
 from ..registry import unknown
@@ -74,6 +75,7 @@ class Recipe:
     observer: Observer = "minmax"
 
     def __post_init__(self) -> None:
+        check_line(self.name, "the recipe's name", RecipeError)
         rounds = [index for index, step in enumerate(self.passes) if _rounds(step)]
         zeros = [index for index, step in enumerate(self.passes) if isinstance(step, PRUNING)]
         for index, step in enumerate(self.passes):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from ..errors import MissingExtraError
 from .address import Settings
 from .base import DeviceError, DeviceGoneError, DeviceTimeoutError
+from .hosts import check_word
 from .shell import ShellDevice
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class AdbDevice(ShellDevice):
     def __init__(self, name: str, settings: Settings) -> None:
         """Raises DeviceError: no such device, several and none named, or it does not let us in."""
         super().__init__(name, settings)
+        if settings.rest:
+            check_word(settings.rest, "serial number")
         self._client = client()
         self.serial = settings.rest or _only(self._client)
         _refuse_state(self.serial, _state(self._client, self.serial), self._client)
@@ -165,6 +168,7 @@ def connect(address: str) -> None:
     Raises:
         DeviceError: nothing answers there, or it wants pairing first.
     """
+    check_word(address, "address")
     found = client()
     _refuse_state(address, _connected(found, address), found)
 
@@ -175,6 +179,7 @@ def pair(address: str, code: str) -> None:
     Raises:
         DeviceError: the code is wrong, or nothing answers there.
     """
+    check_word(address, "address")
     client()
     from adbutils import adb_path
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..documents import read_toml
+from ..lines import check_lines, shown_line, why_no_line
 from ..registry import unknown
 from ..schema import load
+from ..trust import is_trusted
 from .base import DeviceError
 from .transports import TRANSPORTS
 
@@ -64,18 +66,25 @@ def find(name: str, fleet: Path | None = None) -> Settings:
     named = read_fleet(fleet)
     if name in named:
         return named[name]
+    if why_no_line(name) is not None:
+        raise DeviceError(f"'{shown_line(name)}' names no device", hint=_HINT)
     settings = Settings(name)
     kinds = TRANSPORTS.names()
     if settings.kind not in kinds or (settings.kind == "local" and name != "local"):
         known = [*named, *(f"{kind}:..." if kind != "local" else kind for kind in kinds)]
-        raise DeviceError(unknown("device", name, known), hint=_HINT)
+        raise DeviceError(unknown("device", name, known), hint=untrusted(fleet) or _HINT)
     if settings.kind in ("ssh", "serial") and not settings.rest:
         raise DeviceError(f"'{name}' names no device", hint=_HINT)
     return settings
 
 
 def fleet_file(named: Path | None = None) -> Path | None:
-    """The fleet's file: the one named, EDGESDK_DEVICES, ``devices.toml`` here, or the user's; None if there is none.
+    """The fleet's file: the one named, EDGESDK_DEVICES, a trusted ``devices.toml`` here, or the user's own.
+
+    A ``devices.toml`` that merely lies here may come with somebody's data, and names interpreters and hosts: it counts
+    once ``edgesdk trust`` was said of it.
+
+    Returns: None if there is none.
 
     Raises:
         DeviceError: one was named that is not there.
@@ -87,8 +96,17 @@ def fleet_file(named: Path | None = None) -> Path | None:
         return chosen
     import platformdirs
 
-    places = (Path(FILE), platformdirs.user_config_path("edgesdk") / FILE)
-    return next((path for path in places if path.is_file()), None)
+    if is_trusted(Path(FILE)):
+        return Path(FILE)
+    own = platformdirs.user_config_path("edgesdk") / FILE
+    return own if own.is_file() else None
+
+
+def untrusted(named: Path | None) -> str | None:
+    """The way out where the folder has a fleet's file that is not followed."""
+    if fleet_file(named) is not None or not Path(FILE).is_file():
+        return None
+    return f"the {FILE} here is not trusted: look into it, then edgesdk trust {FILE}, or --devices {FILE}"
 
 
 def read_fleet(named: Path | None = None) -> dict[str, Settings]:
@@ -100,12 +118,15 @@ def read_fleet(named: Path | None = None) -> dict[str, Settings]:
     path = fleet_file(named)
     if path is None:
         return {}
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
-        raise DeviceError(f"{path}: not valid TOML ({failure})") from None
+    data = read_toml(path, DeviceError)
+    check_lines(data, str(path), DeviceError)
     found = {}
     for name, entry in data.items():
+        if ":" in name or name in TRANSPORTS.names():
+            raise DeviceError(
+                f"{path}: '{name}' is an address of its own, and cannot stand for another device",
+                hint="give the device another name",
+            )
         settings = load(Settings, entry, f"{path}: [{name}]", DeviceError)
         if settings.kind not in TRANSPORTS.names():
             known = unknown("transport", settings.kind, TRANSPORTS.names())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import EdgeError, MissingExtraError
 from . import open_device
-from .address import read_fleet
+from .address import read_fleet, untrusted
 from .base import DeviceError
 from .facts import Facts, matching
 from .locks import alone
@@ -72,7 +72,9 @@ def only_device(fleet: Path | None = None) -> str:
     if len(names) == 1:
         return names[0]
     if not names:
-        raise DeviceError("no device is attached", hint="plug one in, or name one: --device ssh:user@host")
+        raise DeviceError(
+            "no device is attached", hint=untrusted(fleet) or "plug one in, or name one: --device ssh:user@host"
+        )
     raise DeviceError(f"{len(names)} devices and none is named: {', '.join(names)}", hint=f"--device {names[0]}")
 
 

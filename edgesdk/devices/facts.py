@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ..documents import whole
+from ..lines import shown_line
 from ..targets import Target, open_target, target_names
 
 PROBE = Path(__file__).with_name("facts.sh").read_text(encoding="utf-8")
@@ -42,6 +43,14 @@ class Facts:
     emulated: str | None = None
     board: str | None = None
     more: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """What a device says is shown, recorded and compared as one printable line."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, str):
+                object.__setattr__(self, each.name, shown_line(value))
+        object.__setattr__(self, "more", {shown_line(key): shown_line(value) for key, value in self.more.items()})
 
 
 def parsed(text: str) -> Facts:

@@ -18,6 +18,7 @@ from ..files import replacing
 from .address import Settings
 from .base import Ability, Advance, Device, DeviceError, DeviceGoneError, DeviceTimeoutError, unheard
 from .facts import Facts
+from .hosts import check_word
 
 _TIMEOUT = 600.0
 
@@ -65,6 +66,8 @@ class IosDevice(Device):
     def __init__(self, name: str, settings: Settings) -> None:
         """Raises DeviceError: neither program is installed, no such device, or several and none named."""
         super().__init__(name, settings)
+        if settings.app is not None:
+            check_word(settings.app, "bundle identifier of an app")
         self._program = _program()
         there = attached_udids()
         if not settings.rest and len(there) == 1:

@@ -24,6 +24,7 @@ from .base import (
     Line,
 )
 from .facts import Facts
+from .hosts import check_port
 from .runner.link import RunnerLink
 
 if TYPE_CHECKING:
@@ -154,10 +155,11 @@ def identity_of(address: str) -> str:
 def _parts(rest: str) -> tuple[str, int]:
     path, at, baud = rest.rpartition("@")
     if not at:
-        return rest, BAUD
+        path, baud = rest, str(BAUD)
     rate = whole(baud)
     if not rate or not path:
         raise DeviceError(f"'serial:{rest}': '{baud}' is no baud rate", hint="serial:/dev/ttyACM0@115200")
+    check_port(path)
     return path, rate
 
 

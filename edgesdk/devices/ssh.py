@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..errors import MissingExtraError
 from .address import Settings
 from .base import DeviceError, DeviceGoneError, DeviceTimeoutError
+from .hosts import place_of
 from .shell import ShellDevice
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class SshDevice(ShellDevice):
 
     def __init__(self, name: str, settings: Settings) -> None:
         super().__init__(name, settings)
+        _parts(settings.rest)
         self._client: paramiko.SSHClient | None = None
         self._connecting = threading.Lock()  # commands may be started from several threads
 
@@ -150,7 +152,9 @@ def _connect(settings: Settings) -> paramiko.SSHClient:
     proxy = configured.get("proxycommand")
     if proxy is None and configured.get("proxyjump", "none") != "none":
         place = f"{configured.get('hostname', host)}:{port or configured.get('port', 22)}"
-        proxy = f"ssh -W {place} {shlex.quote(configured['proxyjump'])}"
+        *before, last = configured["proxyjump"].split(",")
+        first = f"-J {shlex.quote(','.join(before))} " if before else ""
+        proxy = f"ssh {first}-W {shlex.quote(place)} -- {shlex.quote(last)}"
     client.connect(
         configured.get("hostname", host),
         port or int(configured.get("port", 22)),
@@ -227,15 +231,10 @@ def _configured(host: str) -> dict[str, Any]:
 
 def _parts(rest: str) -> tuple[str | None, str, int | None]:
     """User, host and port of ``user@host:port``; an IPv6 address stands in brackets."""
-    user, at, place = rest.rpartition("@")
-    if place.startswith("["):
-        host, _, port = place[1:].partition("]")
-        port = port.removeprefix(":")
-    else:
-        host, _, port = place.partition(":")
-    if not host or (port and not port.isdigit()) or (at and not user):
+    found = place_of(rest)
+    if found is None:
         raise DeviceError(f"'ssh:{rest}' is no address", hint="ssh:user@host:port, with [..] around an IPv6 address")
-    return user or None, host, int(port) if port else None
+    return found.user, found.host, found.port
 
 
 def _paramiko() -> Any:

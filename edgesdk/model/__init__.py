@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..errors import ModelError
+from ..lines import check_line
 from .spec import DecoderSpec
 from .tokenizer import Tokenizer
 from .weights import Weights
@@ -39,6 +41,14 @@ class Origin:
     adapters: tuple[Adapter, ...] = ()
     notes: tuple[str, ...] = ()
     oracle: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ModelError: name or licence is not one printable line."""
+        check_line(self.name, "the model's name", ModelError, "rename its folder or file")
+        if self.licence is not None:
+            check_line(
+                self.licence, f"the licence of {self.name}", ModelError, "write its SPDX name into the checkpoint"
+            )
 
     @property
     def bytes(self) -> int:

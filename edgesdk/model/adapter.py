@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
+from ..lines import check_line
 from .adapter_config import CONFIG, MERGE, PRINCIPAL, read_adapter_config
 from .config import SET_RIGHT, Config
 from .families import FAMILIES
@@ -63,6 +64,7 @@ class Adapter:
             ModelError: not a LoRA adapter, of a kind that is not supported, or made for another model.
         """
         self.name, self.where = name or folder.resolve().name, str(folder)
+        check_line(self.name, "the adapter's name", ModelError, "rename its folder, or name it: NAME=FOLDER")
         self._config = read_adapter_config(folder)
         self._file = _open_file(folder)
         self.files = (folder / CONFIG, folder / WEIGHTS)

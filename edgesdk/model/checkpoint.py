@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..documents import read_json
 from ..errors import ModelError
 from ..files import FileEntry, file_entry, sha256
+from ..lines import Line
 from ..progress import Progress, track
 from ..schema import dump, load
 from . import Compression, Model, Origin
@@ -74,11 +75,11 @@ class Description:
     """
 
     schema: int
-    name: str
-    licence: str | None
+    name: Line
+    licence: Line | None
     spec: DecoderSpec
     special: SpecialTokens | None
-    recipe: str
+    recipe: Line
     activations: int | None
     kv_bits: int | None
     observer: Literal["minmax", "percentile", "mse"]
@@ -89,7 +90,7 @@ class Description:
     calibration: dict[str, Any]
     quality: dict[str, Any] | None
     quality_reason: str | None
-    tools: dict[str, str]
+    tools: dict[Line, Line]
     notes: tuple[str, ...] = ()
     files: tuple[FileEntry, ...] = field(default=())
     oracle: dict[str, Any] | None = None

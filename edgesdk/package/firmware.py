@@ -11,10 +11,12 @@ from typing import Any
 from .. import __version__
 from ..boards import Board, boards_with, microcontroller_dir, open_board
 from ..bundle import Bundle, Manifest
+from ..devices.flash.build import firmware_project
 from ..partials import scratch_folder
 from ..progress import Progress
 from ..targets import open_target
 from .base import PackageError, Written
+from .escaping import markdown
 from .memory_map import Region, regions
 from .templates import fill
 
@@ -60,7 +62,7 @@ class Firmware:
     def write(self, bundle: Bundle, options: FirmwareOptions, folder: Path, progress: Progress) -> Written:
         manifest = bundle.manifest
         facts = manifest.program.facts
-        shutil.copytree(bundle.folder / facts["firmware"], folder / "firmware")
+        shutil.copytree(firmware_project(bundle), folder / "firmware")
         (folder / "boards").mkdir()
         known = _boards(manifest)
         for board in known:
@@ -118,7 +120,7 @@ def _fit(facts: Mapping[str, Any], board: Board) -> tuple[int, int, bool | None]
 
 def _memory(manifest: Manifest, known: list[Board], built_for: str | None, found: list[Region] | None) -> Iterator[str]:
     facts = manifest.program.facts
-    yield f"# Memory of {manifest.model.name}\n\nContext {manifest.context} tokens; sizes in bytes.\n\n"
+    yield f"# Memory of {markdown(manifest.model.name)}\n\nContext {manifest.context} tokens; sizes in bytes.\n\n"
     yield "## What the model takes\n\n| memory | what | bytes |\n| --- | --- | --- |\n"
     if facts["form"] == "c99":
         yield f"| flash | weights and tables (`model_image`) | {facts['image'] - facts['tokenizer']:,} |\n"

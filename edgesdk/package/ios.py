@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from markupsafe import Markup
+
 from .. import __version__
 from ..bundle import FILE as MANIFEST
 from ..bundle import Bundle, Manifest
+from ..lines import check_line
 from ..progress import Progress, track
 from ..targets import open_target, targets_dir
 from . import prompts
@@ -74,14 +77,14 @@ class Ios:
             )
         if not _VERSION.fullmatch(options.version):
             raise PackageError(f"version '{options.version}': up to three numbers", hint="--set version=1.0.0")
-        if any(not letter.isprintable() or letter in '"\\:#{}' for letter in options.name):
-            raise PackageError(f"name {options.name!r}: no quotes, colons, braces or line ends")
+        if "$" in _name(manifest, options):  # XcodeGen puts variables of the environment there, and Xcode its own
+            raise PackageError(f"name {_name(manifest, options)!r}: no dollar signs", hint="--set name='My app'")
         _way(manifest, options)
 
     def write(self, bundle: Bundle, options: IosOptions, folder: Path, progress: Progress) -> Written:
         manifest = bundle.manifest
         way, version = _way(manifest, options), pinned_version(manifest)
-        name = options.name or manifest.model.name.removesuffix(".gguf")
+        name = _name(manifest, options)
         values = {
             "name": name,
             "bundle_id": options.bundle_id,
@@ -95,7 +98,7 @@ class Ios:
             "size_mb": round(_size(manifest) / 1e6),
             "delivery_text": _DELIVERY[way],
             "xcode_note": _XCODE_NOTE[way],
-            "own_app_note": _OWN_APP[way],
+            "own_app_note": Markup(_OWN_APP[way]),
         }
         source = targets_dir() / _TARGET / "app"
         fill(source / "project", folder, values)
@@ -108,6 +111,12 @@ class Ios:
         (model / prompts.FILE).write_text(text, encoding="utf-8", newline="\n")
         facts = {"name": name, "delivery": f"{way}: {_DELIVERY[way]}", "ExecuTorch": f"branch swiftpm-{version}"}
         return Written(facts, (), ("xcodegen generate && open App.xcodeproj",))
+
+
+def _name(manifest: Manifest, options: IosOptions) -> str:
+    """What stands under the app's icon."""
+    check_line(options.name, "name", PackageError)
+    return options.name or manifest.model.name.removesuffix(".gguf")
 
 
 def _way(manifest: Manifest, options: IosOptions) -> Way:

@@ -9,7 +9,24 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from .escaping import FILTERS, android_string, finalizer
+
 _LEFT_OUT = {"__pycache__", "build", ".gradle", ".build", ".DS_Store"}
+
+
+def render(template: Path, values: Mapping[str, Any]) -> str:
+    """The text of one template ``NAME.j2``: what ``{{ }}`` stands for is escaped as NAME's format has it.
+
+    Constants and values that hold the format's own words are marked with ``| safe``, or as :class:`markupsafe.Markup`.
+    """
+    environment = Environment(
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,
+        finalize=finalizer(template.with_suffix("").name),
+    )
+    environment.filters |= {**FILTERS, "android_string": android_string}
+    return environment.from_string(template.read_text(encoding="utf-8")).render(values)
 
 
 def fill(source: Path, folder: Path, values: Mapping[str, Any]) -> list[str]:
@@ -22,7 +39,6 @@ def fill(source: Path, folder: Path, values: Mapping[str, Any]) -> list[str]:
 
     Returns: the paths written, relative to ``folder``, sorted.
     """
-    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
     written = []
     for file in sorted(source.rglob("*")):
         relative = file.relative_to(source)
@@ -32,7 +48,7 @@ def fill(source: Path, folder: Path, values: Mapping[str, Any]) -> list[str]:
         out.parent.mkdir(parents=True, exist_ok=True)
         if file.suffix == ".j2":
             out = out.with_suffix("")
-            text = environment.from_string(file.read_text(encoding="utf-8")).render(values)
+            text = render(file, values)
             out.write_text(text, encoding="utf-8", newline="\n")
             out.chmod(file.stat().st_mode & 0o777)
         else:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from .. import estimate
+from ..children import importing_safely
 from ..partials import sweep
 from .jobs import ExportJob, Outcome, perform
 
@@ -73,14 +74,15 @@ class ProcessPool:
 
     def run(self, jobs: Sequence[ExportJob], bundles: Path) -> Iterator[tuple[ExportJob, Outcome]]:
         lost = []
-        for job, outcome in _pooled(jobs, bundles, min(self.workers, len(jobs))):
-            if outcome is None:
-                lost.append(job)
-            else:
-                yield job, outcome
-        for job in lost:  # one of them took the pool down: alone, the others go well
-            for _, outcome in _pooled([job], bundles, 1):
-                yield job, outcome or Outcome(_DIED)
+        with importing_safely():
+            for job, outcome in _pooled(jobs, bundles, min(self.workers, len(jobs))):
+                if outcome is None:
+                    lost.append(job)
+                else:
+                    yield job, outcome
+            for job in lost:  # one of them took the pool down: alone, the others go well
+                for _, outcome in _pooled([job], bundles, 1):
+                    yield job, outcome or Outcome(_DIED)
 
 
 def _pooled(jobs: Sequence[ExportJob], bundles: Path, workers: int) -> Iterator[tuple[ExportJob, Outcome | None]]:

@@ -11,7 +11,6 @@ Profiles never run on Ray: devices are attached here.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import socket
@@ -71,7 +70,6 @@ class RayCluster:
         Raises:
             MissingExtraError: Ray is not installed.
         """
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing leaves the machine
         try:
             import ray
         except ModuleNotFoundError:

@@ -38,7 +38,9 @@ from ..compress.calibration import Calibration
 from ..documents import read_toml
 from ..errors import EdgeError
 from ..exporting import Checks
+from ..lines import check_lines, shown_line
 from ..profile.schema import Plan
+from ..profile.sensors.meters import PROGRAM_METERS
 from ..registry import unknown
 from ..schema import load
 
@@ -115,6 +117,7 @@ def read_sweep(path: Path) -> SweepFile:
         EdgeError: not TOML, a wrong key or value, an empty list, or a name twice.
     """
     data = read_toml(path)
+    check_lines(data, str(path))
     if "devices" in data:
         data["devices"] = _servings(data["devices"])
     for section, key in (("calibration", "file"), ("checks", "eval_text")):
@@ -123,6 +126,15 @@ def read_sweep(path: Path) -> SweepFile:
     found = load(SweepFile, data, str(path))
     _refuse(found, str(path))
     return found
+
+
+def programs_of(file: SweepFile) -> list[str]:
+    """What a sweep runs or obeys on this machine besides edgesdk, a phrase for each."""
+    meters = [each for serving in file.devices for each in serving.meters]
+    found = [f"run {meter.partition(':')[2]}" for meter in meters if meter.strip().startswith(PROGRAM_METERS)]
+    if file.address is not None:
+        found.append(f"run what the Ray cluster at {file.address} sends")
+    return list(map(shown_line, dict.fromkeys(found)))
 
 
 def located(name: str, folder: Path) -> str:

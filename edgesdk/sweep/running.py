@@ -7,7 +7,7 @@ beside a profile on this machine would take cores, caches and heat from it, and 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,11 @@ from ..errors import EdgeError, MissingExtraError
 from ..partials import is_partial, remove
 from ..profile.schema import Plan, Profile, ProfileError, read_profile
 from ..progress import SILENT, Progress
+from ..trust import is_trusted
 from .executors import Executor, executor_of
 from .jobs import ExportJob, Outcome, digest, whole_bundle
 from .matrix import Cell, Place, resolve
-from .plan import read_sweep
+from .plan import SweepFile, programs_of, read_sweep
 from .table import Measured, Table, tabulated, write_table
 
 if TYPE_CHECKING:
@@ -57,12 +58,18 @@ class Preview:
     reason: str | None = None
 
 
+def never(programs: Sequence[str]) -> bool:
+    """Nothing that a file which is not trusted names may run."""
+    return False
+
+
 def sweep(
     file: str | Path,
     out: str | Path,
     *,
     workers: int | None = None,
     fleet: Path | None = None,
+    confirm: Callable[[Sequence[str]], bool] = never,
     progress: Progress = SILENT,
 ) -> Table:
     """Run a sweep, or go on with it, or do nothing where all is there.
@@ -73,15 +80,18 @@ def sweep(
             Another sweep into the same folder waits.
         workers: exports at a time; default: the file's.
         fleet: the file that names devices.
+        confirm: asked whether what the file runs on this machine may run, where the file is not trusted
+            (:mod:`edgesdk.trust`); gets a line for each.
         progress: told of every job that ends, and of every failure.
 
     Returns: the table as written; what failed or was refused is in it.
 
     Raises:
-        EdgeError: the file or a name in it is wrong; nothing was done then.
+        EdgeError: the file or a name in it is wrong, or it names programs that may not run; nothing was done then.
     """
     file, out = Path(file), Path(out).resolve()
     plan = read_sweep(file)
+    _refuse_programs(file, plan, confirm)
     cells = resolve(plan, file.parent, fleet, progress)
     executor = executor_of(plan, workers)
     with alone_in(out):
@@ -92,6 +102,15 @@ def sweep(
         table = tabulated(cells, running.manifests, running.refusals, running.measured, plan.profile)
         write_table(table, out)
     return table
+
+
+def _refuse_programs(file: Path, plan: SweepFile, confirm: Callable[[Sequence[str]], bool]) -> None:
+    programs = programs_of(plan)
+    if programs and not is_trusted(file) and not confirm(programs):
+        raise EdgeError(
+            f"{file} is not trusted, and it has this machine {'; '.join(programs)}",
+            hint=f"look into it, then: edgesdk trust {file}",
+        )
 
 
 def preview(

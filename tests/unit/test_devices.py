@@ -134,6 +134,7 @@ def test_a_fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EDGESDK_DEVICES", raising=False)
     assert find("local") == Settings("local")
     Path("devices.toml").write_text('[nano]\naddress = "ssh:a@nano"\nkey = "keys/nano"\nstore = "/opt/models"\n')
+    monkeypatch.setenv("EDGESDK_DEVICES", "devices.toml")
     assert find("nano") == Settings("ssh:a@nano", store="/opt/models", key="keys/nano")
     for text, words in (
         ('[a]\naddress = "usb:1"\n', "no transport 'usb'"),
@@ -146,7 +147,7 @@ def test_a_fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             read_fleet()
     with pytest.raises(DeviceError, match="no such file"):
         find("x", tmp_path / "nothing.toml")
-    Path("devices.toml").unlink()
+    monkeypatch.delenv("EDGESDK_DEVICES")
     for name in ("nano", "localhost", "local:x", "usb:1"):
         with pytest.raises(DeviceError, match=f"no device '{name}'"):
             find(name)

@@ -46,12 +46,12 @@ COMMANDS = [
     ]),
     ("jlink", "stm32h743", "bin", [f"{JLINK} -CommandFile S/flash.jlink"]),
     ("gdb", "mps2-an386", "elf", [
-        "gdb-multiarch -nx -batch -ex set~tcp~connect-timeout~3 -ex target~remote~P -ex load -ex compare-sections"
-        " -ex monitor~system_reset -ex detach F",
+        "gdb-multiarch -nx -iex set~auto-load~off -batch -ex set~tcp~connect-timeout~3 -ex target~remote~P"
+        " -ex load -ex compare-sections -ex monitor~system_reset -ex detach F",
     ]),
     ("gdb", "nrf52840", "elf", [
-        "gdb-multiarch -nx -batch -ex set~tcp~connect-timeout~3 -ex target~remote~P -ex load -ex compare-sections"
-        " -ex monitor~reset -ex detach F",
+        "gdb-multiarch -nx -iex set~auto-load~off -batch -ex set~tcp~connect-timeout~3 -ex target~remote~P"
+        " -ex load -ex compare-sections -ex monitor~reset -ex detach F",
     ]),
 ]  # fmt: skip
 

@@ -229,7 +229,7 @@ def test_the_script_says_what_is_missing(project: Path) -> None:
     [
         ({"application_id": "Chat"}, "is none of Android's"),
         ({"version": "1.0-rc1"}, "is not up to four numbers"),
-        ({"name": "a<b"}, "characters that an app's name cannot have"),
+        ({"name": "a\nb"}, "not printable"),
         ({"kotlinc": "kotlinc"}, "go together"),
         ({"delivery": "by-post"}, "delivery"),
         ({"colour": "red"}, "unknown key 'colour'"),

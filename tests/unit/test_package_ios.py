@@ -133,7 +133,8 @@ def test_large_models_are_delivered_apart(phone_bundle) -> None:
     [
         ({"bundle_id": "chat"}, "bundle_id 'chat'"),
         ({"version": "1.x"}, "version '1.x'"),
-        ({"name": 'a"b'}, "no quotes"),
+        ({"name": "${HOME}"}, "no dollar signs"),
+        ({"name": "a\nb"}, "not printable"),
         ({"delivery": "floppy"}, "delivery"),
         ({"bundleid": "com.a"}, "bundle_id"),
     ],

@@ -86,18 +86,19 @@ def write_report(
     folder: Path, form: str, model: str, context: int, sizes: Mapping[str, int], boards: Mapping[str, Any]
 ) -> None:
     """The project's README: sizes, boards, how to build it and to talk to it."""
-    import jinja2
+    from markupsafe import Markup
 
-    template = (microcontroller_dir() / "firmware" / "README.md.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(keep_trailing_newline=True, undefined=jinja2.StrictUndefined, autoescape=False)
-    text = environment.from_string(template).render(
-        form=form,
-        form_text=_FORMS[form],
-        model=model,
-        sizes=list(sizes.items()),
-        boards=boards,
-        prompt_tokens=min(context, _PROMPT_TOKENS),
-    )
+    from edgesdk.package.templates import render
+
+    values = {
+        "form": form,
+        "form_text": Markup(_FORMS[form]),
+        "model": model,
+        "sizes": list(sizes.items()),
+        "boards": boards,
+        "prompt_tokens": min(context, _PROMPT_TOKENS),
+    }
+    text = render(microcontroller_dir() / "firmware" / "README.md.j2", values)
     (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
 
 

@@ -22,7 +22,7 @@ def arena_bytes(model: Path) -> int:
     Raises:
         TargetError: TFLM does not run the file at all.
     """
-    command = [sys.executable, "-m", __name__, str(model)]
+    command = [sys.executable, "-P", "-m", __name__, str(model)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reasons = [line for line in done.stderr.splitlines() if line.strip()]

@@ -10,8 +10,24 @@ from ...boards import Board
 from ...bundle import Bundle
 from ...progress import SILENT, Progress
 from . import FlashError
+from .foreign import refuse_foreign
 
 _TOOLS = {"cmake": "cmake", "arm-none-eabi-gcc": "gcc-arm-none-eabi libnewlib-arm-none-eabi"}
+
+
+def firmware_project(bundle: Bundle) -> Path:
+    """The folder of a bundle's firmware project.
+
+    Raises:
+        FlashError: the bundle has none.
+    """
+    named = bundle.manifest.program.facts.get("firmware")
+    files = [entry.path for entry in bundle.manifest.files]
+    if not isinstance(named, str) or not any(path.startswith(f"{named}/") for path in files):
+        raise FlashError(
+            "this bundle has no firmware: it is not for microcontrollers", hint="edgesdk push puts it on a board"
+        )
+    return bundle.folder / named
 
 
 def build_firmware(
@@ -27,13 +43,11 @@ def build_firmware(
         progress: told about the work.
 
     Raises:
-        FlashError: the bundle has no firmware, the project no port for the board, a tool is missing, or it fails.
+        FlashError: the bundle has no firmware, or one that is neither edgesdk's own nor trusted; the project has no
+            port for the board; a tool is missing, or it fails.
     """
-    project = bundle.folder / str(bundle.manifest.program.facts.get("firmware") or "")
-    if "firmware" not in bundle.manifest.program.facts or not project.is_dir():
-        raise FlashError(
-            "this bundle has no firmware: it is not for microcontrollers", hint="edgesdk push puts it on a board"
-        )
+    project = firmware_project(bundle)
+    refuse_foreign(project, bundle.folder)
     ports = sorted(path.stem for path in (project / "boards").glob("*.cmake"))
     if board.name not in ports:
         raise FlashError(

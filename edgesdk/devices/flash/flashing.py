@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ...boards import Board
+from ...lines import shown_line
 from ...partials import scratch_folder
 from ...progress import SILENT, Progress
 from ...registry import unknown
+from ..hosts import place_of
 from . import FlashError
 from .images import Image, Kind, family_of, kind_of, read_image, to_uf2
 from .tools import TOOLS, Job, Tool
+
+_SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 
 
 def tools_for(board: Board) -> list[str]:
@@ -46,11 +51,29 @@ def flash_with(
         FlashError: no such tool or none for this board, a firmware that does not fit, or the tool failed.
     """
     chosen = _chosen(tool, board)
+    _refuse_scripts(firmware, chosen, probe)
     with scratch_folder() as scratch:
         job = _job(firmware, board, chosen, scratch, port, probe, seconds)
         with progress.stage(f"Flashing with {chosen.name}"):
             chosen.put(job)
     return chosen.name
+
+
+def _refuse_scripts(firmware: Path, tool: Tool, probe: str | None) -> None:
+    """Tools read probe and path as words of a script of their own, in which brackets and bars run commands.
+
+    Raises:
+        FlashError: one of them is more than a word.
+    """
+    if probe is not None and tool.name == "gdb" and ((place := place_of(probe)) is None or place.user):
+        raise FlashError(f"'{shown_line(probe)}' is no gdb server", hint="give it as HOST:PORT")
+    if probe is not None and tool.name not in ("gdb", "uf2") and not _SERIAL.fullmatch(probe):
+        raise FlashError(f"'{shown_line(probe)}' is no serial number of a debug probe", hint="letters, digits, . _ : -")
+    path = str(firmware.resolve())
+    if tool.name != "uf2" and (not path.isprintable() or set('{}[]"$\\;').intersection(path)):
+        raise FlashError(
+            f"{shown_line(path)}: {tool.name} cannot be given this path", hint="copy the file to a plain one"
+        )
 
 
 def _chosen(name: str | None, board: Board) -> Tool:

@@ -241,7 +241,7 @@ class Gdb(Program):
         reset = "monitor system_reset" if job.board.emulator else "monitor reset"
         words = ("set tcp connect-timeout 3", f"target remote {job.probe}", "load", "compare-sections", reset, "detach")
         commands = [part for command in words for part in ("-ex", command)]
-        return [Step((program, "-nx", "-batch", *commands, str(job.image)))]
+        return [Step((program, "-nx", "-iex", "set auto-load off", "-batch", *commands, str(job.image)))]
 
     def verdict(self, output: str) -> str | None:
         """Its exit status says little, and without a server it compares the file with itself."""

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgesdk.errors import EdgeError
 from edgesdk.runner_lines import command_of, event_line
+from edgesdk.silence import keep_silent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -206,6 +207,7 @@ def say(event: str, **fields: Any) -> None:
 
 def main(arguments: list[str]) -> int:
     """Load a bundle and serve; the archive's own ``runner.json`` says how."""
+    keep_silent()
     plan = json.loads(_inside("runner.json"))
     folder, threads = Path(arguments[0]), int(arguments[1]) if len(arguments) > 1 else None
     try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...bundle import Manifest
+from ...lines import check_line
 from ...targets import open_target
 from ..base import PackageError, slug
 
@@ -107,8 +108,7 @@ def check_options(options: Options) -> None:
         raise PackageError(
             f"version {options.version!r}: Google Play's version code has room for 2000.99.99.99", hint="version=1.0.0"
         )
-    if re.search(r"[\x00-\x1f<>&\"\\]", options.name):
-        raise PackageError(f"name {options.name!r} has characters that an app's name cannot have")
+    check_line(options.name, "name", PackageError)
     if bool(options.kotlinc) != bool(options.classpath):
         raise PackageError(
             "kotlinc and classpath go together", hint="classpath: android.jar, ExecuTorch's, kotlinx-coroutines-core"

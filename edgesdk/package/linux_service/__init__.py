@@ -15,6 +15,7 @@ from ...files import sha256
 from ...partials import scratch_folder
 from ...targets import open_target, targets_dir
 from ..base import PackageError, Written
+from ..runtime import check_versions
 from ..templates import fill
 from . import manager
 from .deb import write_deb
@@ -64,10 +65,16 @@ class LinuxService:
                 f"the bundle is for {target.name} ({target.os}, {target.architecture}), not for a Linux board",
                 hint="export with --target linux-arm64, jetson-orin or linux-x86_64",
             )
-        if CONVERTERS.get(program.converter).on_device is None:
+        on_device = CONVERTERS.get(program.converter).on_device
+        if on_device is None:
             raise PackageError(
                 f"programs of '{program.converter}' have no session in Python, which the server is made of"
             )
+        if program.runtime not in on_device.runtimes:  # pip fetches it: a bundle must not choose what
+            raise PackageError(
+                f"programs of '{program.converter}' run in {' or '.join(on_device.runtimes)}, not in {program.runtime}"
+            )
+        check_versions(program.runtime_versions)
         if manifest.tokenizer.chat_template is None:
             raise PackageError("the bundle has no chat template, so a service cannot chat with it")
         checks = {

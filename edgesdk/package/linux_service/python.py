@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import zipfile
 from collections.abc import Sequence
 from importlib import import_module, metadata
@@ -15,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from ... import __version__
 from ...partials import scratch_folder
-from ...wheels import Wheel, download
+from ...wheels import PIP, Wheel, download
 from ..base import PackageError
 
 SERVE = ("fastapi>=0.115", "prometheus-client>=0.20", "uvicorn>=0.30")  # the extra `serve`
@@ -65,7 +64,7 @@ def resolved(needed: Sequence[str], python: str, architecture: str) -> tuple[Whe
         PackageError: pip finds no such set.
     """
     with scratch_folder() as scratch:
-        command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--no-input"]
+        command = [*PIP, "install", "--dry-run", "--ignore-installed", "--quiet", "--no-input"]
         command += ["--target", str(scratch), "--report", f"{scratch}/report.json", *_platform(python, architecture)]
         done = subprocess.run([*command, *needed], capture_output=True, text=True, check=False)
         if done.returncode:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...devices.hosts import check_word
 from ...documents import parse_json
 from ...errors import EdgeError
 from .base import Meter, Metered, Quantity, Sensor
@@ -26,7 +27,7 @@ _PROGRAMS: Mapping[str, tuple[str, ...]] = {
     "ios": ("batteryregistry",),  # go-ios
     "pymobiledevice3": ("diagnostics", "battery", "single"),
 }
-_UDID: Mapping[str, str] = {"ios": "--udid={}", "pymobiledevice3": "--udid {}"}
+_UDID: Mapping[str, tuple[str, ...]] = {"ios": ("--udid={}",), "pymobiledevice3": ("--udid", "{}")}
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class IosBattery:
 
 def open_ios(udid: str) -> Meter:
     """``ios`` or ``ios:UDID``."""
+    if udid.strip():
+        check_word(udid.strip(), "UDID")
     return IosBattery(udid.strip())
 
 
@@ -158,7 +161,7 @@ def _signed(value: object) -> float | None:
 def _command(udid: str) -> list[str]:
     for program, words in _PROGRAMS.items():
         if found := shutil.which(program):
-            return [found, *words, *(_UDID[program].format(udid).split(" ") if udid else ())]
+            return [found, *words, *(word.format(udid) for word in (_UDID[program] if udid else ()))]
     raise EdgeError(
         "the battery of iOS devices needs go-ios or pymobiledevice3, and neither is installed",
         hint="npm install -g go-ios, or pipx install pymobiledevice3",

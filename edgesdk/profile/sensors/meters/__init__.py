@@ -33,6 +33,9 @@ USAGE = {
     "ppk2": "ppk2:PROGRAM, which drives the PPK2 and prints seconds,volts,amperes",
 }
 
+#: URLs of meters that are programs begin so: whoever names one has it run.
+PROGRAM_METERS = ("csv:", "ppk2:")
+
 
 def open_meter(url: str) -> Meter:
     """The meter that a URL names; it measures from its ``start()`` on.

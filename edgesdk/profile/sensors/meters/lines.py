@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import IO, Protocol
 
+from ....children import for_programs_of_the_user
+from ....devices.hosts import check_port
 from ....errors import EdgeError, MissingExtraError
+from ....lines import shown_line
 from ..base import Meter, Sensor
 from .base import Clock, Collector, Reading, parsed_line, supplied, supply
 
@@ -29,7 +32,10 @@ class ProgramMeter:
 
     def __init__(self, source: str, command: str, evidence: str) -> None:
         self.sensors: tuple[Sensor, ...] = supply(source, evidence)
-        self._command = shlex.split(command)
+        try:
+            self._command = shlex.split(command)
+        except ValueError as failure:
+            raise EdgeError(f"{source}:{shown_line(command)}: {failure}", hint="close the quotes") from None
         self._collector = Collector()
         self._clock = Clock()
         self._process: subprocess.Popen[str] | None = None
@@ -44,6 +50,7 @@ class ProgramMeter:
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
+                env=for_programs_of_the_user(),
             )
         except OSError as failure:
             reason = failure.strerror or str(failure)
@@ -133,8 +140,9 @@ def open_ppk2(command: str) -> Meter:
 def open_ina228(rest: str) -> Meter:
     """``ina228:/dev/ttyACM0`` or ``ina228:/dev/ttyACM0@921600``."""
     port, _, baud = rest.partition("@")
-    if not port or (baud and not baud.isdecimal()):
+    if not port or (baud and not (baud.isascii() and baud.isdigit())):
         raise EdgeError(f"ina228:{rest}: no serial port", hint="ina228:/dev/ttyACM0@115200")
+    check_port(port)
     evidence = "INA228 read by the firmware, which prints seconds, volt and ampere"
     return SerialMeter("ina228", port, int(baud or _BAUD), evidence)
 
