@@ -29,6 +29,7 @@ from .model.opening import open_any
 from .model.vocabulary import in_vocabulary_of
 from .options import program_options
 from .oracle import Choice, consult
+from .outputs import BUNDLE, refuse_foreign
 from .progress import SILENT, Progress
 from .schema import dump
 from .switching import AdapterParity, check_adapters, refuse_recipe, refuse_target
@@ -305,7 +306,9 @@ def staging(out: Path) -> Iterator[tuple[Path, Path]]:
     zipped = out.suffix == ".zip"
     if zipped and out.is_dir():
         raise EdgeError(f"{out}: is a folder", hint="name a file, or leave out .zip to make a folder")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())) and not bundles.is_bundle(out):
+    if not zipped:
+        refuse_foreign(out, BUNDLE)
+    elif out.is_symlink() or (out.exists() and not bundles.is_bundle(out)):
         raise EdgeError(f"{out}: exists and is not a bundle, so it is not replaced", hint="name another output")
     with folder_beside(out) as scratch:
         if zipped:
@@ -313,7 +316,7 @@ def staging(out: Path) -> Iterator[tuple[Path, Path]]:
             folder.mkdir()
             yield folder, scratch
         else:
-            with replacing_folder(out) as folder:
+            with replacing_folder(out, partial(refuse_foreign, out, BUNDLE)) as folder:
                 yield folder, scratch
 
 

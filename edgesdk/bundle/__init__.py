@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from ..errors import BundleError
 from ..files import file_entry, replacing
 from ..kinds import DECODER, described
+from ..partials import scratch_folder
 from ..progress import SILENT, Progress, track
 from .manifest import FILE, SCHEMA, Manifest
 
@@ -78,9 +78,9 @@ def open_bundle(path: str | Path, *, check: bool = True, progress: Progress = SI
     if path.is_dir():
         yield _open_folder(path, check, progress)
     elif path.is_file():
-        with tempfile.TemporaryDirectory(prefix="edgesdk-") as scratch:
-            _unpack(path, Path(scratch))
-            yield _open_folder(Path(scratch), check, progress)
+        with scratch_folder() as scratch:
+            _unpack(path, scratch)
+            yield _open_folder(scratch, check, progress)
     else:
         raise BundleError(f"{path}: no such bundle")
 

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..documents import parse_json
 from ..errors import BundleError
 from ..files import FileEntry
 from ..lines import Line, check_lines
@@ -224,10 +225,7 @@ class Manifest:
         Raises:
             BundleError: not JSON, of a newer schema, with an unknown or missing key, or changed since it was written.
         """
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as failure:
-            raise BundleError(f"{where}: not valid JSON ({failure})", hint=_DAMAGED) from None
+        data = parse_json(text, where, BundleError, hint=_DAMAGED)
         found = data.get("schema") if isinstance(data, dict) else None
         if isinstance(found, int) and found > SCHEMA:
             raise BundleError(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import signal
 import sys
-import threading
 from importlib import import_module
 from typing import Any
 
@@ -13,6 +11,7 @@ import click
 
 from ..children import importing_safely
 from ..errors import EdgeError
+from . import interrupts, streams
 from .terminal import echo
 
 #: Command name to the first line of its help, so that ``edgesdk --help`` imports no command.
@@ -44,8 +43,7 @@ COMMANDS = {
     "trust": "Trust a file that names programs and hosts, or list what is trusted.",
     "verify": "Check a bundle: every hash, its schema, its runtime.",
 }
-_INTERRUPTED = 130
-_interrupted = threading.Event()
+_NO_MEMORY = ("bad_alloc", "bad allocation", "allocate memory", "out of memory", "can't start new thread")
 
 
 class _Commands(click.Group):
@@ -79,28 +77,28 @@ def edgesdk() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors become one message and a non-zero exit."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
-            signal.signal(number, _interrupt)  # end like Ctrl-C: nothing half-written stays
-    with importing_safely():
-        status = run(arguments)
+    streams.open_all()
+    interrupts.listen()
+    try:
+        with importing_safely():
+            status = run(arguments)
+    except KeyboardInterrupt:  # it came when the work was done
+        status = interrupts.STATUS
+    interrupts.leave(status)
+    if not streams.flushed():
+        status = status or 1
     sys.exit(status)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    _interrupted.set()
-    raise KeyboardInterrupt
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    _interrupted.clear()
+    interrupts.begin()
     try:
         status: Any = edgesdk.main(arguments, prog_name="edgesdk", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
         return _say_interrupted()
     except Exception as failure:
-        if _interrupted.is_set():  # a native library may make another exception of the interrupt
+        if interrupts.heard():  # a native library may make another exception of the interrupt
             return _say_interrupted()
         return _say(failure)
     return status if isinstance(status, int) else 0
@@ -108,7 +106,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 def _say_interrupted() -> int:
     echo("Interrupted.", err=True)
-    return _INTERRUPTED
+    return interrupts.STATUS
 
 
 def _say(failure: Exception) -> int:
@@ -122,14 +120,22 @@ def _say(failure: Exception) -> int:
         case EdgeError():
             _say_error(failure.message, failure.hint)
         case BrokenPipeError():
-            sys.stderr.close()
+            streams.drop(1)
         case OSError():
             _say_error(f"{failure.filename or 'input/output'}: {failure.strerror or failure}")
-        case MemoryError():
+        case ImportError():
+            _say_error(f"a library cannot be loaded: {failure}", "give it more memory and handles, or install it again")
+        case _ if _wants_memory(failure):
             _say_error("this machine has not enough memory for that", "close other programs, or use a larger machine")
         case _:
             raise failure
     return 1
+
+
+def _wants_memory(failure: Exception) -> bool:
+    """Whether memory ran out; of native libraries that is told by their words alone."""
+    said = str(failure).lower()
+    return isinstance(failure, MemoryError) or any(word in said for word in _NO_MEMORY)
 
 
 def _say_error(message: str, hint: str | None = None) -> None:

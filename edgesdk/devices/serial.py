@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..documents import whole
 from ..errors import MissingExtraError
 from ..progress import SILENT, Progress
 from .address import Settings
@@ -155,10 +156,11 @@ def _parts(rest: str) -> tuple[str, int]:
     path, at, baud = rest.rpartition("@")
     if not at:
         path, baud = rest, str(BAUD)
-    if not (baud.isascii() and baud.isdigit() and 0 < int(baud[:9]) == int(baud)) or not path:
+    rate = whole(baud)
+    if not rate or not path:
         raise DeviceError(f"'serial:{rest}': '{baud}' is no baud rate", hint="serial:/dev/ttyACM0@115200")
     check_port(path)
-    return path, int(baud)
+    return path, rate
 
 
 def _refused(name: str, path: str, failure: Exception) -> DeviceError:

@@ -8,12 +8,13 @@ moment leaves the bundle in use as it was, and the next push sends only what is 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..bundle import Bundle
 from ..bundle.manifest import FILE
+from ..documents import whole
 from ..errors import BundleError
 from ..files import FileEntry, file_entry
 from ..progress import SILENT, Progress
@@ -266,7 +267,7 @@ class Store:
         after = f'[ -n "$wrong" ] || activate {quoted}' if activate else ":"
         done = self._call(f"settle {quoted}", expect="@", lines=rows, after=after, timeout=_HASHING)
         lines = done.text.splitlines()
-        wrong = {line.split()[1] for line in lines if line.startswith("@wrong ")}
+        wrong = {line.partition(" ")[2].strip() for line in lines if line.startswith("@wrong ")}
         if not wrong and not any(line.startswith("@active" if activate else "@settled") for line in lines):
             raise DeviceError(f"{self.device.name}: the store of bundles did not come to its end")
         return wrong
@@ -351,40 +352,42 @@ def _offset(entry: FileEntry, found: Survey) -> int:
 
 
 def _surveyed(text: str, name: str) -> Survey:
+    """What the script's ``survey`` printed; what is not understood is passed over."""
     said = sections(text)
-    if "@root" not in said:
-        raise DeviceError(f"{name}: the store of bundles cannot be read")
+    cut = next((key for key in ("@root", "@incoming", "@records", "@present") if key not in said), None)
+    if cut is not None or not said["@root"]:
+        raise DeviceError(f"{name}: the store of bundles cannot be read (no {cut or '@root'})", hint="try again")
     facts, active = parsed(text), [*said.get("@active", []), "", ""]
-    incoming = [line.split(" ", 1) for line in said["@incoming"]]
-    records = tailed("\n".join(said["@records"]))
     present: dict[str, dict[str, tuple[int, int]]] = {}
-    for line in said["@present"]:
-        size, changed, path = line.split(" ", 2)
-        _, folder, *rest = path.split("/", 2)
-        if rest:
-            present.setdefault(folder, {})[rest[0]] = (int(size), int(changed))
+    for size, changed, path in _counted(said["@present"], 3):
+        _, folder, file = [*path.split("/", 2), "", ""][:3]
+        if file and changed is not None:
+            present.setdefault(folder, {})[file] = (size, changed)
     bundles = {}
-    for path, content in records.items():
+    for path, content in tailed("\n".join(said["@records"])).items():
         folder = path.removeprefix("bundles/").removesuffix(".files")
         if path != "/dev/null" and folder in present:
             bundles[folder] = _stored(_recorded(content), present[folder])
-    return Survey(
-        said["@root"][0],
-        facts.free,
-        active[0] or None,
-        active[1] or None,
-        {path.removeprefix("incoming/"): int(size) for size, path in incoming},
-        bundles,
-        facts,
-    )
+    incoming = {path.removeprefix("incoming/"): size for size, _, path in _counted(said["@incoming"], 2)}
+    return Survey(said["@root"][0], facts.free, active[0] or None, active[1] or None, incoming, bundles, facts)
+
+
+def _counted(lines: Iterable[str], columns: int) -> Iterator[tuple[int, int | None, str]]:
+    """Size, moment (of three columns) and path of the lines that ``stat`` printed."""
+    for line in lines:
+        *numbers, path = line.split(" ", columns - 1)
+        counts = [whole(number) for number in numbers]
+        if len(counts) == columns - 1 and counts[0] is not None:
+            yield counts[0], counts[1] if columns == 3 else None, path
 
 
 def _recorded(content: str) -> dict[str, tuple[str, int, int]]:
     found = {}
     for line in content.splitlines():
         sha, size, changed, path = [*line.split("\t", 3), "", "", ""][:4]
-        if size.isdigit() and changed.isdigit():  # a record that lost its content describes nothing
-            found[path] = (sha, int(size), int(changed))
+        count, moment = whole(size), whole(changed)
+        if count is not None and moment is not None:  # a record that lost its content describes nothing
+            found[path] = (sha, count, moment)
     return found
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..documents import read_json
 from ..errors import ModelError
 from ..files import FileEntry, file_entry, sha256
 from ..lines import Line
@@ -134,10 +135,7 @@ def read_description(folder: Path) -> Description:
         ModelError: damaged, of a newer schema, or a file is missing or was changed.
     """
     path = folder / FILE
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as failure:
-        raise ModelError(f"{path}: cannot be read ({failure})", hint=_DAMAGED) from None
+    data = read_json(path, ModelError, hint=_DAMAGED)
     found = data.get("schema") if isinstance(data, dict) else None
     if found != SCHEMA:
         newer = isinstance(found, int) and found > SCHEMA

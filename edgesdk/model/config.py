@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..documents import parse_json, read_bytes
 from ..errors import ModelError
 
 _LARGEST = 100_000_000  # of any count in a configuration
@@ -46,12 +46,9 @@ class Config:
         Raises:
             ModelError: the file is missing or is no JSON object.
         """
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ModelError(f"{path}: not found", hint="a model folder holds config.json and safetensors") from None
-        except (ValueError, RecursionError) as failure:
-            raise ModelError(f"{path}: not valid JSON ({failure})") from None
+        if not path.exists():
+            raise ModelError(f"{path}: not found", hint="a model folder holds config.json and safetensors")
+        values = parse_json(read_bytes(path, ModelError), str(path), ModelError, infinities=True)
         if not isinstance(values, dict):
             raise ModelError(f"{path}: expected a JSON object")
         return cls(values, str(path))

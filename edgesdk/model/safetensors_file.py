@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..documents import read_json
 from ..errors import MissingExtraError, ModelError
 
 if TYPE_CHECKING:
@@ -183,11 +183,12 @@ def _shards(folder: Path, named: str | None) -> list[Path]:
         return [folder / SINGLE]
     index = folder / (named or INDEX)
     if index.is_file():
+        found = read_json(index, ModelError)
         try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            names = sorted(set(found["weight_map"].values()))
             if any(Path(name).name != name for name in names):
                 raise ValueError("a shard lies outside the folder")
-        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as failure:
+        except (ValueError, KeyError, AttributeError, TypeError) as failure:
             raise ModelError(f"{index}: not a readable shard index ({failure})") from None
         return [folder / name for name in names]
     pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))

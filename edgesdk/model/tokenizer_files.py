@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.version import InvalidVersion, Version
 
+from .. import documents
 from ..errors import ModelError
 from .tokenizer_classes import class_of
 
@@ -132,12 +133,9 @@ def read_text(path: Path) -> str:
     """A text file.
 
     Raises:
-        ModelError: it is not UTF-8.
+        ModelError: it cannot be read, or is not UTF-8.
     """
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as failure:
-        raise ModelError(f"{path}: not UTF-8 text (byte {failure.start})") from None
+    return documents.read_text(path, ModelError)
 
 
 def optional_json(path: Path) -> dict[str, Any]:
@@ -146,12 +144,7 @@ def optional_json(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: it is no JSON.
     """
-    try:
-        data = json.loads(read_text(path))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError) as failure:
-        raise ModelError(f"{path}: not valid JSON ({failure})") from None
+    data = documents.read_json(path, ModelError) if path.exists() else {}
     return data if isinstance(data, dict) else {}
 
 

@@ -12,6 +12,7 @@ from .. import __version__
 from ..schema import load
 from .batteries import plugged, spent
 from .energy import Track, chosen, energy_of_counter, energy_of_power
+from .lines import checked
 from .memory import memory_section
 from .reasons import reason
 from .record import Line
@@ -51,9 +52,9 @@ def derived(lines: Sequence[Line]) -> Profile:
         lines: of the record, the header first.
 
     Raises:
-        ProfileError: nothing was measured.
+        ProfileError: a line is not what a run writes.
     """
-    return _Deriving(lines).profile()
+    return _Deriving([checked(line, f"the record, line {number}") for number, line in enumerate(lines, 1)]).profile()
 
 
 class _Deriving:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from ...bundle import Bundle
 from ...converter import CONVERTERS
 from ...files import file_entry
+from ...partials import scratch_folder
 from ...progress import SILENT, Progress
 from ..base import Device, DeviceError
 from ..facts import Facts
@@ -83,8 +82,8 @@ def _command(
     on_device = CONVERTERS.get(program.converter).on_device
     if on_device is None:
         raise DeviceError(f"{device.name} cannot run programs of '{program.converter}'", hint="edgesdk flash BUNDLE")
-    with tempfile.TemporaryDirectory(prefix="edgesdk-") as scratch:
-        path = Path(scratch) / "runner.pyz"
+    with scratch_folder() as scratch:
+        path = scratch / "runner.pyz"
         path.write_bytes(runner_archive(on_device))
         entry = file_entry(path)
         runner = store.push(Parcel(f"runner.{entry.sha256[:12]}", path.parent, (entry,)), activate=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ... import __version__
 from ...converter import CONVERTERS
 from ...files import sha256
+from ...partials import scratch_folder
 from ...targets import open_target, targets_dir
 from ..base import PackageError, Written
 from ..runtime import check_versions
@@ -115,10 +115,10 @@ class LinuxService:
         fill(source / "readme", folder, values)
         shutil.copy(folder / "README.md", root / "usr/share/doc" / PACKAGE / "README.md")
         deb = f"{PACKAGE}_{options.version}_{values['architecture']}.deb"
-        with progress.stage("Writing the package"), tempfile.TemporaryDirectory() as scratch:
+        with progress.stage("Writing the package"), scratch_folder() as scratch:
             values["installed_kb"] = sum(file.stat().st_size for file in root.rglob("*") if file.is_file()) // 1024 + 1
-            fill(source / "control", Path(scratch), values)
-            write_deb(folder / deb, Path(scratch), root)
+            fill(source / "control", scratch, values)
+            write_deb(folder / deb, scratch, root)
         facts = {"package": deb, "version": name, "python": options.python, "wheels": options.wheels}
         facts["providers"] = " ".join(values["providers"]) or "the runtime's only one"
         return Written(facts, _remarks(manifest, options), (f"sudo dpkg -i {deb}", "edgesdk-service status"))
