@@ -60,8 +60,9 @@ class ExecuTorchConverter:
     name = "executorch"
     on_device: OnDevice | None = OnDevice(
         "edgesdk_converters.executorch.session:ExecuTorchSession",
-        tuple(
-            f"edgesdk_converters.executorch.{name}" for name in ("format", "native", "operators", "wheel", "session")
+        (
+            "edgesdk.partials",
+            *(f"edgesdk_converters.executorch.{name}" for name in ("format", "native", "operators", "wheel", "session")),
         ),
         ("executorch",),
         "edgesdk_converters.executorch.operators:operator_times",
