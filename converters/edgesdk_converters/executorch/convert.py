@@ -54,16 +54,16 @@ _RUNTIME_BYTES = 16_000_000  # a process with ExecuTorch's libraries loaded, mea
 _HOLDS = "w8, w4, w4g32, w4g64 and w4g128 with 8-bit activations, or float"
 
 
+_ON_DEVICE = ("format", "native", "operators", "wheel", "session")
+
+
 class ExecuTorchConverter:
     """Programs for ExecuTorch with the XNNPACK delegate."""
 
     name = "executorch"
     on_device: OnDevice | None = OnDevice(
         "edgesdk_converters.executorch.session:ExecuTorchSession",
-        (
-            "edgesdk.partials",
-            *(f"edgesdk_converters.executorch.{name}" for name in ("format", "native", "operators", "wheel", "session")),
-        ),
+        ("edgesdk.partials", *(f"edgesdk_converters.executorch.{name}" for name in _ON_DEVICE)),
         ("executorch",),
         "edgesdk_converters.executorch.operators:operator_times",
         drafts=True,
