@@ -28,7 +28,7 @@ from .model.tensors import packed_columns
 from .model.vocabulary import in_vocabulary_of
 from .options import program_options
 from .oracle import Choice, consult
-from .outputs import CHECKPOINT, refuse_foreign
+from .outputs import CHECKPOINT, output_path, refuse_foreign
 from .progress import SILENT, Progress
 from .schema import dump
 from .targets import open_target
@@ -81,7 +81,8 @@ def compress_model(
     Raises:
         EdgeError: what is wrong. What was done by then stays beside ``out``, for ``resume``.
     """
-    out, calibration, checks = Path(out).resolve(), calibration or Calibration(), checks or Checks()
+    out, calibration, checks = output_path(out), calibration or Calibration(), checks or Checks()
+    refuse_foreign(out, CHECKPOINT)
     described = None if target is None else open_target(target)
     presets = described.recipes if described else None
     wanted = open_recipe(recipe, presets) if isinstance(recipe, str) else recipe
@@ -92,7 +93,7 @@ def compress_model(
     if teacher is not None:
         chosen = _taught(chosen, teacher)
     most = chosen_size(chosen, size, opened.spec.parameters)
-    _refuse(out, opened)
+    _refuse(opened)
     limits, _ = _aim(described, opened, chosen, refuse=not chosen.reshapes)
     _refuse_grids(opened, chosen, limits)
     plan = _plan(opened, chosen, target, limits, most, calibration)
@@ -125,13 +126,12 @@ def _taught(recipe: Recipe, teacher: str) -> Recipe:
     return replace(recipe, passes=tuple(passes))
 
 
-def _refuse(out: Path, model: Model) -> None:
+def _refuse(model: Model) -> None:
     if model.compression is not None:
         raise RecipeError(
             f"this checkpoint is already compressed ({model.compression.name}), and rounding twice costs quality",
             hint="compress the original, or export this one as it is",
         )
-    refuse_foreign(out, CHECKPOINT)
 
 
 def _refuse_grids(model: Model, recipe: Recipe, limits: Limits) -> None:

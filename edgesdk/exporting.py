@@ -29,7 +29,7 @@ from .model.opening import open_any
 from .model.vocabulary import in_vocabulary_of
 from .options import program_options
 from .oracle import Choice, consult
-from .outputs import BUNDLE, refuse_foreign
+from .outputs import BUNDLE, output_path, refuse_foreign
 from .progress import SILENT, Progress
 from .schema import dump
 from .switching import AdapterParity, check_adapters, refuse_recipe, refuse_target
@@ -163,7 +163,8 @@ def export(
     Raises:
         EdgeError: what is wrong; nothing is left behind then.
     """
-    checks, out = checks or Checks(), Path(out).resolve()
+    checks, out = checks or Checks(), output_path(out)
+    refuse_output(out)
     described = open_target(target)
     wanted = open_recipe(recipe, described.recipes) if isinstance(recipe, str) else recipe
     converter = CONVERTERS.get(described.converter)
@@ -300,9 +301,12 @@ def _with_draft(
     return replace(record, draft=found)
 
 
-@contextmanager
-def staging(out: Path) -> Iterator[tuple[Path, Path]]:
-    """A folder that becomes ``out`` when all went well, and a scratch folder on the same disk."""
+def refuse_output(out: Path) -> None:
+    """Stop where a bundle, or a zip of one, would replace something else.
+
+    Raises:
+        EdgeError: there is something else.
+    """
     zipped = out.suffix == ".zip"
     if zipped and out.is_dir():
         raise EdgeError(f"{out}: is a folder", hint="name a file, or leave out .zip to make a folder")
@@ -310,8 +314,14 @@ def staging(out: Path) -> Iterator[tuple[Path, Path]]:
         refuse_foreign(out, BUNDLE)
     elif out.is_symlink() or (out.exists() and not bundles.is_bundle(out)):
         raise EdgeError(f"{out}: exists and is not a bundle, so it is not replaced", hint="name another output")
+
+
+@contextmanager
+def staging(out: Path) -> Iterator[tuple[Path, Path]]:
+    """A folder that becomes ``out`` when all went well, and a scratch folder on the same disk."""
+    refuse_output(out)
     with folder_beside(out) as scratch:
-        if zipped:
+        if out.suffix == ".zip":
             folder = scratch / "bundle"
             folder.mkdir()
             yield folder, scratch

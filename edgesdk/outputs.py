@@ -32,6 +32,12 @@ CHECKPOINT = Product("a compressed checkpoint", "checkpoint.json")
 DELIVERABLE = Product("a deliverable", "deliverable.json")
 
 
+def output_path(out: str | Path) -> Path:
+    """Where an output goes, whatever folder is the current one later; a link of that name is not followed."""
+    path = Path(out)
+    return path.resolve() if path.name in ("", "..") else path.parent.resolve() / path.name
+
+
 def refuse_foreign(out: Path, product: Product, error: type[EdgeError] = EdgeError) -> None:
     """Stop where writing ``out`` would remove what the last such command did not write there.
 

@@ -10,19 +10,14 @@ from typing import Any
 
 STATUS = 130
 _MOST = 3  # signals; the next ends the process at once, whatever it leaves to the next run's sweep
+_SOON = 0.01  # seconds, until which a finalizer is left, or the interrupt is dropped and raised once more
 _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Heard:
-    """What came so far.
-
-    Attributes:
-        count: signals.
-        lost: whether an interrupt was raised where Python drops exceptions, as in a finalizer.
-    """
+    """What came so far; ``count`` is of signals."""
 
     count = 0
-    lost = False
 
 
 _heard = _Heard()
@@ -38,7 +33,7 @@ def listen() -> None:
 
 def begin() -> None:
     """Forget what came before."""
-    _heard.count, _heard.lost = 0, False
+    _heard.count = 0
 
 
 def heard() -> bool:
@@ -56,17 +51,20 @@ def leave(status: int) -> None:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     _heard.count += 1
-    if _heard.count == 1 or _heard.lost:
-        _heard.lost = False
+    if _heard.count == 1:
         raise KeyboardInterrupt
     if _heard.count > _MOST:
         os._exit(STATUS)
 
 
 def _dropped(what: Any) -> None:
-    """Raise an interrupt again that came in a finalizer, and show everything else as usual."""
+    """Raise an interrupt again that Python dropped, as it does in finalizers, and show everything else as usual."""
     if issubclass(what.exc_type, KeyboardInterrupt):
-        _heard.lost = True
-        signal.raise_signal(signal.SIGINT)
+        signal.signal(signal.SIGALRM, _again)
+        signal.setitimer(signal.ITIMER_REAL, _SOON)
     else:
         sys.__unraisablehook__(what)
+
+
+def _again(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..documents import read_toml
 from ..lines import check_lines, shown_line, why_no_line
 from ..registry import unknown
 from ..schema import load
@@ -118,10 +118,7 @@ def read_fleet(named: Path | None = None) -> dict[str, Settings]:
     path = fleet_file(named)
     if path is None:
         return {}
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
-        raise DeviceError(f"{path}: not valid TOML ({failure})") from None
+    data = read_toml(path, DeviceError)
     check_lines(data, str(path), DeviceError)
     found = {}
     for name, entry in data.items():

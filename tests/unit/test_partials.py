@@ -173,3 +173,26 @@ def test_what_came_into_the_folder_meanwhile_is_not_lost(bundle, tmp_path) -> No
         (out / "notes.txt").write_text("mine")
     assert (out / "notes.txt").read_text() == "mine" and (out / "manifest.json").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_an_output_behind_a_link_is_refused_before_any_work(checkpoint, bundle, tmp_path) -> None:
+    import shutil
+
+    import edgesdk
+    from edgesdk.compressing import compress_model
+    from edgesdk.package import package
+
+    shutil.copytree(bundle, tmp_path / "b")
+    (tmp_path / "link").symlink_to(tmp_path / "b")
+    (tmp_path / "link.zip").symlink_to(tmp_path / "b.zip")
+    for write in (
+        lambda out: edgesdk.export(checkpoint, "linux-x86_64", out),
+        lambda out: edgesdk.export(checkpoint, "linux-x86_64", out.with_suffix(".zip")),
+        lambda out: compress_model(checkpoint, out),
+        lambda out: package(bundle, "linux-service", out),
+    ):
+        with pytest.raises(EdgeError):
+            write(tmp_path / "link")
+    assert outputs.output_path(tmp_path / "b" / "..") == tmp_path
+    with edgesdk.open_bundle(tmp_path / "b"):
+        pass
