@@ -22,6 +22,8 @@ TEXT = 16 << 20
 TOKENIZER = 64 << 20
 #: Bytes of the header of a safetensors file (128 experts in 48 layers: 3 MB).
 TENSOR_HEADER = 32 << 20
+#: Bytes of the metadata of a GGUF file (Gemma 3: 10 MB).
+METADATA = 128 << 20
 #: Values of all lists in the metadata of a GGUF file (Gemma 3: 1.5 million).
 METADATA_VALUES = 8_000_000
 #: Keys in the metadata of a GGUF file (below 100).

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.version import InvalidVersion, Version
 
+from ..bounds.amounts import TOKENIZER
+from ..bounds.regular import read_limited, refuse_irregular, regular_file
 from ..errors import ModelError
 from .tokenizer_classes import class_of
 
@@ -67,10 +69,10 @@ def read_folder(folder: Path) -> FolderTokenizer:
         ModelError: there is no ``tokenizer.json``, a file cannot be read, or two contradict each other.
     """
     config = optional_json(folder / "tokenizer_config.json")
-    path = folder / _definition_file(config)
-    if not path.is_file():
+    path = regular_file(folder, _definition_file(config), ModelError)
+    if path is None:
         raise ModelError(
-            f"{folder}: no {path.name}",
+            f"{folder}: no {_definition_file(config)}",
             hint="AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) with transformers writes it",
         )
     generation = optional_json(folder / "generation_config.json")
@@ -132,10 +134,14 @@ def read_text(path: Path) -> str:
     """A text file.
 
     Raises:
-        ModelError: it is not UTF-8.
+        ModelError: it is not UTF-8, no regular file of its folder, or too large.
+        FileNotFoundError: there is none.
     """
+    found = regular_file(path.parent, path.name, ModelError)
+    if found is None:
+        raise FileNotFoundError(path)
     try:
-        return path.read_text(encoding="utf-8")
+        return read_limited(found, TOKENIZER, ModelError).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as failure:
         raise ModelError(f"{path}: not UTF-8 text (byte {failure.start})") from None
 
@@ -320,8 +326,10 @@ def _template(folder: Path, config: Mapping[str, Any], model: Mapping[str, Any])
     ``chat_template.json`` belongs to the processor of a model that sees images; a tokenizer does not read it.
     """
     file, several = folder / "chat_template.jinja", folder / "additional_chat_templates"
-    templates: dict[Any, Any] = {"default": read_text(file)} if file.is_file() else {}
-    templates |= {path.name.removesuffix(".jinja"): read_text(path) for path in sorted(several.glob("*.jinja"))}
+    templates: dict[Any, Any] = {"default": read_text(file)} if file.exists() else {}
+    for path in sorted(several.glob("*.jinja")):
+        refuse_irregular(path, folder, ModelError)
+        templates[path.name.removesuffix(".jinja")] = read_text(path)
     where = str(several)
     if not templates:
         processor = optional_json(folder / "chat_template.json") if "vision_config" in model else {}
