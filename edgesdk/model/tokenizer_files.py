@@ -19,6 +19,7 @@ from packaging.version import InvalidVersion, Version
 from ..bounds.amounts import TOKENIZER
 from ..bounds.regular import read_limited, refuse_irregular, regular_file
 from ..errors import ModelError
+from .tokenizer_bounds import no_panic, outline
 from .tokenizer_classes import class_of
 
 if TYPE_CHECKING:
@@ -68,6 +69,11 @@ def read_folder(folder: Path) -> FolderTokenizer:
     Raises:
         ModelError: there is no ``tokenizer.json``, a file cannot be read, or two contradict each other.
     """
+    with no_panic(f"{folder}"):
+        return _read_folder(folder)
+
+
+def _read_folder(folder: Path) -> FolderTokenizer:
     config = optional_json(folder / "tokenizer_config.json")
     path = regular_file(folder, _definition_file(config), ModelError)
     if path is None:
@@ -83,7 +89,8 @@ def read_folder(folder: Path) -> FolderTokenizer:
     backend = load_backend(text)
     additions = _additions(folder, config)
     vocabulary = backend.get_vocab(with_added_tokens=True)
-    padding = {"pad_token": backend.padding["pad_token"]} if backend.padding else {}
+    filled = outline(text).get("padding")
+    padding = {"pad_token": str(filled.get("pad_token"))} if isinstance(filled, dict) else {}
     usual = {name: token for name, token in (defaults | padding).items() if token in vocabulary}
     named = dict.fromkeys(STANDARD) | usual | dict(additions.named)  # new tokens get ids in this order
     names = {name: content for name, value in named.items() if (content := _content(value)) is not None}
@@ -117,17 +124,24 @@ def written_names(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def load_backend(definition: str) -> tokenizers.Tokenizer:
-    """The ``tokenizers`` library's tokenizer.
+    """The ``tokenizers`` library's tokenizer, which neither cuts texts nor fills them up.
 
     Raises:
-        ModelError: the definition cannot be read.
+        ModelError: the definition cannot be read, or is one that no honest model has.
     """
     from tokenizers import Tokenizer
 
+    outline(definition)
     try:
-        return Tokenizer.from_str(definition)
+        with no_panic("the tokenizer definition cannot be read"):
+            backend = Tokenizer.from_str(definition)
+    except ModelError:
+        raise
     except Exception as failure:  # the library raises plain Exception
         raise ModelError(f"the tokenizer definition cannot be read: {failure}") from None
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
 
 
 def read_text(path: Path) -> str:
