@@ -6,7 +6,6 @@ The format: flatbuffers.dev, "FlatBuffer Internals". Runtimes follow its offsets
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 from .flatbuffer_schema import Block, Either, Field, Kind, Many, Ref, Scalar, Schema, Text
@@ -24,14 +23,14 @@ class Table:
     """A table of a verified flatbuffer; fields by name."""
 
     def __init__(self, data: memoryview, schema: Schema, name: str, at: int) -> None:
-        self._data, self._schema, self.name, self.at = data, schema, name, at
+        self._data, self.schema, self.name, self.at = data, schema, name, at
 
     def get(self, name: str) -> Any:
-        """A number, a text as bytes, a table, a list of those, the bytes of a vector of bytes, or None where it is absent.
+        """A number, a text as bytes, a table, a list of those, a view of numbers, or None where it is absent.
 
         The table of a union is None where it is none of the schema's.
         """
-        field = self._schema.tables[self.name][name]
+        field = self.schema.tables[self.name][name]
         place = _place(self._data, self.at, field)
         if place is None:
             return field.default if isinstance(field.kind, Scalar) else None
@@ -58,14 +57,14 @@ class Table:
             return bytes(self._data[place : place + kind.size])
         target = place + _offset(self._data, place)
         if isinstance(kind, Ref):
-            return Table(self._data, self._schema, kind.table, target)
+            return Table(self._data, self.schema, kind.table, target)
         count = _offset(self._data, target)
         start = target + _WIDTH
         if isinstance(kind, Text):
             return bytes(self._data[start : start + count])
         assert isinstance(kind, Many)
         if isinstance(kind.of, Scalar):
-            return memoryview(self._data[start : start + count * kind.of.size]).cast(_cast(kind.of))
+            return memoryview(self._data[start : start + count * kind.of.size]).cast(kind.of.form)  # type: ignore[call-overload]
         size = _size(kind.of)
         return [self._value(kind.of, start + number * size) for number in range(count)]
 
@@ -108,7 +107,9 @@ class _Walk:
             raise FlatbufferError(f"the offset at byte {place} is {offset}")
         self._inside(target, _WIDTH)
         if target % _WIDTH:
-            raise FlatbufferError(f"the offset at byte {place} leads to byte {target}, which is no multiple of {_WIDTH}")
+            raise FlatbufferError(
+                f"the offset at byte {place} leads to byte {target}, which is no multiple of {_WIDTH}"
+            )
         if (target, kind) in self._seen:
             return
         if len(self._seen) == _VISITS:
@@ -183,15 +184,6 @@ def _size(kind: Kind) -> int:
     return kind.size if isinstance(kind, Scalar | Block) else _WIDTH
 
 
-def _cast(kind: Scalar) -> Any:
-    return kind.form
-
-
 def ascii_text(text: bytes | None) -> str:
     """A text of a flatbuffer for a message, cut to 60 characters."""
     return (text or b"").decode("utf-8", "replace")[:60]
-
-
-def names(tables: list[Table], key: str) -> Iterator[str]:
-    """The texts that tables have under one key, for messages."""
-    return (ascii_text(table.get(key)) for table in tables)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
-_SIZES = {
-    **dict.fromkeys(("bool", "byte", "ubyte", "int8", "uint8"), 1),
-    **dict.fromkeys(("short", "ushort", "int16", "uint16"), 2),
-    **dict.fromkeys(("int", "uint", "float", "int32", "uint32", "float32"), 4),
-    **dict.fromkeys(("long", "ulong", "double", "int64", "uint64", "float64"), 8),
-}
 _FORMS = {
-    **{"bool": "?", "byte": "b", "int8": "b", "ubyte": "B", "uint8": "B", "short": "h", "int16": "h"},
-    **{"ushort": "H", "uint16": "H", "int": "i", "int32": "i", "uint": "I", "uint32": "I", "float": "f"},
-    **{"float32": "f", "long": "q", "int64": "q", "ulong": "Q", "uint64": "Q", "double": "d", "float64": "d"},
+    "bool": "?",
+    **dict.fromkeys(("byte", "int8"), "b"),
+    **dict.fromkeys(("ubyte", "uint8"), "B"),
+    **dict.fromkeys(("short", "int16"), "h"),
+    **dict.fromkeys(("ushort", "uint16"), "H"),
+    **dict.fromkeys(("int", "int32"), "i"),
+    **dict.fromkeys(("uint", "uint32"), "I"),
+    **dict.fromkeys(("float", "float32"), "f"),
+    **dict.fromkeys(("long", "int64"), "q"),
+    **dict.fromkeys(("ulong", "uint64"), "Q"),
+    **dict.fromkeys(("double", "float64"), "d"),
 }
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _INCLUDE = re.compile(r'include\s+"([^"]+)"\s*;')
@@ -73,7 +76,7 @@ Kind: TypeAlias = Scalar | Block | Text | Ref | Either | Many
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a table: its place among the others, what it holds, and the number that is meant where it is absent."""
+    """A field of a table: its place among the others, what it holds, and what a number is where it is absent."""
 
     slot: int
     kind: Kind
@@ -128,19 +131,23 @@ def _fields(body: str, blocks: _Blocks) -> Iterator[tuple[str, Field]]:
 def _kind(name: str, blocks: _Blocks) -> Kind:
     if name == "string":
         return Text()
-    if name in _SIZES:
-        return Scalar(_FORMS[name], _SIZES[name])
+    if name in _FORMS:
+        return _scalar(name)
     if name not in blocks:
         raise ValueError(f"no type '{name}'")
     kind, base, body = blocks[name]
     if kind == "table":
         return Ref(name)
     if kind == "enum":
-        return Scalar(_FORMS[base], _SIZES[base])
+        return _scalar(base)
     if kind == "union":
-        members = [member.strip() for member in body.split(",") if member.strip()]
-        return Either({number: member for number, member in enumerate(members, 1)})
+        members = [member.rpartition(":")[2].strip() for member in body.split(",") if member.strip()]
+        return Either(dict(enumerate(members, 1)))
     return Block(_struct_size(body, blocks)[0])
+
+
+def _scalar(name: str) -> Scalar:
+    return Scalar(_FORMS[name], struct.calcsize(f"<{_FORMS[name]}"))
 
 
 def _struct_size(body: str, blocks: _Blocks) -> tuple[int, int]:

@@ -98,6 +98,7 @@ def _open_folder(folder: Path, check: bool, progress: Progress) -> Bundle:
     bundle = Bundle(folder, Manifest.parse(text, str(file)))
     if check:
         _check_files(bundle, progress)
+        _check_programs(bundle)
     return bundle
 
 
@@ -121,6 +122,15 @@ def _check_files(bundle: Bundle, progress: Progress) -> None:
             raise BundleError(f"{path}: {path.stat().st_size} bytes, the manifest says {entry.size}", hint=_DAMAGED)
         if file_entry(path).sha256 != entry.sha256:
             raise BundleError(f"{path}: its SHA-256 is not the one in the manifest", hint=_DAMAGED)
+
+
+def _check_programs(bundle: Bundle) -> None:
+    """Check that the programs hold together, where that is not known of this very bundle."""
+    from .admission import is_known
+    from .verifying import verify_programs
+
+    if not is_known(bundle.manifest):
+        verify_programs(bundle.folder, bundle.manifest)
 
 
 def _refuse_unlisted(folder: Path, listed: Set[str]) -> None:
