@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,8 @@ def open_program(main: Path, context: int, threads: int | None = None) -> LiteRt
         MissingExtraError: neither package is installed.
     """
     interpreter = _interpreter()
-    check_program(main)
+    with suppress(MissingExtraError):  # the older package brings no schema
+        check_program(main)
     try:
         return LiteRtSession(interpreter(model_path=str(main), num_threads=threads))
     except Exception as failure:  # the interpreter's own, and whatever inputs and outputs of another kind end in
