@@ -19,6 +19,7 @@ _LOCAL = 30  # bytes before the name of an entry
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _BLOCK = 1 << 20
 _NAME_BYTES = 255  # of one part of a path, on the file systems in use
+_PATH = 1024  # characters of a path
 _DISTRUST = "do not trust this file"
 #: What the directory of a damaged zip ends in, beside :data:`DAMAGED`.
 _UNREADABLE = (RuntimeError, ValueError, LookupError, OverflowError, struct.error)
@@ -103,9 +104,10 @@ def refuse_name(name: str, where: str, error: type[EdgeError] = ArchiveError) ->
     Raises:
         EdgeError: (of class ``error``) it leads elsewhere, or no file can have it.
     """
-    pure = PurePosixPath(name)
+    pure = PurePosixPath(name[:_PATH])
     if (
-        pure.is_absolute()
+        len(name) > _PATH
+        or pure.is_absolute()
         or not pure.parts
         or pure.as_posix() != name.removesuffix("/")  # two names of one file
         or any(part == ".." or len(part.encode("utf-8", "replace")) > _NAME_BYTES for part in pure.parts)
@@ -141,9 +143,10 @@ def _refuse_entries(archive: zipfile.ZipFile, path: Path) -> None:
     names: set[str] = set()
     for info in entries:
         refuse_name(info.filename, str(path))
-        if info.filename in names:
-            raise ArchiveError(f"{path}: two entries are called {info.filename}", hint=_DISTRUST)
-        names.add(info.filename)
+        name = info.filename.removesuffix("/")
+        if name in names:
+            raise ArchiveError(f"{path}: two entries are called {name}", hint=_DISTRUST)
+        names.add(name)
         _refuse_entry(info, path)
     _refuse_overlaps(entries, path)
 

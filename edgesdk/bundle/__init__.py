@@ -197,14 +197,20 @@ def check_runtime(manifest: Manifest) -> str | None:
     """
     from importlib import metadata
 
-    from packaging.specifiers import SpecifierSet
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
     program = manifest.program
     try:
+        versions = SpecifierSet(program.runtime_versions)
         found = metadata.version(program.runtime)
     except metadata.PackageNotFoundError:
         return None
-    if not SpecifierSet(program.runtime_versions).contains(found, prereleases=True):
+    except (InvalidSpecifier, ValueError):
+        raise BundleError(
+            f"the bundle needs the runtime {program.runtime!r} {program.runtime_versions!r}, which is none",
+            hint=_DAMAGED,
+        ) from None
+    if not versions.contains(found, prereleases=True):
         raise BundleError(
             f"the bundle needs {program.runtime} {program.runtime_versions}, but {found} is installed",
             hint=f"pip install '{program.runtime}{program.runtime_versions}'",

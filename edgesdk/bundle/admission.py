@@ -12,10 +12,11 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from ..errors import BundleError, EdgeError, MissingExtraError
+from ..errors import BundleError, MissingExtraError
 from . import Bundle, Manifest, check_runtime
 
 _SECONDS, _BYTES_PER_SECOND = 60, 20_000_000  # for a runtime to start, and to read a program on a small board
@@ -26,6 +27,14 @@ _admitted: set[str] = set()
 
 class CrashError(BundleError):
     """A program takes the process with it that opens it."""
+
+
+@runtime_checkable
+class BuildsForElsewhere(Protocol):
+    """A converter that builds programs which no computer like this one runs."""
+
+    def elsewhere(self, facts: Mapping[str, Any]) -> str | None:
+        """Why a program with these facts does not run here; None where it does."""
 
 
 def admit(bundle: Bundle, threads: int | None = None) -> None:
@@ -46,27 +55,28 @@ def admit(bundle: Bundle, threads: int | None = None) -> None:
 
 
 def opened_here(bundle: Bundle) -> str | None:
-    """Open a bundle's programs as :func:`admit` does, where what refuses them may not be what they are for.
+    """Open a bundle's programs as :func:`admit` does, where that can be done here.
 
     Returns: why they were not opened, or None.
 
     Raises:
         CrashError: opening one crashes, does not end or takes all memory.
-        BundleError: the runtime refuses a program that it ran where the bundle was made.
+        EdgeError: the runtime refuses a program.
     """
-    name = bundle.manifest.program.runtime
+    from ..converter import CONVERTERS
+
+    program = bundle.manifest.program
     if check_runtime(bundle.manifest) is None:
-        return f"{name} is not installed here"
+        return f"{program.runtime} is not installed here"
+    if program.converter not in CONVERTERS.names():
+        return f"no converter '{program.converter}' is installed here"
     try:
+        converter = CONVERTERS.get(program.converter)
+        if isinstance(converter, BuildsForElsewhere) and (why := converter.elsewhere(program.facts)) is not None:
+            return why
         admit(bundle)
     except MissingExtraError as missing:
         return missing.message
-    except CrashError:
-        raise
-    except EdgeError as refusal:
-        if bundle.manifest.parity is not None:
-            raise
-        return refusal.message
     return None
 
 

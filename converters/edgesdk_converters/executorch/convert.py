@@ -230,7 +230,7 @@ class ExecuTorchConverter:
             MODEL_FILE,
             {"delegate": options.delegate, "methods": facts, "delegated": made.delegated, "portable": made.portable},
             {"executorch": version()},
-            not_run=f"built for {options.delegate}, not run here",
+            not_run=self.elsewhere({"delegate": options.delegate}),
         )
 
     def open(self, main: Path, context: int, threads: int | None = None) -> Session:
@@ -245,6 +245,10 @@ class ExecuTorchConverter:
         from .runner import ExecuTorchRunner
 
         return ExecuTorchRunner(main, tokenizer)
+
+    def elsewhere(self, facts: Mapping[str, Any]) -> str | None:
+        delegate = facts.get("delegate")
+        return f"built for {delegate}, not run here" if delegate in _AHEAD else None
 
     def verify_programs(self, folder: Path, files: Mapping[str, int]) -> None:
         from .verifying import check_program

@@ -59,7 +59,7 @@ def load(model: Path, threads: int | None = None) -> ort.InferenceSession:
     if threads is not None:
         options.intra_op_num_threads = threads
     with usable(model, RUNTIME):
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=False)
 
 
 def run(session: ort.InferenceSession, outputs: Sequence[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:

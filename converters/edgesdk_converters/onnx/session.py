@@ -64,7 +64,9 @@ class OnnxSession:
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
         with usable(model, _NAME):
-            self._session = ort.InferenceSession(model, options, providers=_available(providers))
+            available = _available(providers)
+            more = {"enable_fallback": len(available) > 1}  # with one alone it tries that again, and prints
+            self._session = ort.InferenceSession(model, options, providers=available, **more)
             self.providers = tuple(self._session.get_providers())
             self.context, self.position, self.runs = context, 0, 0
             self.vocab = int(self._session.get_outputs()[0].shape[-1])
