@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .bundle import Bundle, check_runtime, refuse_kind
+from .bundle import Bundle, refuse_kind
+from .bundle.admission import admit
 from .converter import CONVERTERS, open_program
 from .drafting import Drafting, with_drafting
 from .errors import BundleError, EdgeError, ModelError
@@ -36,7 +37,7 @@ def open_session(
             bundle holds no decoder.
     """
     refuse_kind(bundle.manifest, "a session with a key-value cache")
-    check_runtime(bundle.manifest)
+    admit(bundle, threads)
     name = bundle.manifest.program.converter
     converter = CONVERTERS.get(name)
     on_device = converter.on_device
@@ -94,7 +95,7 @@ def answer_with_runner(
         EdgeError: the runtime has none, or it fails.
     """
     refuse_kind(bundle.manifest, "a text runner")
-    check_runtime(bundle.manifest)
+    admit(bundle)
     tokenizer = bundle_tokenizer(bundle)
     templated = tokenizer.chat_template is not None
     start, bos_tokens = ("", 0) if templated else tokenizer.written_prefix()

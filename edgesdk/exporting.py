@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from . import bundle as bundles
 from . import estimate
 from .bundle import manifest as records
+from .bundle.admission import remember
 from .compress.allocation import chosen_size, sized
 from .compress.base import Limits, Setting, stored_width
 from .compress.calibration import Calibration
@@ -245,6 +246,7 @@ def export(
         sealed = bundles.seal(folder, record)
         if out.suffix == ".zip":
             bundles.pack(folder, out)
+    remember(sealed)
     return sealed
 
 

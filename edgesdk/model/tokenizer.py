@@ -6,17 +6,20 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
 from .chat_template import render_template
+from .tokenizer_bounds import no_panic
 from .tokenizer_files import STANDARD, load_backend, optional_json, read_folder, read_text, written_names
 
 if TYPE_CHECKING:
     import tokenizers
 
 Message = Mapping[str, str]
+_TRIED = 1000  # words, for one that the tokenizer knows
 _MOST_BEYOND = 64  # added tokens without a row; more, and the tokenizer belongs to another model
 
 
@@ -63,21 +66,19 @@ class Tokenizer:
         Raises:
             ModelError: the definition cannot be read.
         """
-        backend = load_backend(self.definition)
-        backend.no_truncation()
-        backend.no_padding()
-        return backend
+        return load_backend(self.definition)
 
     @property
     def added(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """What the definition's own post-processor puts in front of a text, and behind it."""
         backend, text = self.backend, "a"
-        plain = backend.encode(text, add_special_tokens=False).ids
-        if not plain:  # a vocabulary of another script
-            words = backend.get_vocab(with_added_tokens=False)
-            text = next((word for word in words if backend.encode(word, add_special_tokens=False).ids), "")
+        with no_panic("the tokenizer cannot be used"):
             plain = backend.encode(text, add_special_tokens=False).ids
-        whole = backend.encode(text, add_special_tokens=True).ids
+            if not plain:  # a vocabulary of another script
+                words = islice((word for word in backend.get_vocab(with_added_tokens=False) if len(word) < 64), _TRIED)
+                text = next((word for word in words if backend.encode(word, add_special_tokens=False).ids), "")
+                plain = backend.encode(text, add_special_tokens=False).ids
+            whole = backend.encode(text, add_special_tokens=True).ids
         for start in range(len(whole) - len(plain) + 1):
             if whole[start : start + len(plain)] == plain:
                 return tuple(whole[:start]), tuple(whole[start + len(plain) :])
@@ -126,7 +127,8 @@ class Tokenizer:
             text.encode()
         except UnicodeEncodeError:
             raise ModelError("the text is not valid Unicode (it holds half of a surrogate pair)") from None
-        ids = list(self.backend.encode(text, add_special_tokens=False).ids)
+        with no_panic("the text cannot be encoded"):
+            ids = list(self.backend.encode(text, add_special_tokens=False).ids)
         if self.rows is not None and (beyond := next((index for index in ids if index >= self.rows), None)) is not None:
             raise ModelError(
                 f"the text holds the token {self.token(beyond)} (id {beyond}), which this model does not have: its "
@@ -156,7 +158,8 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids`` without special tokens."""
-        return self.backend.decode(list(ids), skip_special_tokens=True)
+        with no_panic("the tokens cannot be decoded"):
+            return self.backend.decode(list(ids), skip_special_tokens=True)
 
     def token(self, index: int | None) -> str:
         """The written form of one id ('' for None)."""

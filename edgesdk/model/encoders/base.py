@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...documents import read_json
+from ...bounds.regular import read_limited, regular_file
+from ...documents import parse_json
 from ...errors import ModelError
 from ..config import Config
 from ..encoder_spec import Classification, Embedding, EncoderAttention, EncoderSpec, Head, Pooling
@@ -126,10 +127,10 @@ def scores_of(config: Config, labels: tuple[str, ...]) -> Any:
 
 def _embedding(folder: Path) -> Embedding:
     """The pooling of a sentence-transformers folder; the mean over all tokens without one."""
-    path = folder / "modules.json"
-    if not path.is_file():
+    path = regular_file(folder, "modules.json", ModelError)
+    if path is None:
         return Embedding()
-    modules = read_json(path, ModelError)
+    modules = parse_json(read_limited(path, error=ModelError), str(path), ModelError)
     try:
         kinds = {str(module["type"]).rpartition(".")[2]: str(module["path"]) for module in modules}
     except (TypeError, KeyError) as failure:
