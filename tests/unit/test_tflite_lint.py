@@ -225,3 +225,13 @@ def test_a_file_cut_short_is_one_clear_error(tmp_path, share) -> None:
 def test_a_missing_file_is_one_clear_error(tmp_path) -> None:
     with pytest.raises(BundleError, match="cannot be read"):
         TFLM.open(tmp_path / "none.tflite", CONTEXT)
+
+
+@pytest.mark.parametrize("code", ["FULLY_CONNECTED", "QUANTIZE", "EMBEDDING_LOOKUP", "SOFTMAX"])
+def test_operators_without_their_tensors_are_named(code) -> None:
+    from edgesdk_converters.tflite.lint import _is_whole
+
+    tensor = object()
+    assert _is_whole(code, [tensor, tensor], [tensor])
+    for inputs, outputs in (([], [tensor]), ([None, tensor], [tensor]), ([tensor, tensor], [])):
+        assert not _is_whole(code, inputs, outputs)
