@@ -14,6 +14,7 @@ from .entries import ArtifactError, Entries, folder_entries
 from .findings import Finding
 from .libraries import is_library, read_library
 from .models import bundles, check_bundle, check_runtime_version
+from .telemetry import telemetry_findings
 
 _MAGIC = b"!<arch>\n"
 _MACHINES = {"arm64": "EM_AARCH64", "armhf": "EM_ARM", "amd64": "EM_X86_64", "i386": "EM_386"}
@@ -37,6 +38,7 @@ def check_deb(path: Path) -> Iterator[Finding]:
         for folder, manifest in bundles(entries):
             yield from check_bundle(entries, folder, manifest)
             yield check_runtime_version(manifest, _version(entries, manifest.program.runtime), folder)
+        yield from telemetry_findings(entries.values())
 
 
 def _members(path: Path) -> Iterator[tuple[str, Slice]]:
