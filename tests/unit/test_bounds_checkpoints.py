@@ -56,7 +56,12 @@ def configured(folder: Path, **changes: object) -> Path:
 @pytest.mark.parametrize("kind", ["mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "phimoe", "jamba", "granitemoe"])
 @pytest.mark.parametrize("count", [65_535, 99_000_000])
 def test_more_experts_than_tensors(folder, kind: str, count: int) -> None:
-    more = {"moe_intermediate_size": 64, "shared_expert_intermediate_size": 64, "num_experts_per_tok": 2}
+    more = {
+        "moe_intermediate_size": 64,
+        "shared_expert_intermediate_size": 64,
+        "num_experts_per_tok": 2,
+        "mamba_dt_rank": 8,
+    }
     more |= {
         "embedding_multiplier": 1.0,
         "attention_multiplier": 1.0,
