@@ -16,7 +16,7 @@ from typing import Any
 
 from .case import Case, Files
 
-HANG = 5  # seconds
+HANG = 5  # seconds of work; what waits forever is noticed by the supervisor
 _GROWTH = 1 << 20  # kB
 _ROOM = 3 << 30  # bytes of address space beyond what is there at the start
 _SETTLED = 20  # inputs, after which libraries are loaded
@@ -38,7 +38,7 @@ def verdict(case: Case, files: Files) -> tuple[str, str, str] | None:
 
     from edgesdk.errors import EdgeError
 
-    signal.setitimer(signal.ITIMER_REAL, HANG)
+    signal.setitimer(signal.ITIMER_PROF, HANG)
     try:
         case.run(files)
     except (EdgeError, click.ClickException, OSError):
@@ -52,7 +52,7 @@ def verdict(case: Case, files: Files) -> tuple[str, str, str] | None:
     except BaseException as failure:
         return "uncaught", *_place(failure)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     return None
 
 
@@ -86,7 +86,7 @@ def alarmed() -> None:
     def hang(number: int, frame: object) -> None:
         raise HangError(f"more than {HANG} s")
 
-    signal.signal(signal.SIGALRM, hang)
+    signal.signal(signal.SIGPROF, hang)
 
 
 def _limit() -> None:

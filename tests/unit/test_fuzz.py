@@ -64,7 +64,7 @@ def test_the_supervisor_notices_what_goes_wrong(tmp_path: Path) -> None:
     assert outcome.inputs > 295
     assert {kind: len(places) for kind, places in outcome.findings.items()} == {"uncaught": 1, "crash": 1, "hang": 1}
     found = {path.name.partition("-")[0]: read(path)["word"] for path in tmp_path.glob("findings/*/*") if path.is_dir()}
-    assert found == {"uncaught": b"raise", "crash": b"die", "hang": b"sleep"}
+    assert found == {"uncaught": b"raise", "crash": b"die", "hang": b"turn"}
 
 
 def test_an_input_is_the_same_each_time(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ...converter import OnDevice
 
 #: What every runner takes along, besides its converter's modules.
-_SHARED = ("edgesdk.errors", "edgesdk.session", "edgesdk.runner_lines", "edgesdk.silence")
+_SHARED = ("edgesdk.errors", "edgesdk.session", "edgesdk.runner_lines", "edgesdk.silence", "edgesdk.partials")
 _MAIN = "edgesdk.devices.runner.remote"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 

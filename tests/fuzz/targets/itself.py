@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 from random import Random
 
@@ -12,7 +11,7 @@ from edgesdk.errors import EdgeError
 
 from ..case import Case, Files
 
-_WORDS = (b"refuse",) * 200 + (b"raise", b"die", b"sleep")
+_WORDS = (b"refuse",) * 200 + (b"raise", b"die", b"turn")
 
 
 def opened(folder: Path) -> Case:
@@ -24,8 +23,9 @@ def opened(folder: Path) -> Case:
                 raise KeyError("x")
             case b"die":
                 os.kill(os.getpid(), signal.SIGSEGV)
-            case b"sleep":
-                time.sleep(60)
+            case b"turn":
+                while True:
+                    pass
         raise EdgeError("refused")
 
     def make(random: Random) -> Files:
