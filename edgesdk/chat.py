@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .bundle import Bundle, refuse_kind
 from .bundle.admission import admit
+from .bundle.contents import vocabulary_size
 from .converter import CONVERTERS, open_program
 from .drafting import Drafting, with_drafting
 from .errors import BundleError, EdgeError, ModelError
@@ -78,8 +79,7 @@ def bundle_tokenizer(bundle: Bundle) -> Tokenizer:
     if not record.file:
         raise EdgeError("this bundle has no tokenizer, so it cannot run text")
     special = SpecialTokens(record.bos, record.stop, record.pad, record.prefix)
-    spec = bundle.manifest.model.spec
-    rows = (spec if "vocab" in spec else spec.get("encoder", spec.get("text", {})))["vocab"]
+    rows = vocabulary_size(bundle.manifest)
     try:
         return written_tokenizer(bundle.folder, special, rows, file=record.file, template=record.chat_template or None)
     except ModelError as failure:

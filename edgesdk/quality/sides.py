@@ -212,7 +212,7 @@ def _bundle_side(bundle: bundles.Bundle, name: str) -> Side:
             hint = failure.hint or "compare where it runs, or compare the compressed checkpoint (edgesdk compress)"
             raise EdgeError(f"{name} cannot run here{was}: {failure.message}", hint=hint) from None
 
-    return Side(about, manifest.model.spec["vocab"], manifest.context, tokenizer, None, start)
+    return Side(about, vocabulary_size(manifest), manifest.context, tokenizer, None, start)
 
 
 def _short(side: Side) -> str:
