@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,7 +16,7 @@ from ..errors import BundleError
 from ..files import file_entry, replacing
 from ..kinds import DECODER, described
 from ..progress import SILENT, Progress, track
-from .manifest import FILE, SCHEMA, Manifest
+from .manifest import FILE, SCHEMA, SIGNATURE, Manifest
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _DAMAGED = "the bundle is damaged: copy or export it again"
@@ -104,10 +104,7 @@ def _check_files(bundle: Bundle, progress: Progress) -> None:
     for entry in entries:
         _check_name(entry.path, FILE)
     listed = {entry.path for entry in entries}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != FILE and name not in listed:
-            raise BundleError(f"{path}: not listed in the manifest", hint="remove it, or export again")
+    _refuse_unlisted(folder, listed)
     tokenizer = bundle.manifest.tokenizer
     draft = bundle.manifest.draft
     more = (*(record.file for record in bundle.manifest.adapters), draft.main if draft is not None else None)
@@ -122,6 +119,15 @@ def _check_files(bundle: Bundle, progress: Progress) -> None:
             raise BundleError(f"{path}: {path.stat().st_size} bytes, the manifest says {entry.size}", hint=_DAMAGED)
         if file_entry(path).sha256 != entry.sha256:
             raise BundleError(f"{path}: its SHA-256 is not the one in the manifest", hint=_DAMAGED)
+
+
+def _refuse_unlisted(folder: Path, listed: Set[str]) -> None:
+    if SIGNATURE in listed:
+        raise BundleError(f"{folder}: the manifest lists {SIGNATURE}, which no bundle does", hint=_DAMAGED)
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in (FILE, SIGNATURE) and name not in listed:
+            raise BundleError(f"{path}: not listed in the manifest", hint="remove it, or export again")
 
 
 def _check_name(name: str, where: str) -> None:
@@ -205,6 +211,7 @@ def check_runtime(manifest: Manifest) -> str | None:
 __all__ = [
     "FILE",
     "SCHEMA",
+    "SIGNATURE",
     "Bundle",
     "Manifest",
     "check_runtime",

@@ -14,6 +14,7 @@ from ..schema import dump, load
 
 SCHEMA = 1
 FILE = "manifest.json"
+SIGNATURE = "signature.json"  # beside the manifest, which does not list it; see edgesdk.signing
 
 
 @dataclass(frozen=True)

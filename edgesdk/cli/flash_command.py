@@ -78,8 +78,10 @@ def _install(device: ShellDevice, bundle: Bundle) -> None:
 def _flash(device: Device, bundle: Bundle, firmware: Path | None, board: str | None, how: Flashing) -> None:
     from ..devices.flash.build import build_firmware
     from ..devices.runner.start import running
+    from ..signing.pins import check_pinned, note_sent
 
     device.need("flash")
+    signature = check_pinned(device, bundle)
     described, progress = _board(device, board), TerminalProgress()
     loader = how.tool == "uart"
     with tempfile.TemporaryDirectory(prefix="edgesdk-") as scratch:
@@ -88,6 +90,7 @@ def _flash(device: Device, bundle: Bundle, firmware: Path | None, board: str | N
     echo(f"{device.name}: {done}")
     with running(device, bundle) as link:
         said = link.hello
+        note_sent(device, signature)
         echo(f"{device.name}: {said['runner']} on {said['board']} says hello with model {said['model_crc']}")
 
 
