@@ -9,7 +9,7 @@ import re
 
 ALGORITHM = "ed25519"
 LARGEST_VERSION = 0xFFFFFFFE  # the loader of firmware keeps it in a word of flash, and an erased word is all ones
-LARGEST_FILE = 4096  # bytes of a signature.json
+LARGEST_FILE = 1024  # bytes of a signature.json
 KEY = re.compile(r"[0-9a-f]{64}")
 SIGNATURE = re.compile(r"[0-9a-f]{128}")
 
