@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,7 @@ def _flash(device: Device, bundle: Bundle, firmware: Path | None, board: str | N
 
     device.need("flash")
     signature = check_pinned(device, bundle)
+    how = replace(how, version=signature.version if signature else None)
     described, progress = _board(device, board), TerminalProgress()
     loader = how.tool == "uart"
     with tempfile.TemporaryDirectory(prefix="edgesdk-") as scratch:

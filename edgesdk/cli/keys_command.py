@@ -23,10 +23,15 @@ def command() -> None:
 
 @command.command("make")
 @click.argument("file", type=click.Path(path_type=Path))
-def make(file: Path) -> None:
+@click.option("--loader", is_flag=True, help="A secret key for the UART loader of microcontrollers instead.")
+def make(file: Path, loader: bool) -> None:
     """Write a new private key to FILE, and its public key to FILE.pub."""
-    from ..signing.keys import make_key
+    from ..signing.keys import make_key, make_loader_key
 
+    if loader:
+        make_loader_key(file)
+        echo(f"{file}: build the loader with -DLOADER_KEY={file}, and name it in devices.toml: loader_key")
+        return
     key = make_key(file)
     echo(f"private key: {file} (keep it secret, and keep a copy)\npublic key: {file}.pub\n{key}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,15 @@ def make_key(path: Path) -> str:
     private = ed25519.Ed25519PrivateKey.generate()
     write_pair(path, private)
     return _hexadecimal(private.public_key())
+
+
+def make_loader_key(path: Path) -> None:
+    """Write a new key for the loader of microcontrollers: 64 hexadecimal digits, for whoever builds and flashes it.
+
+    Raises:
+        SignatureError: the file is there already, or cannot be written.
+    """
+    write_new(path, f"{secrets.token_hex(32)}\n".encode(), 0o600)
 
 
 def write_pair(path: Path, private: Any) -> None:
@@ -196,4 +206,14 @@ def _library() -> tuple[Any, Any]:
     return ed25519, serialization
 
 
-__all__ = ["is_signed_by", "make_key", "private_key", "public_key", "read_secret", "short", "write_new", "write_pair"]
+__all__ = [
+    "is_signed_by",
+    "make_key",
+    "make_loader_key",
+    "private_key",
+    "public_key",
+    "read_secret",
+    "short",
+    "write_new",
+    "write_pair",
+]
