@@ -129,6 +129,7 @@ def test_the_loader_itself_refuses(fresh, name, words) -> None:
 def test_no_request_reaches_the_versions(fresh) -> None:
     load(fresh, firmware(20_000, 1), 5)
     before = fresh.memory[: LOADER - PAGE]
+    fresh.reset()
     loader = Loader(Wire(fresh), "test")
     hello = loader.connect(1)
     loader.erase(0, hello.room, hello.page)
@@ -169,12 +170,14 @@ def test_power_that_fails_loses_no_version(board, seed, operations, versions) ->
 def test_a_half_written_page_holds_no_version(fresh, newest) -> None:
     for version in range(5, 7 + newest):
         load(fresh, firmware(9000, 1), version)
+    fresh.reset()
     loader = Loader(Wire(fresh), "test")
     assert loader.connect(1).newest == 6 + newest
     (other,) = (page for page in VERSIONS if struct.unpack_from("<I", fresh.memory, page)[0] == 5 + newest)
     fresh.put(other, struct.pack("<II", 900, 0xFFFFFFFF))
     assert loader.connect(1).newest == 6 + newest
     load(fresh, firmware(9000, 1), 8)
+    fresh.reset()
     assert Loader(Wire(fresh), "test").connect(1).newest == 8
 
 

@@ -280,9 +280,8 @@ def _hello(body: bytes, name: str) -> Hello:
     board = rest.decode("ascii", "replace")
     if block < 4 or block % 4 or page < 4 or max(block, page) % min(block, page):
         raise FlashError(f"{name}: the loader says impossible sizes", hint="flash the loader again")
-    return Hello(
-        version, bool(state & 1), bool(state & 2), block, page, origin, room, (ram, ram_bytes), size, crc, board
-    )
+    whole = bool(state & _WHOLE)
+    return Hello(version, whole, newest, block, page, origin, room, (ram, ram_bytes), size, crc, board)
 
 
 def _body(frame: Frame, name: str) -> bytes:
