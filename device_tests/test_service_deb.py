@@ -78,7 +78,7 @@ def served(root: Root) -> Iterator[OpenAI]:
         while "Serving " not in (line := started.stderr.readline()):
             assert line, f"it ended with {started.wait()}"
         yield OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=_UP_SECONDS)
-        root.run("pkill", "-TERM", "-f", "edgesdk-service/manager.py run")
+        root.run("pkill", "-TERM", "-f", "edgesdk-service/manager.pyz run")
         assert started.wait(_UP_SECONDS) == 0
 
 
@@ -200,7 +200,7 @@ _SYSTEMCTL = """#!/bin/sh
 # stands in for systemd: starts the service at once, or fails where /broken says so
 [ "$1" = restart ] || exit 0
 test ! -e /broken || exit 1
-pkill -TERM -f "edgesdk-service/manager.py run" && while pgrep -f "manager.py run" > /dev/null; do sleep 0.1; done
+pkill -TERM -f "edgesdk-service/manager.pyz run" && while pgrep -f "manager.pyz run" > /dev/null; do sleep 0.1; done
 nohup edgesdk-service run > /dev/null 2>&1 < /dev/null &
 """
 

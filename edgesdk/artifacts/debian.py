@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..bounds.regular import read_limited
 from ..bounds.tars import Slice, unpack_tar
+from ..partials import scratch_folder
 from .entries import ArtifactError, Entries, folder_entries
 from .findings import Finding
 from .libraries import is_library, read_library
@@ -27,8 +27,8 @@ def check_deb(path: Path) -> Iterator[Finding]:
     Raises:
         ArtifactError: it is none, or cut short.
     """
-    with tempfile.TemporaryDirectory(prefix="edgesdk-deb-") as scratch:
-        control, root = Path(scratch, "control"), Path(scratch, "root")
+    with scratch_folder() as scratch:
+        control, root = scratch / "control", scratch / "root"
         _unpack(path, control, root)
         fields = _fields(control / "control", path)
         yield Finding("good", path.name, f"{fields['Package']} {fields['Version']} for {fields['Architecture']}")

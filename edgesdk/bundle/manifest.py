@@ -16,6 +16,7 @@ from .contents import check_contents
 
 SCHEMA = 1
 FILE = "manifest.json"
+SIGNATURE = "signature.json"  # beside the manifest, which does not list it; see edgesdk.signing
 
 
 @dataclass(frozen=True)

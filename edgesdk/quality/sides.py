@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from .. import bundle as bundles
+from ..bundle.contents import vocabulary_size
 from ..chat import bundle_tokenizer, open_session
 from ..compress.recording import LogitsFile, counted, row_slices
 from ..errors import EdgeError, QualityError
