@@ -68,6 +68,10 @@ class _Deriving:
         second = self._hello.get("ticks_per_second")
         self._ticks = None if self._hello.get("emulated") or not second else float(second)
         self._line = timeline(lines, self._ticks, self._header["raw"])
+        if any(
+            r.length not in self._plan.prompt_tokens or r.threads not in self._plan.threads for r in self._line.runs
+        ):
+            raise ProfileError("the record has a repeat that its plan does not have")
         self._source = chosen([s for s in self._sensors if s.name in self._line.tracks])
         self._stuck = False  # a power sensor that said nothing above 0
         self._power, self._unsure = self._powered()

@@ -61,7 +61,7 @@ class Step(TypedDict):
 
     event: str
     ticks: NotRequired[Count | None]
-    sample_ticks: NotRequired[Count | None]
+    sample_ticks: NotRequired[Count]
     at: NotRequired[Count]
     host: NotRequired[Seconds]
 
@@ -188,11 +188,14 @@ def _refuse_uneven(samples: Mapping[str, Any], where: str) -> None:
 
 
 def _refuse_untimed(events: list[dict[str, Any]], where: str) -> None:
-    """Of an answer, only the last token may have no ticks; and all events have one kind of moment."""
+    """Of a whole answer, the last token may have no ticks; all have the kind of moment that the prompt has."""
+    prefill = next((event for event in events if event["event"] == "prefill"), None)
+    if prefill is None:
+        return
     tokens = [event for event in events if event["event"] == "token"]
-    timed = [event for event in events if event["event"] == "prefill"] + tokens[:-1]
-    if any(event.get("ticks") is None for event in timed):
+    whole = any(event["event"] == "done" for event in events)
+    if any(event.get("ticks") is None for event in (prefill, *(tokens[:-1] if whole else tokens))):
         raise ProfileError(f"{where}: an event has no ticks")
-    steps = [event for event in events if event["event"] in ("prefill", "token")]
-    if not any(all(key in event for event in steps) for key in ("at", "host")):
+    moment = "at" if "at" in prefill else "host"
+    if any(moment not in event for event in (prefill, *tokens)):
         raise ProfileError(f"{where}: an event has no moment")

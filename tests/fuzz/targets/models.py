@@ -77,7 +77,7 @@ def _llama2c(folder: Path) -> Case:
             sizes = list(struct.unpack_from("<7i", data))
             for _ in range(random.choice((1, 1, 2))):
                 at = random.randrange(7)
-                sizes[at] = random.choice((0, -1, 1, 3, 7, 2**15, 2**20, 2**31 - 1, -(2**31), sizes[at] * 2))
+                sizes[at] = random.choice((0, -1, 1, 3, 7, 2**15, 2**20, 2**31 - 1, -(2**31), sizes[at] * 2 % 2**31))
             return {name: struct.pack("<7i", *sizes) + data[28:]}
         return {name: changed_bytes(random, data, 0, random.choice((8, 64, 600, len(data))))}
 
