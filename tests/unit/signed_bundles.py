@@ -28,7 +28,7 @@ def small_bundle(folder: Path, weights: bytes = b"weights" * 1000, *, os: str = 
     program = ProgramRecord("onnx", "model.onnx", "onnxruntime", ">=1", "float32", {})
     manifest = Manifest(
         1,
-        ModelIdentity("tiny", "llama", 7, "apache-2.0", (), {}),
+        ModelIdentity("tiny", "llama", 7, "apache-2.0", (), {"vocab": 7}),
         RecipeRecord("none", 0, (), ()),
         TargetRecord("linux-x86_64", os, cpu, 4096),
         program,
