@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from onnx import TensorProto, helper
+
 from edgesdk.bundle import seal
 from edgesdk.bundle.manifest import (
     Manifest,
@@ -23,7 +25,9 @@ from edgesdk.signing.signature import sign
 def small_bundle(folder: Path, weights: bytes = b"weights" * 1000, *, os: str = "linux", cpu: str = "x86_64") -> Path:
     """A sealed bundle of a program that is never run."""
     folder.mkdir(parents=True)
-    (folder / "model.onnx").write_bytes(weights)
+    tensor = helper.make_tensor("w", TensorProto.UINT8, [len(weights)], weights, raw=True)
+    graph = helper.make_graph([], "g", [], [], [tensor])
+    (folder / "model.onnx").write_bytes(helper.make_model(graph).SerializeToString())
     (folder / "tokenizer.json").write_text("{}")
     program = ProgramRecord("onnx", "model.onnx", "onnxruntime", ">=1", "float32", {})
     manifest = Manifest(

@@ -13,6 +13,7 @@ import platformdirs
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+import edgesdk
 from edgesdk.bundle import FILE, SIGNATURE, open_bundle, pack
 from edgesdk.cli import run
 from edgesdk.errors import BundleError, EdgeError
@@ -229,7 +230,16 @@ def test_files_that_are_no_keys_are_named(bundle, tmp_path) -> None:
         keys.public_key("a\0b")
 
 
-def test_the_command_line_signs_and_verifies(bundle, signers, tmp_path, capsys) -> None:
+@pytest.fixture(scope="module")
+def real_bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One whose program runs: ``verify`` opens it."""
+    out = tmp_path_factory.mktemp("signed") / "tiny"
+    edgesdk.export(checkpoint, "linux-x86_64", out, recipe="w8", context=64, checks=edgesdk.Checks(skip=True))
+    return out
+
+
+def test_the_command_line_signs_and_verifies(real_bundle, signers, tmp_path, capsys) -> None:
+    bundle = shutil.copytree(real_bundle, tmp_path / "copy")
     assert run(["verify", str(bundle)]) == 0
     assert "signature: none" in capsys.readouterr().out
     assert run(["verify", str(bundle), "--key", signers.public_a]) == 1
