@@ -16,6 +16,7 @@ from .terminal import echo
 
 #: Command name to the first line of its help, so that ``edgesdk --help`` imports no command.
 COMMANDS = {
+    "bom": "Write the bill of materials of BUNDLE, in CycloneDX: models, files and hashes, licences, runtime, energy.",
     "check": "Check PROFILE against a budget; exit 1 where a limit is not met.",
     "compare": "Compare two profiles; exit 1 where something became worse.",
     "compress": "Compress MODEL into a checkpoint that every export takes.",

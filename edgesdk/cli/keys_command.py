@@ -23,17 +23,28 @@ def command() -> None:
 
 @command.command("make")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--loader", is_flag=True, help="A secret key for the UART loader of microcontrollers instead.")
-def make(file: Path, loader: bool) -> None:
-    """Write a new private key to FILE, and its public key to FILE.pub."""
-    from ..signing.keys import make_key, make_loader_key
+@click.option(
+    "--for",
+    "use",
+    type=click.Choice(["bundles", "loader", "openssf"]),
+    default="bundles",
+    show_default=True,
+    help="What it is for: to sign bundles, to be built into a UART loader, or for OpenSSF's format of signatures.",
+)
+def make(file: Path, use: str) -> None:
+    """Write a new private key to FILE, and its public key to FILE.pub (a loader has none)."""
+    from ..signing import keys
+    from ..signing.openssf import make_openssf_key
 
-    if loader:
-        make_loader_key(file)
+    if use == "loader":
+        keys.make_loader_key(file)
         echo(f"{file}: build the loader with -DLOADER_KEY={file}, and name it in devices.toml: loader_key")
         return
-    key = make_key(file)
-    echo(f"private key: {file} (keep it secret, and keep a copy)\npublic key: {file}.pub\n{key}")
+    if use == "openssf":
+        make_openssf_key(file)
+    else:
+        echo(keys.make_key(file))
+    echo(f"private key: {file} (keep it secret, and keep a copy)\npublic key: {file}.pub")
 
 
 @command.command("show")

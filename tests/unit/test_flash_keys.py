@@ -192,9 +192,9 @@ def test_key_and_loader_belong_together(fresh, tmp_path) -> None:
 
 def test_a_loaders_key_is_a_file_of_its_owner(tmp_path: Path) -> None:
     path = tmp_path / "loader.key"
-    assert run(["keys", "make", "--loader", str(path)]) == 0
+    assert run(["keys", "make", "--for", "loader", str(path)]) == 0
     whole = path.read_bytes()
-    assert run(["keys", "make", "--loader", str(path)]) == 1 and path.read_bytes() == whole
+    assert run(["keys", "make", "--for", "loader", str(path)]) == 1 and path.read_bytes() == whole
     assert loader_key(path) == bytes.fromhex(whole.decode())
     (tmp_path / "devices.toml").write_text('[board]\naddress = "serial:/dev/null"\nloader_key = "loader.key"\n')
     assert find("board", tmp_path / "devices.toml").loader_key == str(path)

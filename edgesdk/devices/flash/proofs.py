@@ -45,6 +45,6 @@ def loader_key(path: Path) -> bytes:
     text = read_secret(path).decode("latin-1").strip()
     if not KEY.fullmatch(text):
         raise SignatureError(
-            f"{path}: no key of a loader, which is 64 hexadecimal digits", hint="edgesdk keys make --loader FILE"
+            f"{path}: no key of a loader, which is 64 hexadecimal digits", hint="edgesdk keys make --for loader FILE"
         )
     return bytes.fromhex(text)
