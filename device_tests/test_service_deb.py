@@ -196,6 +196,20 @@ def test_a_damaged_version_gives_way_at_the_start(root: Root, releases: tuple[Re
     assert release_of(in_use(root)[0]) == "1.0.0"
 
 
+def test_a_pinned_key_keeps_an_unsigned_package_out(root: Root, releases: tuple[Release, Release]) -> None:
+    one, two = releases
+    install(root, one)
+    keys = root.path / "etc/edgesdk/keys.toml"
+    assert "keys = []" in keys.read_text()
+    keys.write_text(keys.read_text().replace("keys = []", f'keys = ["{"ab" * 32}"]'))
+    with pytest.raises(AssertionError, match=r"2\.0\.0-\w+ is not signed; 1\.0\.0-\w+ stays in use"):
+        install(root, two)
+    assert release_of(in_use(root)[0]) == "1.0.0"
+    with pytest.raises(AssertionError, match=r"1\.0\.0-\w+ is not signed"):
+        root.run("edgesdk-service", "select")  # what is in use is not signed either
+    root.run("dpkg", "-P", "edgesdk-service")
+
+
 _SYSTEMCTL = """#!/bin/sh
 # stands in for systemd: starts the service at once, or fails where /broken says so
 [ "$1" = restart ] || exit 0

@@ -191,9 +191,17 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.terminate())
         if self.comes_up(math.inf, server):  # nobody else ends it: one that is slow is not one that fails
-            self.settle()
+            self._settled(server)
         status = server.wait()
         return status if status >= 0 else 128 - status  # as a shell says that a signal ended it
+
+    def _settled(self, server: subprocess.Popen[bytes]) -> None:
+        try:
+            self.settle()
+        except ServiceError:
+            server.terminate()
+            server.wait()
+            raise
 
     def comes_up(self, seconds: float, server: subprocess.Popen[bytes] | None = None) -> bool:
         """Whether the server answers within some seconds, and does not end meanwhile."""
