@@ -16,6 +16,7 @@ SILENT = {
     "DO_NOT_TRACK": "1",  # what other tools agreed on (consoledonottrack.com)
 }
 
+
 def keep_silent() -> None:
     """Set what is not set."""
     for name, value in SILENT.items():

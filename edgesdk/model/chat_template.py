@@ -17,7 +17,11 @@ _WAY_OUT = "correct the template in the model's folder (chat_template.jinja), or
 
 
 def render_template(
-    source: str, messages: Sequence[Mapping[str, object]], names: Mapping[str, str], *, answering: bool,
+    source: str,
+    messages: Sequence[Mapping[str, object]],
+    names: Mapping[str, str],
+    *,
+    answering: bool,
     marks: Sequence[Mark] = (),
 ) -> str:
     """A conversation as a chat template writes it.

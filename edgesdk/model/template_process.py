@@ -17,8 +17,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-sys.path[:] = json.loads(sys.argv[1])  # that of the process which started this one: -I and -S leave it without
-
 import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension
@@ -61,10 +59,14 @@ class Template:
         tree = environment.parse(source)
         literals = [node for node in tree.find_all((nodes.TemplateData, nodes.Const)) if _is_literal(node)]
         written = [_text(node) for node in literals]
-        composed = [token for token in tokens if not token["special"] or token["word"] or _composed(token, written)]
+        puts_together = _Composer(written, [token["text"] for token in tokens])
+        composed = [token for token in tokens if not token["special"] or token["word"] or puts_together(token["text"])]
         self._literal = _Marks([token for token in tokens if token not in composed])
         self._composed = _Marks(composed)
-        texts, special = [token["text"] for token in composed], [token["text"] for token in composed if token["special"]]
+        texts, special = (
+            [token["text"] for token in composed],
+            [token["text"] for token in composed if token["special"]],
+        )
         stands = _stand_ins(texts)
         self._back = {ord(stand): letter for letter, stand in stands.items()}
         self._strict, self._lenient = _Guard(texts, stands), _Guard(special, stands)
@@ -75,7 +77,7 @@ class Template:
     def render(self, values: Mapping[str, Any], names: Mapping[str, str], most: int) -> str:
         """A conversation, with marks."""
         messages = [self._guarded(message) for message in values["messages"]]
-        variables = {name: self._literal(text) for name, text in names.items()} | values | {"messages": messages}
+        variables = {**{name: self._literal(text) for name, text in names.items()}, **values, "messages": messages}
         text = self._composed("".join(_bounded(self._template.generate(variables), most)))
         return text.translate(self._back) if self._back else text
 
@@ -98,40 +100,66 @@ class _Marks:
         return bool(self._of)
 
     def __call__(self, text: str) -> str:
-        return self._pattern.sub(lambda found: self._of[found[0]], text) if self._of else text
+        return self._pattern.sub(lambda found: str(self._of[found[0]]), text) if self._of else text
 
 
 class _Guard:
     """Puts a stand-in for one letter of each token in a text, and of each that could become one beside other text."""
 
     def __init__(self, texts: list[str], stands: Mapping[str, str]) -> None:
-        self._texts, self._stands = texts, stands
-        self._begins = re.compile(rf"(?=(?:{'|'.join(map(re.escape, texts))}))(.)", re.DOTALL)
+        self._texts, self._stands = set(texts), stands
+        self._sizes = sorted({len(text) for text in texts})
+        self._first = re.compile(f"[{re.escape(''.join({text[0] for text in texts}))}]") if texts else None
         self._starts = {text[:size] for text in texts for size in range(1, len(text))}
         self._ends = {text[-size:] for text in texts for size in range(1, len(text))}
-        self._longest = max(map(len, texts), default=0)
 
     def applied(self, value: Any) -> Any:
         """The value, with every text in it guarded."""
-        if not self._texts:
+        if self._first is None:
             return value
         if isinstance(value, str):
-            return self._text(value)
+            return self._text(value, self._first)
         if isinstance(value, list):
             return [self.applied(item) for item in value]
         if isinstance(value, dict):
             return {self.applied(key): self.applied(item) for key, item in value.items()}
         return value
 
-    def _text(self, text: str) -> str:
-        guarded = list(self._begins.sub(lambda found: self._stands[found[1]], text))
+    def _text(self, text: str, first: re.Pattern[str]) -> str:
+        places = [
+            found.start()
+            for found in first.finditer(text)
+            if any(text[found.start() : found.start() + size] in self._texts for size in self._sizes)
+        ]
         start, end = len(text) - len(text.lstrip()), len(text.rstrip())
-        for size in range(1, min(self._longest, end - start + 1)):
+        for size in range(1, min(self._sizes[-1], end - start + 1)):
             if text[end - size : end] in self._starts:
-                guarded[end - size] = self._stands[text[end - size]]
+                places.append(end - size)
             if text[start : start + size] in self._ends:
-                guarded[start + size - 1] = self._stands[text[start + size - 1]]
+                places.append(start + size - 1)
+        if not places:
+            return text
+        guarded = list(text)
+        for place in places:
+            guarded[place] = self._stands[text[place]]
         return "".join(guarded)
+
+
+class _Composer:
+    """Whether a template could put a token together: it is one word, or some literals are its beginning and its end."""
+
+    def __init__(self, literals: list[str], tokens: list[str]) -> None:
+        whole = re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)))
+        parts = [part for literal in literals for part in (whole.split(literal) if tokens else [literal])]
+        pieces = [piece for part in parts for piece in _PLACEHOLDER.split(part)]
+        sizes = range(1, max(map(len, tokens), default=0))
+        self._endings = {piece[-size:] for piece in pieces for size in sizes}
+        self._beginnings = {piece[:size] for piece in pieces for size in sizes}
+
+    def __call__(self, token: str) -> bool:
+        sizes = range(1, len(token))
+        begun = any(token[:size] in self._endings for size in sizes)
+        return token.isalnum() or (begun and any(token[-size:] in self._beginnings for size in sizes))
 
 
 def _stand_ins(texts: list[str]) -> dict[str, str]:
@@ -145,24 +173,12 @@ def _quoted(token: Mapping[str, Any]) -> str:
     return re.escape(token["text"])
 
 
-def _composed(token: Mapping[str, Any], literals: list[str]) -> bool:
-    """Whether a template could put a token together: it is one word, or some literals are its beginning and its end."""
-    text: str = token["text"]
-    if text.isalnum():
-        return True
-    pieces = [piece for literal in literals for part in literal.split(text) for piece in _PLACEHOLDER.split(part)]
-    sizes = range(1, len(text))
-    return any(piece.endswith(text[:size]) for piece in pieces for size in sizes) and any(
-        piece.startswith(text[-size:]) for piece in pieces for size in sizes
-    )
-
-
 def _is_literal(node: nodes.Node) -> bool:
     return isinstance(node, nodes.TemplateData) or isinstance(getattr(node, "value", None), str)
 
 
 def _text(node: nodes.Node) -> str:
-    return node.data if isinstance(node, nodes.TemplateData) else node.value  # type: ignore[attr-defined,no-any-return]
+    return node.data if isinstance(node, nodes.TemplateData) else node.value  # type: ignore[attr-defined]
 
 
 def _set_text(node: nodes.Node, text: str) -> None:
@@ -232,6 +248,6 @@ def _answer(line: str) -> None:
 
 
 if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]),) * 2)
+    resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     serve(_answer)

@@ -20,6 +20,12 @@ from ..errors import ModelError
 SECONDS = 2.0  # of processor time for one conversation; published templates take less than 0.01
 MOST_CHARACTERS = 4_000_000  # of one conversation as it is written
 _WAIT_SECONDS = 20.0  # of anything: a busy machine may be slow to give the process its time
+_SCRIPT = Path(__file__).with_name("template_process.py")
+_LAUNCH = """
+import json, runpy, sys
+sys.path[:] = json.loads(sys.argv.pop(1))
+runpy.run_path(sys.argv.pop(1), run_name="__main__")
+"""  # with the path of this process, which -I and -S leave it without
 _MEMORY = 512 << 20  # address space of the process
 _MOST_TEMPLATES = 64  # that one process keeps
 _KEPT = ("TZ", "LANG", "LC_ALL", "LC_TIME")  # of the environment: what a date follows from, and no secret
@@ -97,8 +103,11 @@ class TemplateRunner:
     def close(self) -> None:
         """End the process; whoever waits for it gets an error."""
         process = self._process
-        if process is not None and os.getpid() == self._owner:
-            process.kill()
+        if process is None or os.getpid() != self._owner:
+            return
+        process.kill()
+        with self._lock:
+            self._end()
 
     def _running(self) -> subprocess.Popen[bytes]:
         if os.getpid() != self._owner:  # a fork: the process belongs to the parent
@@ -106,9 +115,8 @@ class TemplateRunner:
         if self._process is None or self._process.poll() is not None:
             self._end()
             path = [entry for entry in sys.path if entry]
-            script = Path(__file__).with_name("template_process.py")
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(script), json.dumps(path), str(_MEMORY)],
+                [sys.executable, "-I", "-S", "-c", _LAUNCH, json.dumps(path), str(_SCRIPT), str(_MEMORY)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
