@@ -162,6 +162,11 @@ class Answering:
         )
         return self._remembering(new, ids, statistics)
 
+    def forget(self) -> None:
+        """Empty the cache, of which nothing is reused then."""
+        self._session.reset()
+        self._cached = []
+
     def _remembering(self, pieces: Iterator[str], ids: list[int], statistics: Statistics) -> Iterator[str]:
         try:
             yield from pieces

@@ -170,7 +170,7 @@ def _stand_ins(texts: list[str]) -> dict[str, str]:
 
 
 def _quoted(token: Mapping[str, Any]) -> str:
-    return re.escape(token["text"])
+    return re.escape(str(token["text"]))
 
 
 def _is_literal(node: nodes.Node) -> bool:

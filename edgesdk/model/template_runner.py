@@ -100,14 +100,18 @@ class TemplateRunner:
             raise ModelError(f"the chat template failed: {reply['failed'][:1000]}")
         return str(reply["text"])
 
-    def close(self) -> None:
-        """End the process; whoever waits for it gets an error."""
+    def kill(self) -> None:
+        """End the process, at once; whoever waits for it gets an error."""
         process = self._process
-        if process is None or os.getpid() != self._owner:
-            return
-        process.kill()
-        with self._lock:
-            self._end()
+        if process is not None and os.getpid() == self._owner:
+            process.kill()
+
+    def close(self) -> None:
+        """End the process, and free what belongs to it."""
+        if os.getpid() == self._owner:
+            self.kill()
+            with self._lock:
+                self._end()
 
     def _running(self) -> subprocess.Popen[bytes]:
         if os.getpid() != self._owner:  # a fork: the process belongs to the parent

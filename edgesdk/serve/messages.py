@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ..generation import Sampling
 from ..model.tokenizer import Message
 
 _MOST_MESSAGES = 10_000
 _MOST_STOPS = 16  # OpenAI takes 4
+_MOST_KEYS = 64  # of an object
 _LARGEST_SEED = 2**63 - 1
+T = TypeVar("T")
+#: A list that is refused at its first wrong element: a million errors are no help, and much memory.
+Several = Annotated[list[T], Field(fail_fast=True)]
+
+
+def _few_keys(data: Any) -> Any:
+    if isinstance(data, dict) and len(data) > _MOST_KEYS:
+        raise ValueError(f"an object may have {_MOST_KEYS} keys here, and not {len(data)}")
+    return data
 
 
 class _Asked(BaseModel):
     """What a client sends: an unknown key is an error that names it; null is the default."""
 
     model_config = ConfigDict(extra="forbid")
+    _few = model_validator(mode="before")(_few_keys)
 
 
 class TextPart(_Asked):
@@ -31,7 +42,7 @@ class AskedMessage(_Asked):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"] = Field(description="developer is taken as system")
-    content: str | list[TextPart]
+    content: str | Several[TextPart]
     refusal: None = None  # what clients send back of an answer
 
     def plain(self) -> Message:
@@ -63,7 +74,7 @@ class ChatRequest(_Asked):
     """A chat completion request. Fields with one allowed value are here for clients that always send them."""
 
     model: str = Field(description="the served model's id, or 'default'")
-    messages: list[AskedMessage] = Field(min_length=1, max_length=_MOST_MESSAGES)
+    messages: Several[AskedMessage] = Field(min_length=1, max_length=_MOST_MESSAGES)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy; 1 unless given, as with OpenAI")
@@ -74,7 +85,7 @@ class ChatRequest(_Asked):
         None, ge=1e-3, le=1e3, description="of the logits of every token of the conversation and the answer; 1: none"
     )
     seed: int | None = Field(None, ge=0, le=_LARGEST_SEED)
-    stop: StopString | list[StopString] | None = None
+    stop: StopString | Annotated[Several[StopString], Field(max_length=_MOST_STOPS)] | None = None
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1, description="the newer name of max_tokens")
     n: Literal[1] | None = None
@@ -83,7 +94,7 @@ class ChatRequest(_Asked):
     presence_penalty: Literal[0] | None = None
     response_format: PlainText | None = None
     user: str | None = Field(None, description="changes nothing")
-    metadata: dict[str, str] | None = Field(None, description="changes nothing")
+    metadata: Annotated[dict[str, str], BeforeValidator(_few_keys)] | None = Field(None, description="changes nothing")
     store: Literal[False] | None = None
 
     def sampling(self) -> Sampling:
