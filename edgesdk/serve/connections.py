@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import itertools
+import re
 import resource
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from .memory import Returning
 from .settings import ServeError, Settings
 
 #: Under this key of a request's state stands the number of its connection.
@@ -23,6 +25,8 @@ _HEAD_SECONDS = 10.0  # for the head of a request, from its first byte
 _WRITE_SECONDS = 30.0  # for a client to read what waits for it
 _SPARE_FILES = 64 + 4 * ACCEPTS  # besides connections: files of the model, and connections not counted yet
 _FEWEST = 16
+_MOST_LINES, _LONGEST_HEAD = 100, 16_384  # of the head of a request
+_HEAD_END = re.compile(rb"\n\r?\n")
 _OPEN_FILES = Path("/proc/self/fd")
 _FREE_CHUNKS, _SMALLEST_CHUNK = 64, 512  # so many chunks of a body may be small; all of them have that mean size
 
@@ -33,12 +37,14 @@ class Connections:
     Attributes:
         most: how many there may be.
         most_of_one: how many of one address; of IPv6, of one network (/64).
+        returning: gives back the memory of those that ended.
     """
 
     def __init__(self, most: int, most_of_one: int) -> None:
         self.most, self.most_of_one = most, most_of_one
         self._open: dict[Connection, str] = {}
         self._numbers = itertools.count()
+        self.returning = Returning()
 
     def __len__(self) -> int:
         return len(self._open)
@@ -102,6 +108,7 @@ class Connection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._others.discard(self)
+        self._others.returning.soon()
         self._stop_head()
         self._stop_stuck()
         super().connection_lost(exc)
@@ -143,13 +150,15 @@ class Connection(H11Protocol):
 
 
 class _Framing(h11.Connection):
-    """HTTP/1.1 without bodies of many small chunks, each of which costs as much as a large one."""
+    """HTTP/1.1 without large heads, nor bodies of many small chunks: each line and each chunk costs time."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._chunks = self._bytes = 0
 
     def next_event(self) -> Any:
+        if self.their_state is h11.IDLE:
+            self._refuse_large_head()
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._chunks = self._bytes = 0
@@ -160,6 +169,13 @@ class _Framing(h11.Connection):
         if isinstance(event, h11.Data):
             self._bytes += len(event.data)
         return event
+
+    def _refuse_large_head(self) -> None:
+        data = self.trailing_data[0]
+        end = _HEAD_END.search(data)
+        size = end.start() if end else len(data)
+        if size > _LONGEST_HEAD or data.count(b"\n", 0, size) > _MOST_LINES:
+            raise h11.RemoteProtocolError("a large head")
 
 
 def open_connections(settings: Settings) -> Connections:

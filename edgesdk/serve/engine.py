@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..chat import Answering
 from ..errors import EdgeError, ModelError
 from ..generation import Sampling, Statistics
-from ..model.template_runner import TemplateStuckError
+from ..model.template_runner import RUNNER, TemplateStuckError
 from .memory import LARGE, give_back
 from .stoppable import StoppableSession, StoppedError
 
@@ -208,6 +208,7 @@ class Engine:
             if self._running is not None:
                 self._running.reason = StoppingError("the server is stopping: the answer was cut off")
                 self._running.stopped.set()
+                RUNNER.kill()  # it may be at work on a template that does not end
 
     def _retry_after(self) -> int:
         ahead = len(self._waiting) + self.running

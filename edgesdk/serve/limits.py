@@ -12,10 +12,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .connections import CONNECTION
 from .errors import ApiError
-from .memory import LARGE, Returning
 from .settings import is_loopback
 
 _BODY_SECONDS = 30.0
+_AT_A_TIME = 8  # requests for something small: with more, each would wait for all others at every step
 _MOST_BODIES = 16  # of the largest size that the server holds at a time
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+))(?::[0-9]{1,5})?")
 OPEN = ("/health",)  # what needs no token: it tells a load balancer or a supervisor that the server lives
@@ -60,7 +60,7 @@ class Limits:
         self._app, self._body, self._responded, self._refuse = app, body, responded, refuse
         self._tokens = [token.encode() for token in tokens]
         self._held = 0  # bytes of bodies
-        self._returning = Returning()
+        self._turns = asyncio.Semaphore(_AT_A_TIME)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -76,15 +76,33 @@ class Limits:
         try:
             scope[USER] = self._user(scope)
             if await self._read(scope, receive, body):
-                await self._app(scope, _replayed(body, receive), counted)
+                await self._answered(scope, _replayed(body, receive), counted)
         except ApiError as refused:
             response = refused.response()
             response.headers["Connection"] = "close"  # what is left of the body is not read
             await response(scope, receive, counted)
         finally:
             self._held -= body.size
-            if body.size > LARGE:
-                self._returning.soon()
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST":  # these wait in the engine's queue
+            await self._app(scope, receive, send)
+            return
+        await self._turns.acquire()
+        waits = True
+
+        async def sent(message: Message) -> None:
+            nonlocal waits
+            if waits:  # a client that does not read keeps nobody else waiting
+                waits = False
+                self._turns.release()
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        finally:
+            if waits:
+                self._turns.release()
 
     def _user(self, scope: Scope) -> str:
         headers = scope["headers"]

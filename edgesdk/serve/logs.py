@@ -9,7 +9,7 @@ from ..lines import shown_line
 
 _MOST, _SECONDS = 20, 10.0  # lines in that time; the rest are counted
 _LONGEST = 500
-NAMES = ("uvicorn", "uvicorn.error", "asyncio")
+_LEVELS = {"uvicorn": logging.WARNING, "uvicorn.error": logging.WARNING, "asyncio": logging.ERROR}
 
 
 class OneLine(logging.Formatter):
@@ -47,7 +47,7 @@ def write_to(handler: logging.Handler) -> None:
     """Send what the server's libraries log to a handler, and nowhere else."""
     handler.setFormatter(OneLine())
     handler.addFilter(Seldom())
-    for name in NAMES:
+    for name, level in _LEVELS.items():
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.WARNING)
+        logger.setLevel(level)

@@ -1,32 +1,38 @@
-"""Memory that large requests took goes back to the system."""
+"""Memory that requests took goes back to the system."""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
+import time
 from contextlib import suppress
 
 _QUIET_SECONDS = 0.5
-LARGE = 50_000  # bytes of a body that is worth it
+_SELDOM_SECONDS = 2.0
+LARGE = 50_000  # characters of a prompt that is worth it by itself
 
 
 class Returning:
-    """Gives freed memory back, once a while after large requests ended."""
+    """Gives freed memory back, once a while after requests ended."""
 
     def __init__(self) -> None:
         self._timer: asyncio.TimerHandle | None = None
+        self._next = 0.0
 
     def soon(self) -> None:
-        """A large request ended."""
+        """Something that took memory ended."""
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_QUIET_SECONDS, self._give_back)
+            wait = max(_QUIET_SECONDS, self._next - time.monotonic())
+            self._timer = asyncio.get_running_loop().call_later(wait, self._give_back)
 
     def _give_back(self) -> None:
-        self._timer = None
+        self._timer, self._next = None, time.monotonic() + _SELDOM_SECONDS
         asyncio.get_running_loop().run_in_executor(None, give_back)
 
 
 def give_back() -> None:
-    """Return free memory of the C library's heap to the system; Python's own allocator does so by itself."""
+    """Free what only refers to itself, and return free memory of the C library's heap to the system."""
+    gc.collect()
     with suppress(OSError, AttributeError):  # glibc's own
         ctypes.CDLL(None).malloc_trim(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -85,6 +86,7 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        gc.freeze()  # what is here to stay need not be looked at again
         await super().startup(sockets)
         self.listener.listen(QUEUED)
         _tell_systemd("READY=1")
