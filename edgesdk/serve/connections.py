@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import itertools
+import logging
 import re
 import resource
 import time
@@ -27,6 +28,7 @@ _SPARE_FILES = 64 + 4 * ACCEPTS  # besides connections: files of the model, and 
 _FEWEST = 16
 _MOST_LINES, _LONGEST_HEAD = 100, 16_384  # of the head of a request
 _HEAD_END = re.compile(rb"\n\r?\n")
+_LOG = logging.getLogger("uvicorn.error")
 _OPEN_FILES = Path("/proc/self/fd")
 _FREE_CHUNKS, _SMALLEST_CHUNK = 64, 512  # so many chunks of a body may be small; all of them have that mean size
 
@@ -196,6 +198,8 @@ def open_connections(settings: Settings) -> Connections:
             f"this process may open {soft} files, which leaves {max(0, room)} for connections",
             hint=f"raise the limit: ulimit -n {wanted}, or LimitNOFILE={wanted} of the service",
         )
+    if room < settings.connections:
+        _LOG.warning("%d connections and not %d: this process may open %d files", room, settings.connections, soft)
     return Connections(min(settings.connections, room), settings.address_connections)
 
 

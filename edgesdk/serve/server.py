@@ -57,8 +57,8 @@ class Server(uvicorn.Server):
         known = tokens(settings, os.environ.get(TOKEN_VARIABLE))
         self.engine, app = _loaded(bundle, settings, known)
         self.listener = _listener(settings)
-        protocol: Any = partial(Connection, connections=open_connections(settings))
         logs.write_to(logging.StreamHandler())
+        protocol: Any = partial(Connection, connections=open_connections(settings))
         config = uvicorn.Config(
             app,
             http=protocol,
