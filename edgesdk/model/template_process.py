@@ -31,6 +31,10 @@ class TooLongError(Exception):
     """A conversation is written longer than the limit."""
 
 
+class ChanceError(Exception):
+    """A template draws by chance, so that what it does here says nothing of what it does next."""
+
+
 class Generation(Extension):
     """``{% generation %}`` marks the assistant's own text for training; the text is written as it stands."""
 
@@ -201,8 +205,8 @@ def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
     )
-    environment.filters["tojson"] = _to_json
-    environment.globals.update(raise_exception=_refuse, strftime_now=_now)
+    environment.filters.update(tojson=_to_json, random=_by_chance)
+    environment.globals.update(lipsum=_by_chance, raise_exception=_refuse, strftime_now=_now)
     return environment
 
 
@@ -215,6 +219,10 @@ def _to_json(
 ) -> str:
     """Jinja's filter of this name escapes HTML, which no model was trained on."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _by_chance(*_: object) -> None:
+    raise ChanceError("it draws by chance, which no chat template needs")
 
 
 def _refuse(message: str) -> None:

@@ -28,11 +28,12 @@ runpy.run_path(sys.argv.pop(1), run_name="__main__")
 """  # with the path of this process, which -I and -S leave it without
 _MEMORY = 512 << 20  # address space of the process
 _MOST_TEMPLATES = 64  # that one process keeps
+_BEYOND = ("TooLongError", "ChanceError")  # what is not of the conversation, but of the template
 _KEPT = ("TZ", "LANG", "LC_ALL", "LC_TIME")  # of the environment: what a date follows from, and no secret
 
 
 class TemplateStuckError(ModelError):
-    """A template was ended: it took too long, too much memory, or brought its process down."""
+    """A template was ended: it took too long or too much memory, wrote too much, or draws by chance."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ class TemplateRunner:
         if reply.get("kind") == "MemoryError":
             raise TemplateStuckError(f"the chat template took more than {_MEMORY >> 20} MB of memory")
         if "failed" in reply:
-            raise ModelError(f"the chat template failed: {reply['failed'][:1000]}")
+            error = TemplateStuckError if reply["kind"] in _BEYOND else ModelError
+            raise error(f"the chat template failed: {reply['failed'][:1000]}")
         return str(reply["text"])
 
     def kill(self) -> None:

@@ -42,6 +42,8 @@ REFUSED = {
     "an endless macro": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     "a large range": "{{ range(10 ** 12) | list | length }}",
     "a long conversation": "{% for a in range(90000) %}{{ 'a' * 100 }}{% endfor %}",
+    "chance": "{{ [1, 2] | random }}",
+    "chance in words": "{{ lipsum() }}",
     "a deep expression": "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
 }
 
