@@ -97,7 +97,8 @@ def test_files_of_the_service_are_whole(made: Path) -> None:
         "ProtectSystem=strict",
         "NoNewPrivileges=yes",
         "Restart=on-failure",
-        "TimeoutStopSec=40",
+        "TimeoutStopSec=10",
+        "LimitNOFILE=4096",
     ):
         assert f"\n{line}\n" in unit
     settings = open_settings(root / "etc/edgesdk/server.toml")

@@ -179,6 +179,8 @@ class Service:
         if settings.get("token"):
             place = os.environ.get("CREDENTIALS_DIRECTORY")
             file = Path(place) / "token" if place else self.config / "token"
+            if not place and file.stat().st_mode & 0o077:
+                raise ServiceError(f"{file}: others than its owner have permissions for it: chmod 600 {file}")
             environment["EDGESDK_TOKEN"] = file.read_text(encoding="ascii").strip()
         line = [python, "-P", "-s", "-B", "-m", "edgesdk.serve", str(bundle), str(self.config / "server.toml")]
         return line, environment
