@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .bundle import Bundle, refuse_kind
 from .bundle.admission import admit
+from .bundle.contents import vocabulary_size
 from .converter import CONVERTERS, open_program
 from .drafting import Drafting, with_drafting
 from .errors import BundleError, EdgeError, ModelError
@@ -78,8 +79,7 @@ def bundle_tokenizer(bundle: Bundle) -> Tokenizer:
     if not record.file:
         raise EdgeError("this bundle has no tokenizer, so it cannot run text")
     special = SpecialTokens(record.bos, record.stop, record.pad, record.prefix)
-    spec = bundle.manifest.model.spec
-    rows = (spec if "vocab" in spec else spec.get("encoder", spec.get("text", {})))["vocab"]
+    rows = vocabulary_size(bundle.manifest)
     try:
         return written_tokenizer(bundle.folder, special, rows, file=record.file, template=record.chat_template or None)
     except ModelError as failure:
@@ -99,10 +99,27 @@ def answer_with_runner(
     tokenizer = bundle_tokenizer(bundle)
     templated = tokenizer.chat_template is not None
     start, bos_tokens = ("", 0) if templated else tokenizer.written_prefix()
-    text = tokenizer.render([{"role": "user", "content": prompt}]) if templated else start + prompt
+    text = _templated(tokenizer, prompt) if templated else start + prompt
     converter = CONVERTERS.get(bundle.manifest.program.converter)
     runner = converter.text_runner(bundle.main, bundle.folder / bundle.manifest.tokenizer.file)
     return runner.generate(text, on_text, max_tokens=max_tokens, temperature=temperature, bos_tokens=bos_tokens)
+
+
+def _templated(tokenizer: Tokenizer, prompt: str) -> str:
+    """A question in its template, for a reader that takes every special token in it for one.
+
+    Raises:
+        EdgeError: the question holds one itself.
+    """
+    asked: list[Message] = [{"role": "user", "content": prompt}]
+    text = tokenizer.render(asked)
+    if tokenizer.encode(text) != tokenizer.chat(asked):
+        raise EdgeError(
+            "the prompt holds special tokens of this model, which the runtime's own runner takes for those of the "
+            "chat template",
+            hint="take them out of the prompt, or ask without the runtime's own runner: there they are plain text",
+        )
+    return text
 
 
 class Answering:
@@ -145,6 +162,11 @@ class Answering:
             held=self.reused,
         )
         return self._remembering(new, ids, statistics)
+
+    def forget(self) -> None:
+        """Empty the cache, of which nothing is reused then."""
+        self._session.reset()
+        self._cached = []
 
     def _remembering(self, pieces: Iterator[str], ids: list[int], statistics: Statistics) -> Iterator[str]:
         try:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from .session import VisionSession
 
-_HERE = "\0"  # the place of an image, until it is known what stands there
-
 
 def open_vision_session(bundle: Bundle, threads: int | None = None) -> VisionSession:
     """A session over the programs of a vision-language bundle.
@@ -98,17 +96,19 @@ class Viewer:
                 "this bundle does not say how images are prepared: its checkpoint had no preprocessor_config.json",
                 hint="export again from a folder that has it, or prepare them: Viewer.stream_pixels",
             )
-        prompt = self._prompt(question, len(images))
+        around = self._around(question, len(images))
         pixels: list[np.ndarray] = []
-        for image in images:
+        prompt = around[0]
+        for image, behind in zip(images, around[1:], strict=True):
             assert self._preparation is not None
             opened = open_image(image) if isinstance(image, Path) else image
             cut = self._preparation.tiles if tiles is None else tiles
             found = pictures(opened, self._preparation, self.session.image_size, cut)
             pixels += found.pixels
-            before, _, behind = prompt.partition(_HERE)
-            prompt = before + said_of(found, self._preparation, self.mark) + behind
-        return self.stream_pixels(prompt, pixels, max_tokens=max_tokens, stop=stop)
+            said = said_of(found, self._preparation, self.mark)
+            prompt += (self._tokenizer.sealed.marked(said) if self._templated else said) + behind
+        ids = self._tokenizer.sealed_ids(prompt) if self._templated else self._tokenizer.encode(prompt, prefix=True)
+        return self._answered(ids, pixels, max_tokens, stop)
 
     def stream_pixels(
         self, prompt: str, pixels: Sequence[np.ndarray], *, max_tokens: int = 256, stop: Sequence[str] = ()
@@ -124,9 +124,15 @@ class Viewer:
         Raises:
             EdgeError: another number of pictures than marks, or no room for an answer.
         """
+        written = self._tokenizer.encode(prompt, prefix=not self._templated)
+        return self._answered(written, pixels, max_tokens, stop)
+
+    def _answered(
+        self, written: Sequence[int], pixels: Sequence[np.ndarray], max_tokens: int, stop: Sequence[str]
+    ) -> Iterator[str]:
         session = self.session
         ids: list[int] = []
-        for token in self._tokenizer.encode(prompt, prefix=self._tokenizer.chat_template is None):
+        for token in written:
             ids += [token] * (session.image_rows if token == session.image_token else 1)
         marks = ids.count(session.image_token) // session.image_rows
         if marks != len(pixels):
@@ -151,17 +157,22 @@ class Viewer:
             statistics=self.statistics,
         )
 
-    def _prompt(self, question: str, images: int) -> str:
-        """The conversation's text, with :data:`_HERE` once for every image."""
+    @property
+    def _templated(self) -> bool:
+        return self._tokenizer.chat_template is not None
+
+    def _around(self, question: str, images: int) -> list[str]:
+        """The conversation's text before, between and behind the images; special tokens are marks where templated."""
         if self.mark in question:
             raise EdgeError(f"'{self.mark}' stands for a picture, and cannot be part of a question")
-        if self._tokenizer.chat_template is None:
-            return _HERE * images + question
+        if not self._templated:
+            return [*[""] * images, question]
         parts = [*({"type": "image"} for _ in range(images)), {"type": "text", "text": question}]
-        rendered = self._tokenizer.render([{"role": "user", "content": parts}])
-        if rendered.count(self.mark) != images:
+        rendered = self._tokenizer.render_sealed([{"role": "user", "content": parts}])
+        around = rendered.split(self._tokenizer.sealed.marked(self.mark))
+        if len(around) != images + 1:
             raise EdgeError(
-                f"the chat template writes '{self.mark}' {rendered.count(self.mark)} times for {images} images",
+                f"the chat template writes '{self.mark}' {len(around) - 1} times for {images} images",
                 hint="its checkpoint belongs to another kind of model: Viewer.stream_pixels takes a whole prompt",
             )
-        return rendered.replace(self.mark, _HERE)
+        return around

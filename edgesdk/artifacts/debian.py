@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..bounds.regular import read_limited
 from ..bounds.tars import Slice, unpack_tar
+from ..partials import scratch_folder
 from .entries import ArtifactError, Entries, folder_entries
 from .findings import Finding
 from .libraries import is_library, read_library
 from .models import bundles, check_bundle, check_runtime_version
+from .telemetry import telemetry_findings
 
 _MAGIC = b"!<arch>\n"
 _MACHINES = {"arm64": "EM_AARCH64", "armhf": "EM_ARM", "amd64": "EM_X86_64", "i386": "EM_386"}
@@ -26,8 +27,8 @@ def check_deb(path: Path) -> Iterator[Finding]:
     Raises:
         ArtifactError: it is none, or cut short.
     """
-    with tempfile.TemporaryDirectory(prefix="edgesdk-deb-") as scratch:
-        control, root = Path(scratch, "control"), Path(scratch, "root")
+    with scratch_folder() as scratch:
+        control, root = scratch / "control", scratch / "root"
         _unpack(path, control, root)
         fields = _fields(control / "control", path)
         yield Finding("good", path.name, f"{fields['Package']} {fields['Version']} for {fields['Architecture']}")
@@ -37,6 +38,7 @@ def check_deb(path: Path) -> Iterator[Finding]:
         for folder, manifest in bundles(entries):
             yield from check_bundle(entries, folder, manifest)
             yield check_runtime_version(manifest, _version(entries, manifest.program.runtime), folder)
+        yield from telemetry_findings(entries.values())
 
 
 def _members(path: Path) -> Iterator[tuple[str, Slice]]:

@@ -20,16 +20,19 @@ from .debian import check_deb
 from .entries import ArtifactError, Entries, Entry, zip_entries
 from .findings import Finding
 from .libraries import check_library
+from .telemetry import telemetry_findings
+from .wheel import check_wheel
 
 _ZIPS: dict[str, Callable[[Path, IO[bytes], Entries], Iterator[Finding]]] = {
     ".aab": check_aab,
     ".aar": check_aar,
     ".apk": check_apk,
+    ".whl": check_wheel,
 }
 
 
 def examine_artifact(path: Path) -> list[Finding]:
-    """Look at an APK, AAB, AAR, native library, XCFramework, .deb, deliverable or bundle.
+    """Look at an APK, AAB, AAR, wheel, native library, XCFramework, .deb, deliverable or bundle.
 
     Raises:
         EdgeError: it is none of these, or cannot be read.
@@ -44,14 +47,15 @@ def examine_artifact(path: Path) -> list[Finding]:
         return list(check_xcframework(path))
     if path.suffix == ".so" or ".so." in path.name:
         size = path.stat().st_size
-        return list(check_library(Entry(path.name, size, size, lambda: path.open("rb"))))
+        entry = Entry(path.name, size, size, lambda: path.open("rb"))
+        return [*check_library(entry), *telemetry_findings([entry])]
     if (path / RECORD).is_file():
         return list(_deliverable(path))
     if is_bundle(path) or (path / FILE).is_file():
         return list(_bundle(path))
     raise ArtifactError(
         f"{path}: no artifact that is known",
-        hint="an .apk, .aab, .aar, .so, .xcframework or .deb, a deliverable (edgesdk package) or a bundle",
+        hint="an .apk, .aab, .aar, .whl, .so, .xcframework or .deb, a deliverable (edgesdk package) or a bundle",
     )
 
 
@@ -65,6 +69,7 @@ def _zip(path: Path) -> list[Finding]:
             return [
                 Finding("good", path.name, f"{len(entries)} entries, every CRC-32 is right"),
                 *_ZIPS[path.suffix](path, file, entries),
+                *telemetry_findings(entries.values()),
             ]
     except struct.error as failure:
         raise ArtifactError(f"{path}: not a whole zip file ({failure})", hint="build or copy it again") from None

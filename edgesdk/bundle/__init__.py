@@ -18,7 +18,7 @@ from ..files import file_entry, replacing
 from ..kinds import DECODER, described
 from ..partials import scratch_folder
 from ..progress import SILENT, Progress, track
-from .manifest import FILE, SCHEMA, Manifest
+from .manifest import FILE, SCHEMA, SIGNATURE, Manifest
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _DAMAGED = "the bundle is damaged: copy or export it again"
@@ -134,12 +134,14 @@ def _check_programs(bundle: Bundle) -> None:
 
 
 def _refuse_unlisted(folder: Path, listed: Set[str]) -> None:
+    if SIGNATURE in listed:
+        raise BundleError(f"{folder}: the manifest lists {SIGNATURE}, which no bundle does", hint=_DAMAGED)
     for path in sorted(folder.rglob("*")):
         if path.is_dir() and not path.is_symlink():
             continue
         refuse_irregular(path, folder, BundleError)
         name = path.relative_to(folder).as_posix()
-        if name != FILE and name not in listed:
+        if name not in (FILE, SIGNATURE) and name not in listed:
             raise BundleError(f"{path}: not listed in the manifest", hint="remove it, or export again")
 
 
@@ -221,6 +223,7 @@ def check_runtime(manifest: Manifest) -> str | None:
 __all__ = [
     "FILE",
     "SCHEMA",
+    "SIGNATURE",
     "Bundle",
     "Manifest",
     "check_runtime",

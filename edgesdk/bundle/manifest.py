@@ -12,9 +12,11 @@ from ..errors import BundleError
 from ..files import FileEntry
 from ..lines import Line, check_lines
 from ..schema import dump, load
+from .contents import check_contents
 
 SCHEMA = 1
 FILE = "manifest.json"
+SIGNATURE = "signature.json"  # beside the manifest, which does not list it; see edgesdk.signing
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,7 @@ class Manifest:
             unchanged = False
         if not unchanged:
             raise BundleError(f"{where}: the manifest was changed after it was written", hint=_DAMAGED)
+        check_contents(manifest, where)
         return manifest
 
 

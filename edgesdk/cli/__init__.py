@@ -16,17 +16,19 @@ from .terminal import echo
 
 #: Command name to the first line of its help, so that ``edgesdk --help`` imports no command.
 COMMANDS = {
+    "bom": "Write the bill of materials of BUNDLE, in CycloneDX: models, files and hashes, licences, runtime, energy.",
     "check": "Check PROFILE against a budget; exit 1 where a limit is not met.",
     "compare": "Compare two profiles; exit 1 where something became worse.",
     "compress": "Compress MODEL into a checkpoint that every export takes.",
     "device": "Look after one device: facts, its bundles, rollback, cleaning, restart, pairing.",
     "devices": "List devices that are attached or named in devices.toml, and what each can run.",
-    "doctor": "Check an APK, AAB, AAR, .so, .deb, XCFramework or bundle; or every converter installed.",
+    "doctor": "Check an APK, AAB, AAR, wheel, .so, .deb, XCFramework or bundle; or every converter installed.",
     "export": "Compress MODEL, convert it for a target, verify it, and write a bundle.",
     "fit": "Say which microcontroller boards hold MODEL, and with how much context.",
     "flash": "Make BUNDLE what a device runs from now on: firmware over UART or tools, a board with rollback.",
     "history": "List, plot and export the profiles that were kept.",
     "inspect": "Show what a bundle says about itself.",
+    "keys": "Make keys, and say which ones a device's bundles must be signed with.",
     "lint": "Check MODEL against a target before any work.",
     "models": "List the catalogue, or fetch a model from it.",
     "package": "Make an app module, a Swift package, a board service or a firmware project out of BUNDLE.",
@@ -38,10 +40,11 @@ COMMANDS = {
     "run": "Run a bundle: answer PROMPT, or chat.",
     "sensors": "List the sensors of a device, and what they say now.",
     "serve": "Serve BUNDLE over HTTP, with OpenAI's chat API.",
+    "sign": "Sign BUNDLE, so that devices with your key pinned take it, and take no older one after it.",
     "sweep": "Export and profile models x recipes x targets x devices, and draw the trade-off.",
     "targets": "List targets, or show one.",
     "trust": "Trust a file that names programs and hosts, or list what is trusted.",
-    "verify": "Check a bundle: every hash, its schema, its runtime.",
+    "verify": "Check a bundle: every hash, its schema, its runtime; with --key, who signed it.",
 }
 _NO_MEMORY = ("bad_alloc", "bad allocation", "allocate memory", "out of memory", "can't start new thread")
 

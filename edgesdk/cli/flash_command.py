@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,8 +79,11 @@ def _install(device: ShellDevice, bundle: Bundle) -> None:
 def _flash(device: Device, bundle: Bundle, firmware: Path | None, board: str | None, how: Flashing) -> None:
     from ..devices.flash.build import build_firmware
     from ..devices.runner.start import running
+    from ..signing.pins import check_pinned, note_sent
 
     device.need("flash")
+    signature = check_pinned(device, bundle)
+    how = replace(how, version=signature.version if signature else None)
     described, progress = _board(device, board), TerminalProgress()
     loader = how.tool == "uart"
     with scratch_folder() as scratch:
@@ -88,6 +92,7 @@ def _flash(device: Device, bundle: Bundle, firmware: Path | None, board: str | N
     echo(f"{device.name}: {done}")
     with running(device, bundle) as link:
         said = {name: link.hello.get(name, "?") for name in ("runner", "board", "model_crc")}
+        note_sent(device, signature)
         echo(f"{device.name}: {said['runner']} on {said['board']} says hello with model {said['model_crc']}")
 
 

@@ -14,7 +14,7 @@ from .terminal import echo
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with these settings, and the other limits.")
 @click.option("--host", help="Address to listen on; others than the loopback need a token.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="0 takes a free one.  [default: 8080]")
-@click.option("--token-file", help="File with the token that clients must send; or set EDGESDK_TOKEN.")
+@click.option("--token-file", help="File with a token a line, one for each user; or set EDGESDK_TOKEN.")
 @click.option("--queue", type=click.IntRange(min=0), help="Requests that may wait; then 429.  [default: 8]")
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Most tokens of one answer.  [default: 1024]")
 @click.option("--threads", type=click.IntRange(1, 256), help="Of the model's kernels.  [default: the runtime's choice]")
@@ -33,7 +33,8 @@ def command(
     """Serve BUNDLE over HTTP, with OpenAI's chat API.
 
     /v1/chat/completions (streaming too), /v1/models, /health and /metrics. One model, one answer at a time, a bounded
-    queue before it. Ctrl-C or SIGTERM lets the running answer end; the second one does not.
+    queue before it. Ctrl-C or SIGTERM ends it within 5 seconds, of which the running answer
+    has 3; the second one cuts it off at once.
     """
     from dataclasses import replace
     from typing import Any

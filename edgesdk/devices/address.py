@@ -33,6 +33,7 @@ class Settings:
         board: microcontroller board, a name of ``edgesdk fit``.
         tool: what flashes it: a name that ``edgesdk flash --help`` lists.
         probe: serial number of the debug probe, or HOST:PORT of a gdb server.
+        loader_key: file of the key that its UART loader was built with.
         app: bundle identifier of the iOS app whose container holds bundles.
     """
 
@@ -44,6 +45,7 @@ class Settings:
     board: str | None = None
     tool: str | None = None
     probe: str | None = None
+    loader_key: str | None = None
     app: str | None = None
 
     @property
@@ -141,4 +143,9 @@ def _beside(settings: Settings, folder: Path) -> Settings:
     def full(name: str | None) -> str | None:
         return None if name is None else str(folder / Path(name).expanduser())
 
-    return replace(settings, key=full(settings.key), known_hosts=full(settings.known_hosts))
+    return replace(
+        settings,
+        key=full(settings.key),
+        known_hosts=full(settings.known_hosts),
+        loader_key=full(settings.loader_key),
+    )

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..bundle import Bundle
-from ..bundle.manifest import FILE
+from ..bundle.manifest import FILE, SIGNATURE
 from ..documents import whole
 from ..errors import BundleError
 from ..files import FileEntry, file_entry
 from ..progress import SILENT, Progress
+from ..signing.pins import check_pinned, note_sent
 from .base import Advance, Completed, DeviceError, DeviceGoneError
 from .facts import PROBE, Facts, parsed, sections, tailed
 from .shell import ShellDevice, hint_for
@@ -36,15 +37,17 @@ class Parcel:
         name: of its folder there; the same content has the same name.
         folder: where its files lie here.
         files: what belongs to it.
+        bundle: the bundle that it is; None for a program of edgesdk's own.
     """
 
     name: str
     folder: Path
     files: tuple[FileEntry, ...]
+    bundle: Bundle | None = None
 
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> Parcel:
-        """A bundle with its manifest.
+        """A bundle with its manifest, and its signature where it has one.
 
         Raises:
             BundleError: a file has a name that no device shall have.
@@ -52,8 +55,9 @@ class Parcel:
         odd = next((entry.path for entry in bundle.manifest.files if not entry.path.isprintable()), None)
         if odd is not None:
             raise BundleError(f"{bundle.folder}: the file name {odd!r} cannot go to a device")
-        files = (*bundle.manifest.files, file_entry(bundle.folder / FILE))
-        return cls(bundle.manifest.digest[:16], bundle.folder, files)
+        beside = [FILE, *([SIGNATURE] if (bundle.folder / SIGNATURE).is_file() else [])]
+        files = (*bundle.manifest.files, *(file_entry(bundle.folder / name, name) for name in beside))
+        return cls(bundle.manifest.digest[:16], bundle.folder, files, bundle)
 
 
 @dataclass(frozen=True)
@@ -137,10 +141,16 @@ class Store:
             survey: what was there just now, to save a round trip.
 
         Raises:
+            SignatureError: a key is pinned for the device, and the bundle is not signed with it or is an older one.
             DeviceError: not enough space, the folder cannot be written, or a file arrives with other content each time.
             DeviceGoneError: the connection broke; the next push goes on where this one stopped.
         """
-        found = survey or self.survey()
+        signature = None if parcel.bundle is None else check_pinned(self.device, parcel.bundle)
+        pushed = self._put(parcel, survey or self.survey(), progress, activate=activate)
+        note_sent(self.device, signature)
+        return pushed
+
+    def _put(self, parcel: Parcel, found: Survey, progress: Progress, *, activate: bool) -> Pushed:
         name, complete = _name_for(parcel, found)
         pushed = Pushed(name, f"{found.root}/bundles/{name}", was_active=found.active == name)
         if complete:

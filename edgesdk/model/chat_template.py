@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import ModelError
+from .template_runner import RUNNER, Mark, TemplateStuckError
 
 if TYPE_CHECKING:
-    import jinja2
-
     from .tokenizer import Tokenizer
 
 #: Names under which a message's reasoning is handed over; templates read the first, gpt-oss ``thinking``.
@@ -21,7 +17,12 @@ _WAY_OUT = "correct the template in the model's folder (chat_template.jinja), or
 
 
 def render_template(
-    source: str, messages: Sequence[Mapping[str, object]], names: Mapping[str, str], *, answering: bool
+    source: str,
+    messages: Sequence[Mapping[str, object]],
+    names: Mapping[str, str],
+    *,
+    answering: bool,
+    marks: Sequence[Mark] = (),
 ) -> str:
     """A conversation as a chat template writes it.
 
@@ -30,22 +31,22 @@ def render_template(
         messages: one mapping a message; keys that are None are left out, as ``transformers`` does.
         names: named special tokens, each a variable of the template; those that are absent stay undefined.
         answering: whether the assistant's turn is opened at the end.
+        marks: tokens for which the template writes marks, so that no message can write them.
 
     Raises:
+        TemplateStuckError: the template took too long or too much.
         ModelError: the template is not valid Jinja, or it refuses the conversation.
     """
+    values = {
+        "messages": [_message(message) for message in messages],
+        "tools": None,
+        "documents": None,
+        "add_generation_prompt": answering,
+    }
     try:
-        return _compiled(source).render(
-            {
-                **names,
-                "messages": [_message(message) for message in messages],
-                "tools": None,
-                "documents": None,
-                "add_generation_prompt": answering,
-            }
-        )
-    except Exception as failure:  # a template may raise anything that its expressions can
-        raise ModelError(f"the chat template failed: {failure}", hint=_WAY_OUT) from None
+        return RUNNER.render(source, values, names, marks)
+    except ModelError as failure:
+        raise type(failure)(failure.message, hint=_WAY_OUT) from None
 
 
 def check_template(tokenizer: Tokenizer, *, parts: bool = False) -> list[str]:
@@ -75,6 +76,8 @@ def check_template(tokenizer: Tokenizer, *, parts: bool = False) -> list[str]:
     ):
         try:
             tokenizer.encode(tokenizer.render(_conversation(parts, *roles)))
+        except TemplateStuckError:
+            raise
         except ModelError as failure:
             reason = failure.message.removeprefix("the chat template failed: ")
             notes.append(f"the chat template does not write {what}: {reason} ({hint})")
@@ -93,52 +96,3 @@ def _message(message: Mapping[str, object]) -> dict[str, object]:
     kept = {key: value for key, value in message.items() if value is not None}
     reasoning = next((kept[name] for name in _REASONING if name in kept), None)
     return kept if reasoning is None else {"thinking": reasoning, **kept, "reasoning_content": reasoning}
-
-
-@lru_cache(maxsize=8)
-def _compiled(source: str) -> jinja2.Template:
-    from jinja2 import nodes
-    from jinja2.ext import Extension
-    from jinja2.parser import Parser
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """``{% generation %}`` marks the assistant's own text for training; the text is written as it stands."""
-
-        tags = {"generation"}  # noqa: RUF012 - the attribute that Jinja reads
-
-        def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.CallBlock(self.call_method("_written"), [], [], body).set_lineno(line)
-
-        def _written(self, caller: Any) -> str:
-            return str(caller())
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals.update(raise_exception=_refuse, strftime_now=_now)
-    return environment.from_string(source)
-
-
-def _to_json(
-    value: Any,
-    ensure_ascii: bool = False,
-    indent: int | str | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
-    """Jinja's filter of this name escapes HTML, which no model was trained on."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _refuse(message: str) -> None:
-    import jinja2
-
-    raise jinja2.TemplateError(message)
-
-
-def _now(form: str) -> str:
-    return datetime.datetime.now().strftime(form)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
 from .chat_template import render_template
+from .sealed import Sealed, encode_ids
+from .template_runner import Mark
 from .tokenizer_bounds import no_panic
 from .tokenizer_files import STANDARD, load_backend, optional_json, read_folder, read_text, written_names
 
@@ -123,19 +125,20 @@ class Tokenizer:
         Raises:
             ModelError: the text is not valid Unicode, or holds a token that the model does not have.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ModelError("the text is not valid Unicode (it holds half of a surrogate pair)") from None
+        _check_unicode(text)
         with no_panic("the text cannot be encoded"):
-            ids = list(self.backend.encode(text, add_special_tokens=False).ids)
+            ids = self._own(encode_ids(self.backend, text))
+        return [*self.special.prefix, *ids] if prefix else ids
+
+    def _own(self, ids: list[int]) -> list[int]:
+        """The ids, which are all of tokens that the model has."""
         if self.rows is not None and (beyond := next((index for index in ids if index >= self.rows), None)) is not None:
             raise ModelError(
                 f"the text holds the token {self.token(beyond)} (id {beyond}), which this model does not have: its "
                 f"embedding has {self.rows} rows",
                 hint="take it out of the text: it is for a larger model of the family, such as one that sees images",
             )
-        return [*self.special.prefix, *ids] if prefix else ids
+        return ids
 
     def written_prefix(self) -> tuple[str, int]:
         """How plain text gets its prefix from a runtime that goes by the definition's post-processor alone.
@@ -191,12 +194,37 @@ class Tokenizer:
         return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
 
     def chat(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a conversation, ready for the assistant's answer.
+        """Ids of a conversation, ready for the assistant's answer; special tokens in its messages are plain text.
 
         Raises:
             ModelError: there is no chat template, or it refuses the conversation.
         """
-        return self.encode(self.render(messages))
+        return self.sealed_ids(self.render_sealed(messages))
+
+    @cached_property
+    def sealed(self) -> Sealed:
+        """The marks of special tokens, and their tokenizer."""
+        backend, special = self.backend, self.special
+        named = (backend.token_to_id(text) for text in self.variables.values())
+        policy = (special.bos, special.pad, *special.stop, *special.prefix, *named)
+        return Sealed(backend, (index for index in policy if index is not None), self.chat_template or "")
+
+    def render_sealed(self, messages: Sequence[Mapping[str, object]]) -> str:
+        """As :meth:`render`, with marks in the place of the template's own special tokens.
+
+        Raises:
+            ModelError: there is no chat template, or it refuses the conversation.
+        """
+        return self._rendered(messages, answering=True, marks=tuple(self.sealed.marks.values()))
+
+    def sealed_ids(self, text: str) -> list[int]:
+        """Ids of a text in which marks are special tokens, and nothing else is.
+
+        Raises:
+            ModelError: the text is not valid Unicode, or holds a token that the model does not have.
+        """
+        _check_unicode(text)
+        return self._own(self.sealed.ids(text))
 
     def render(self, messages: Sequence[Mapping[str, object]], *, answering: bool = True) -> str:
         """The conversation as the chat template writes it, with the opening of the assistant's turn when it answers.
@@ -204,9 +232,19 @@ class Tokenizer:
         Raises:
             ModelError: there is no chat template, or it refuses the conversation.
         """
+        return self._rendered(messages, answering=answering, marks=())
+
+    def _rendered(self, messages: Sequence[Mapping[str, object]], *, answering: bool, marks: Sequence[Mark]) -> str:
         if self.chat_template is None:
             raise ModelError("this model has no chat template", hint="give a plain prompt")
-        return render_template(self.chat_template, messages, self.variables, answering=answering)
+        return render_template(self.chat_template, messages, self.variables, answering=answering, marks=marks)
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ModelError("the text is not valid Unicode (it holds half of a surrogate pair)") from None
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
+from ..model.template_runner import TemplateStuckError
 from ..quality.tokens import TEXTS
 from .networks import quiet, source_of
 
@@ -86,15 +87,17 @@ def _compare_ids(tokenizer: Tokenizer, plain: list[int], whole: list[int], text:
 def _compare_rendering(tokenizer: Tokenizer, published: Any, conversation: Conversation, oracle: str) -> None:
     answering = conversation[-1]["role"] == "user"
     try:
+        found = tokenizer.render(conversation, answering=answering)
+    except TemplateStuckError:  # transformers would not come to an end with it
+        raise
+    except ModelError:
+        found = None
+    try:
         wanted = published.apply_chat_template(
             [dict(message) for message in conversation], tokenize=False, add_generation_prompt=answering
         )
     except Exception:  # a template may raise anything that its expressions can
         wanted = None
-    try:
-        found = tokenizer.render(conversation, answering=answering)
-    except ModelError:
-        found = None
     if found != wanted:
         roles = ", ".join(message["role"] for message in conversation)
         raise ModelError(

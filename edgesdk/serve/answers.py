@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from starlette.requests import Request
 
 from ..errors import EdgeError
-from .engine import BusyError, Ended, Engine, Event, Failed, Job, Piece, Started, StoppingError
+from .engine import BusyError, Ended, Engine, Event, Failed, Job, Piece, PromptError, Started, StoppingError
 from .errors import ApiError, error_body
 from .messages import (
     AnswerMessage,
@@ -38,7 +38,7 @@ class GoneError(Exception):
 
 
 def refuse_when_full(engine: Engine) -> None:
-    """Refuse a request before any work for it.
+    """Refuse a request before any work for it, even before its body is read.
 
     Raises:
         ApiError: the queue is full, or the server is stopping.
@@ -56,12 +56,13 @@ class Answer:
     """
 
     def __init__(
-        self, engine: Engine, metrics: Metrics, ids: list[int], asked: ChatRequest, limit: int, names: tuple[str, str]
+        self, engine: Engine, metrics: Metrics, asked: ChatRequest, user: str, limit: int, names: tuple[str, str]
     ) -> None:
         self._engine, self._metrics = engine, metrics
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._job = Job(ids, asked.sampling(), limit, asked.stops(), self._emit)
+        messages = [message.plain() for message in asked.messages]
+        self._job = Job(messages, user, asked.sampling(), limit, asked.stops(), self._emit)
         options = asked.stream_options
         self._with_usage = bool(options and options.include_usage)
         model, fingerprint = names
@@ -76,7 +77,7 @@ class Answer:
         """Wait until it is this request's turn.
 
         Raises:
-            ApiError: the queue is full, the wait was too long, or the server is stopping.
+            ApiError: the messages make no prompt, the queue is full, the wait was too long, or the server is stopping.
             GoneError: the client went away.
         """
         try:
@@ -161,7 +162,8 @@ class Answer:
         return _line(ChatChunk(**self._shared, choices=[ChunkChoice(delta=delta, finish_reason=finish)]))
 
     def _usage(self, ended: Ended) -> Usage:
-        prompt, new = len(self._job.ids), len(ended.statistics.tokens)
+        new = len(ended.statistics.tokens)
+        prompt = ended.statistics.prompt_tokens + ended.reused
         details = CachedTokens(cached_tokens=ended.reused)
         return Usage(
             prompt_tokens=prompt, completion_tokens=new, total_tokens=prompt + new, prompt_tokens_details=details
@@ -196,6 +198,8 @@ def _api_error(error: EdgeError) -> ApiError:
         case BusyError():
             kind = "rate_limit_error"
             return ApiError(429, error.message, kind=kind, code="busy", retry_after=error.retry_after)
+        case PromptError():
+            return ApiError(400, error.message, param="messages", code=error.code)
         case StoppingError():
             return ApiError(503, error.message, kind="server_error", code="stopping")
         case _:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,15 +11,14 @@ from fastapi.responses import Response, StreamingResponse
 from fastapi.security import HTTPBearer
 
 from .. import __version__
-from ..errors import EdgeError
 from .answers import Answer, GoneError, refuse_when_full
 from .errors import ApiError, add_handlers, documented
-from .limits import Limits
+from .limits import USER, Limits
 from .messages import ChatRequest, ChatResponse, Health, ModelList, ServedModel
 from .metrics import CONTENT_TYPE, Metrics
+from .parsing import ParsedApart
 
 if TYPE_CHECKING:
-    from ..model.tokenizer import Tokenizer
     from .engine import Engine
     from .settings import Settings
 
@@ -47,12 +46,19 @@ class Served:
     providers: tuple[str, ...]
 
 
-def make_app(engine: Engine, tokenizer: Tokenizer, served: Served, settings: Settings, token: str | None) -> FastAPI:
+def make_app(engine: Engine, served: Served, settings: Settings, tokens: Sequence[str]) -> FastAPI:
     """The ASGI application over one engine."""
     metrics = Metrics(engine, {"model": served.name, "bundle": served.digest, "providers": " ".join(served.providers)})
     app = FastAPI(title="edgesdk serve", version=__version__, docs_url=None, redoc_url=None)
     add_handlers(app)
-    app.add_middleware(Limits, body=settings.body_kb * 1000, token=token, responded=metrics.responded)
+    app.router.route_class = ParsedApart
+    app.add_middleware(
+        Limits,
+        body=settings.body_kb * 1000,
+        tokens=tokens,
+        responded=metrics.responded,
+        refuse=lambda: refuse_when_full(engine),
+    )
     bearer = [Depends(HTTPBearer(auto_error=False, description="needed where the server has a token"))]
     model = ServedModel(id=served.name, created=served.created, owned_by="edgesdk")
     names = served.name, f"edgesdk-{served.digest[:12]}"
@@ -67,9 +73,7 @@ def make_app(engine: Engine, tokenizer: Tokenizer, served: Served, settings: Set
         """Answer a conversation, whole or as a stream of server-sent events."""
         _check_model(asked.model, served.name)
         limit = _limit(asked, settings.max_tokens)
-        refuse_when_full(engine)
-        ids = await asyncio.to_thread(_prompt, tokenizer, asked, engine.context)
-        answer = Answer(engine, metrics, ids, asked, limit, names)
+        answer = Answer(engine, metrics, asked, request.scope[USER], limit, names)
         try:
             await answer.begin(request, settings.wait_seconds)
             if asked.stream:
@@ -136,20 +140,3 @@ def _limit(asked: ChatRequest, most: int) -> int:
     if value > most:
         raise ApiError(400, f"{name}: answers have at most {most} tokens here", param=name, code="too_many_tokens")
     return int(value)
-
-
-def _prompt(tokenizer: Tokenizer, asked: ChatRequest, context: int) -> list[int]:
-    try:
-        ids = tokenizer.chat([message.plain() for message in asked.messages])
-    except EdgeError as failure:
-        raise ApiError(400, f"messages: {failure.message}", param="messages") from None
-    if not ids:
-        raise ApiError(400, "messages: they make no tokens", param="messages")
-    if len(ids) >= context:
-        raise ApiError(
-            400,
-            f"messages: {len(ids)} tokens leave no room for an answer in the context of {context}",
-            param="messages",
-            code="context_length_exceeded",
-        )
-    return ids

@@ -12,16 +12,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..chat import Answering
-from ..errors import EdgeError
+from ..errors import EdgeError, ModelError
 from ..generation import Sampling, Statistics
+from ..model.template_runner import RUNNER, TemplateStuckError
+from .memory import LARGE, give_back
 from .stoppable import StoppableSession, StoppedError
 
 if TYPE_CHECKING:
-    from ..model.tokenizer import Tokenizer
+    from ..model.tokenizer import Message, Tokenizer
     from ..session import Session
 
 _FIRST_GUESS = 5.0  # seconds of an answer, before one was seen
 _LONGEST_ADVICE = 120
+_LONGEST_TOKEN = 16  # characters that a token has at most, on the mean of a prompt
+_CUT_SECONDS = 0.5  # for a step of the model to end
 
 
 class BusyError(EdgeError):
@@ -30,6 +34,14 @@ class BusyError(EdgeError):
     def __init__(self, message: str, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class PromptError(EdgeError):
+    """The messages make no prompt for this model; ``code`` is OpenAI's word for it, where it has one."""
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(f"messages: {message}")
+        self.code = code
 
 
 class StoppingError(EdgeError):
@@ -70,9 +82,13 @@ Event = Started | Piece | Ended | Failed
 
 @dataclass(eq=False)
 class Job:
-    """One question: what is asked, and where its events go (called from the engine's thread)."""
+    """One question: what is asked, by whom, and where its events go (called from the engine's thread).
 
-    ids: list[int]
+    What one user's question left in the cache is never reused for another's.
+    """
+
+    messages: Sequence[Message]
+    user: str
     sampling: Sampling
     max_tokens: int
     stop: Sequence[str]
@@ -94,6 +110,7 @@ class Engine:
         self._session = StoppableSession(session)
         self._tokenizer, self._queue = tokenizer, queue
         self._answering = Answering(self._session, tokenizer)
+        self._user: str | None = None  # whose question the cache holds
         self._waiting: deque[Job] = deque()
         self._running: Job | None = None
         self._change = threading.Condition()
@@ -130,9 +147,16 @@ class Engine:
         """Take a job.
 
         Raises:
+            PromptError: its messages are far longer than the context.
             BusyError: the queue is full.
             StoppingError: it is stopping.
         """
+        characters = sum(len(message["content"]) for message in job.messages)
+        if characters > self.context * _LONGEST_TOKEN:
+            raise PromptError(
+                f"{characters} characters leave no room for an answer in the context of {self.context} tokens",
+                "context_length_exceeded",
+            )
         with self._change:
             self._refuse()
             self._waiting.append(job)
@@ -158,8 +182,11 @@ class Engine:
         with self._change:
             return BusyError(f"no answer began in {time.monotonic() - job.asked:.0f} seconds", self._retry_after())
 
-    def close(self, seconds: float) -> None:
-        """Refuse what waits, let the running answer go on for so long, and end."""
+    def close(self, seconds: float) -> bool:
+        """Refuse what waits, let the running answer go on for so long, and end.
+
+        Returns: whether it ended; a step of the model that does not end is left alone.
+        """
         with self._change:
             self._stopping = True
             refused = [*self._waiting]
@@ -169,7 +196,11 @@ class Engine:
             job.emit(Failed(StoppingError("the server is stopping")))
         self._thread.join(seconds)
         self.cut()
-        self._thread.join()
+        self._thread.join(_CUT_SECONDS)
+        stuck = self._running
+        if self._thread.is_alive() and stuck is not None:
+            stuck.emit(Failed(stuck.reason or StoppingError("the server is stopping: the answer was cut off")))
+        return not self._thread.is_alive()
 
     def cut(self) -> None:
         """Cut the running answer off."""
@@ -177,6 +208,7 @@ class Engine:
             if self._running is not None:
                 self._running.reason = StoppingError("the server is stopping: the answer was cut off")
                 self._running.stopped.set()
+                RUNNER.kill()  # it may be at work on a template that does not end
 
     def _retry_after(self) -> int:
         ahead = len(self._waiting) + self.running
@@ -189,6 +221,8 @@ class Engine:
             with self._change:
                 self._running = None
             job.emit(event)
+            if sum(len(message["content"]) for message in job.messages) > LARGE:
+                give_back()
             self._seconds += 0.2 * (time.monotonic() - began - self._seconds)
 
     def _next(self) -> Job | None:
@@ -200,12 +234,16 @@ class Engine:
             return self._running
 
     def _answer(self, job: Job) -> Event:
-        statistics = Statistics()
+        statistics, waited = Statistics(), time.monotonic() - job.asked
         self._session.stopped = job.stopped
-        job.emit(Started(time.monotonic() - job.asked))
         try:
+            ids = self._prompt(job)
+            if job.user != self._user:
+                self._answering.forget()
+                self._user = job.user
+            job.emit(Started(waited))
             for text in self._answering.stream(
-                job.ids, sampling=job.sampling, max_tokens=job.max_tokens, stop=job.stop, statistics=statistics
+                ids, sampling=job.sampling, max_tokens=job.max_tokens, stop=job.stop, statistics=statistics
             ):
                 job.emit(Piece(text))
         except StoppedError:
@@ -218,3 +256,19 @@ class Engine:
             self._answering = Answering(self._session, self._tokenizer)
             return Failed(EdgeError(f"the model failed: {type(failure).__name__}: {failure}"))
         return Ended(statistics, self._answering.reused)
+
+    def _prompt(self, job: Job) -> list[int]:
+        try:
+            ids = self._tokenizer.chat(job.messages)
+        except TemplateStuckError:
+            raise
+        except ModelError as failure:
+            raise PromptError(failure.message) from None
+        if not ids:
+            raise PromptError("they make no tokens")
+        if len(ids) >= self.context:
+            raise PromptError(
+                f"{len(ids)} tokens leave no room for an answer in the context of {self.context}",
+                "context_length_exceeded",
+            )
+        return ids

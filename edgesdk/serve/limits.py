@@ -1,32 +1,66 @@
-"""What stands before the routes: the token or who asks, whole bodies of a bounded size, and the count of responses."""
+"""What stands before the routes: whose request it is, bodies of a bounded size, and the count of responses."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .connections import CONNECTION
 from .errors import ApiError
 from .settings import is_loopback
 
 _BODY_SECONDS = 30.0
+_AT_A_TIME = 8  # requests for something small: with more, each would wait for all others at every step
+_MOST_BODIES = 16  # of the largest size that the server holds at a time
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+))(?::[0-9]{1,5})?")
 OPEN = ("/health",)  # what needs no token: it tells a load balancer or a supervisor that the server lives
+#: Under this key of a request's scope stands whose it is.
+USER = "edgesdk.user"
+
+
+@dataclass
+class _Body:
+    """A body as it comes in; one that is not wanted any more is read to its end, so that its client hears why."""
+
+    data: bytearray = field(default_factory=bytearray)
+    size: int = 0
+    refused: ApiError | None = None
 
 
 class Limits:
     """Reads a request's body whole before anything sees it, and refuses what is too large, too slow or not allowed.
 
-    Without a token, which is so on the loopback only, web pages in this machine's browser could ask too: from a name
-    that was made to lead here, or across origins. Both are refused. Any port is taken: a tunnel may have another one.
+    Whose a request is follows from its token. Without tokens, which is so on the loopback only, each connection counts
+    as a user of its own, and web pages in this machine's browser could ask too: from a name that was made to lead here,
+    or across origins. Both are refused. Any port is taken: a tunnel may have another one.
     """
 
-    def __init__(self, app: ASGIApp, body: int, token: str | None, responded: Callable[[str, int], None]) -> None:
-        self._app, self._body, self._responded = app, body, responded
-        self._token = None if token is None else token.encode()
+    def __init__(
+        self,
+        app: ASGIApp,
+        body: int,
+        tokens: Sequence[str],
+        responded: Callable[[str, int], None],
+        refuse: Callable[[], None],
+    ) -> None:
+        """Stand before an application.
+
+        Args:
+            app: the application.
+            body: largest body, in bytes.
+            tokens: of the users.
+            responded: told the path and the status of every response.
+            refuse: raises ApiError where no request with a body can be answered now.
+        """
+        self._app, self._body, self._responded, self._refuse = app, body, responded, refuse
+        self._tokens = [token.encode() for token in tokens]
+        self._held = 0  # bytes of bodies
+        self._turns = asyncio.Semaphore(_AT_A_TIME)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -38,59 +72,107 @@ class Limits:
                 self._responded(getattr(scope.get("route"), "path", "other"), message["status"])
             await send(message)
 
+        body = _Body()
         try:
-            self._authorize(scope)
-            body = await self._read(scope, receive)
+            scope[USER] = self._user(scope)
+            if await self._read(scope, receive, body):
+                await self._answered(scope, _replayed(body, receive), counted)
         except ApiError as refused:
             response = refused.response()
             response.headers["Connection"] = "close"  # what is left of the body is not read
             await response(scope, receive, counted)
-            return
-        if body is not None:
-            await self._app(scope, _replayed(body, receive), counted)
+        finally:
+            self._held -= body.size
 
-    def _authorize(self, scope: Scope) -> None:
-        headers = dict(scope["headers"])
-        if self._token is None:
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] == "POST":  # these wait in the engine's queue
+            await self._app(scope, receive, send)
+            return
+        await self._turns.acquire()
+        waits = True
+
+        async def sent(message: Message) -> None:
+            nonlocal waits
+            if waits:  # a client that does not read keeps nobody else waiting
+                waits = False
+                self._turns.release()
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        finally:
+            if waits:
+                self._turns.release()
+
+    def _user(self, scope: Scope) -> str:
+        headers = scope["headers"]
+        if not self._tokens:
             _refuse_web_pages(headers)
-            return
+            return f"connection {scope.get('state', {}).get(CONNECTION)}"
         if scope["path"] in OPEN:
-            return
-        kind, _, given = headers.get(b"authorization", b"").partition(b" ")
-        if kind.lower() != b"bearer" or not hmac.compare_digest(given.strip(), self._token):
+            return "anyone"
+        kind, _, given = _header(headers, b"authorization").partition(b" ")
+        same = [hmac.compare_digest(given.strip(), token) for token in self._tokens]
+        if kind.lower() != b"bearer" or not any(same):
             raise ApiError(
                 401,
                 "a token is needed: Authorization: Bearer TOKEN",
                 kind="authentication_error",
                 code="invalid_api_key",
             )
+        return f"token {same.index(True)}"
 
-    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The body; None where the client went away."""
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
+    async def _read(self, scope: Scope, receive: Receive, body: _Body) -> bool:
+        """Take the body in; False where the client went away.
+
+        Raises:
+            ApiError: it is too large or too slow, or there is no place for it.
+        """
+        declared = _header(scope["headers"], b"content-length")
         if declared.isdigit() and int(declared) > self._body:
             raise self._too_large()
-        body = bytearray()
         try:
             async with asyncio.timeout(_BODY_SECONDS):
-                while True:
+                seen, more = 0, True
+                while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        return None
-                    body += message.get("body", b"")
-                    if len(body) > self._body:
+                        return False
+                    data = message.get("body", b"")
+                    more, seen = message.get("more_body", False), seen + len(data)
+                    if seen > self._body:
                         raise self._too_large()
-                    if not message.get("more_body", False):
-                        return bytes(body)
+                    self._take(data, body)
         except TimeoutError:
             raise ApiError(408, f"the body did not come within {_BODY_SECONDS:g} seconds") from None
+        if body.refused is not None:
+            raise body.refused
+        return True
+
+    def _take(self, data: bytes, body: _Body) -> None:
+        if data and body.refused is None:
+            try:
+                self._refuse()
+                if self._held + len(data) > _MOST_BODIES * self._body:
+                    raise ApiError(429, "too many bodies come in", kind="rate_limit_error", code="busy", retry_after=1)
+            except ApiError as refused:
+                body.refused = refused
+                body.data.clear()
+        if body.refused is None:
+            body.data += data
+            body.size += len(data)
+            self._held += len(data)
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"the body is larger than {self._body} bytes", code="body_too_large")
 
 
-def _refuse_web_pages(headers: dict[bytes, bytes]) -> None:
-    host = headers.get(b"host", b"").decode("latin-1")
+def _header(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> bytes:
+    return next((value for key, value in headers if key == name), b"")
+
+
+def _refuse_web_pages(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    host = _header(headers, b"host").decode("latin-1")
     found = _HOST.fullmatch(host)
     if found is None or not is_loopback((found[1] or found[2]).lower()):
         raise ApiError(
@@ -100,8 +182,8 @@ def _refuse_web_pages(headers: dict[bytes, bytes]) -> None:
             kind="permission_error",
             code="host_not_allowed",
         )
-    origin = headers.get(b"origin")
-    if origin is not None and origin.decode("latin-1").lower() != f"http://{host}".lower():
+    origins = [value.decode("latin-1").lower() for key, value in headers if key == b"origin"]
+    if any(origin != f"http://{host}".lower() for origin in origins):
         raise ApiError(
             403,
             "without a token, this server does not answer to web pages: start it with a token that the page sends",
@@ -110,8 +192,9 @@ def _refuse_web_pages(headers: dict[bytes, bytes]) -> None:
         )
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    left = [body]
+def _replayed(body: _Body, receive: Receive) -> Receive:
+    left = [bytes(body.data)]
+    body.data.clear()
 
     async def replay() -> Message:
         if left:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,7 +11,11 @@ from ..model.tokenizer import Message
 
 _MOST_MESSAGES = 10_000
 _MOST_STOPS = 16  # OpenAI takes 4
+_MOST_PARTS = 1000  # of a message
 _LARGEST_SEED = 2**63 - 1
+T = TypeVar("T")
+#: A list that is refused at its first wrong element: a million errors are no help, and much memory.
+Several = Annotated[list[T], Field(fail_fast=True)]
 
 
 class _Asked(BaseModel):
@@ -31,7 +35,9 @@ class AskedMessage(_Asked):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"] = Field(description="developer is taken as system")
-    content: str | list[TextPart]
+    content: Annotated[
+        str | Annotated[Several[TextPart], Field(max_length=_MOST_PARTS)], Field(union_mode="left_to_right")
+    ]
     refusal: None = None  # what clients send back of an answer
 
     def plain(self) -> Message:
@@ -63,7 +69,7 @@ class ChatRequest(_Asked):
     """A chat completion request. Fields with one allowed value are here for clients that always send them."""
 
     model: str = Field(description="the served model's id, or 'default'")
-    messages: list[AskedMessage] = Field(min_length=1, max_length=_MOST_MESSAGES)
+    messages: Several[AskedMessage] = Field(min_length=1, max_length=_MOST_MESSAGES)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: float | None = Field(None, ge=0, le=2, description="0 is greedy; 1 unless given, as with OpenAI")
@@ -74,7 +80,7 @@ class ChatRequest(_Asked):
         None, ge=1e-3, le=1e3, description="of the logits of every token of the conversation and the answer; 1: none"
     )
     seed: int | None = Field(None, ge=0, le=_LARGEST_SEED)
-    stop: StopString | list[StopString] | None = None
+    stop: StopString | Annotated[Several[StopString], Field(max_length=_MOST_STOPS)] | None = None
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1, description="the newer name of max_tokens")
     n: Literal[1] | None = None

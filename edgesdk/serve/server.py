@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import uvicorn
 from fastapi import FastAPI
 
 from ..bundle import Bundle
 from ..chat import bundle_tokenizer, open_session
+from ..model.template_runner import RUNNER
+from . import logs
 from .app import Served, make_app
+from .connections import ACCEPTS, QUEUED, Connection, open_connections
 from .engine import Engine
-from .settings import TOKEN_VARIABLE, ServeError, Settings, token
+from .settings import TOKEN_VARIABLE, ServeError, Settings, tokens
 
-_FLUSH_SECONDS = 5  # for what was answered to reach its clients, after the last answer ended
+_FLUSH_SECONDS = 1  # for what was answered to reach its clients, after the last answer ended
+_END_SECONDS = 4.7  # after a signal; a step of the model that is still at work then is not waited for
 _NO_CHOICE = ("default",)  # what a runtime runs programs with when it knows one way only
 
 
@@ -46,16 +54,19 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, bundle: Bundle, settings: Settings, ready: Callable[[str], None] = lambda address: None) -> None:
-        secret = token(settings, os.environ.get(TOKEN_VARIABLE))
-        self.engine, app = _loaded(bundle, settings, secret)
+        known = tokens(settings, os.environ.get(TOKEN_VARIABLE))
+        self.engine, app = _loaded(bundle, settings, known)
         self.listener = _listener(settings)
+        logs.write_to(logging.StreamHandler())
+        protocol: Any = partial(Connection, connections=open_connections(settings))
         config = uvicorn.Config(
             app,
-            http="h11",
+            http=protocol,
             loop="asyncio",
             ws="none",
             lifespan="off",
-            log_level="warning",
+            log_config=None,
+            backlog=ACCEPTS,
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=_FLUSH_SECONDS,
@@ -65,6 +76,7 @@ class Server(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
         self._early = False  # a signal came before there was a loop to tell
+        self._end: threading.Timer | None = None
 
     @property
     def address(self) -> str:
@@ -74,13 +86,19 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        gc.freeze()  # what is here to stay need not be looked at again
         await super().startup(sockets)
+        self.listener.listen(QUEUED)
         _tell_systemd("READY=1")
         self._ready(self.address)
         if self._early:
             self._stop()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._end is None:
+            self._end = threading.Timer(_END_SECONDS, _end_now)
+            self._end.daemon = True
+            self._end.start()
         self.stop()
 
     def stop(self) -> None:
@@ -92,8 +110,9 @@ class Server(uvicorn.Server):
 
     def close(self) -> None:
         """Free what a server holds that does not run any more."""
-        self.engine.close(0)
         self.listener.close()
+        if self.engine.close(0) and self._end is not None:
+            self._end.cancel()
 
     def _stop(self) -> None:
         if self._draining is None:
@@ -107,18 +126,24 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _loaded(bundle: Bundle, settings: Settings, secret: str | None) -> tuple[Engine, FastAPI]:
+def _end_now() -> None:
+    RUNNER.kill()
+    os._exit(0)
+
+
+def _loaded(bundle: Bundle, settings: Settings, known: tuple[str, ...]) -> tuple[Engine, FastAPI]:
     tokenizer = bundle_tokenizer(bundle)
     if tokenizer.chat_template is None:
         raise ServeError(
             f"{bundle.manifest.model.name}: has no chat template, so it cannot chat",
             hint="export an instruction-tuned model; edgesdk run continues plain text",
         )
+    RUNNER.start()
     session = open_session(bundle, settings.threads or None, settings.providers)
     providers = session.providers if isinstance(session, _WithProviders) else _NO_CHOICE
     served = Served(bundle.manifest.model.name, bundle.manifest.digest, int(time.time()), providers)
     engine = Engine(session, tokenizer, settings.queue)
-    return engine, make_app(engine, tokenizer, served, settings, secret)
+    return engine, make_app(engine, served, settings, known)
 
 
 def _listener(settings: Settings) -> socket.socket:

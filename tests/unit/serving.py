@@ -93,7 +93,7 @@ def running(
         with pytest.MonkeyPatch.context() as patch:
             if session is not None:
                 patch.setattr("edgesdk.serve.server.open_session", lambda *_: session)
-            server = Server(bundle, Settings(**{"port": 0, "stop_seconds": 5.0} | settings), lambda _: ready.set())
+            server = Server(bundle, Settings(**{"port": 0, "stop_seconds": 3.0} | settings), lambda _: ready.set())
         thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[server.listener])), daemon=True)
         thread.start()
         try:

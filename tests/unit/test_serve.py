@@ -17,7 +17,7 @@ from openai import OpenAI
 
 import edgesdk
 from edgesdk.serve import ServeError, Settings
-from edgesdk.serve.settings import is_loopback, token
+from edgesdk.serve.settings import is_loopback, tokens
 
 from .serving import PATIENCE, QUESTION, Running, running, script_of
 
@@ -260,6 +260,7 @@ def test_a_stop_cuts_an_answer_that_takes_too_long(bundle: Path) -> None:
 def test_a_token_is_needed_where_there_is_one(bundle: Path, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(f"{SECRET}\n")
+    file.chmod(0o600)
     with running(bundle, TEXT, token_file=str(file)) as server:
         for wrong in ("wrong", SECRET + "x", SECRET[:-1]):
             with pytest.raises(openai.AuthenticationError):
@@ -301,6 +302,7 @@ def test_without_a_token_web_pages_are_refused(bundle: Path) -> None:
 
 def test_with_a_token_any_name_and_any_page_may_ask(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "token").write_text(SECRET)
+    (tmp_path / "token").chmod(0o600)
     with running(bundle, TEXT, token_file=str(tmp_path / "token")) as server:
         page = {"Host": "board.example", "Origin": "https://app.example"}
         ask = {"model": "default", "messages": QUESTION}
@@ -322,13 +324,14 @@ def test_beyond_the_loopback_a_token_is_demanded(tmp_path: Path) -> None:
     for host in ("0.0.0.0", "::", "192.168.1.2", "board.local"):
         assert not is_loopback(host)
         with pytest.raises(ServeError, match="there is no token"):
-            token(Settings(host=host), None)
-        assert token(Settings(host=host), SECRET) == SECRET
-    assert token(Settings(), None) is None and is_loopback("127.0.0.2") and is_loopback("::1")
+            tokens(Settings(host=host), None)
+        assert tokens(Settings(host=host), SECRET) == (SECRET,)
+    assert tokens(Settings(), None) == () and is_loopback("127.0.0.2") and is_loopback("::1")
     (tmp_path / "short").write_text("abc")
+    (tmp_path / "short").chmod(0o600)
     for file in ("short", "missing"):
         with pytest.raises(ServeError, match=file):
-            token(Settings(token_file=str(tmp_path / file)), None)
+            tokens(Settings(token_file=str(tmp_path / file)), None)
 
 
 def test_health_and_metrics_say_what_runs(bundle: Path) -> None:

@@ -62,6 +62,7 @@ def test_a_fuzzer_finds_no_failure_of_the_server(bundle: Path, tmp_path: Path, m
     """Requests as the OpenAPI document has them, and requests that break it; answers are those that it promises."""
     file = tmp_path / "token"
     file.write_text(TOKEN)
+    file.chmod(0o600)
     found: Counter[tuple[str, int]] = Counter()
     quick = hypothesis.settings(
         max_examples=60,
@@ -99,7 +100,7 @@ def test_a_fuzzer_finds_no_failure_of_the_server(bundle: Path, tmp_path: Path, m
 def process(bundle: Path, port: int, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """The server as a service starts it; ready when the block begins."""
     settings = folder / "service.toml"
-    settings.write_text(f"port = {port}\nstop_seconds = 10\nmax_tokens = 200\n")
+    settings.write_text(f"port = {port}\nstop_seconds = 3\nmax_tokens = 200\n")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
         notified.bind(str(folder / "notify"))
         notified.settimeout(PATIENCE)

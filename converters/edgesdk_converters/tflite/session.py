@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgesdk.errors import BundleError, MissingExtraError
+from edgesdk.errors import BundleError, EdgeError, MissingExtraError
 from edgesdk.session import refuse_rewind, refuse_tokens
 
 from .format import Contents, scales_of, zero_of
@@ -47,7 +47,10 @@ class _DecodeSession(ABC):
         refuse_tokens(self, ids)
         rows = np.empty((len(ids), self.vocab), np.float32)
         for row, token in zip(rows, ids, strict=True):
-            row[:] = self._step(token)
+            try:
+                row[:] = self._step(token)
+            except (RuntimeError, ValueError, IndexError, TypeError) as failure:
+                raise EdgeError(f"the runtime failed: {str(failure).strip() or type(failure).__name__}") from None
             self.position += 1
         return rows
 

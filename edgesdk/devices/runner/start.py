@@ -11,6 +11,7 @@ from ...converter import CONVERTERS
 from ...files import file_entry
 from ...partials import scratch_folder
 from ...progress import SILENT, Progress
+from ...signing.pins import check_pinned
 from ..base import Device, DeviceError
 from ..facts import Facts
 from ..shell import ShellDevice
@@ -34,7 +35,7 @@ def running(
 
     Raises:
         DeviceError: there is no runner for this device, or it fails.
-        BundleError: the bundle is for other devices.
+        BundleError: the bundle is for other devices, or not signed as its pin asks.
     """
     if isinstance(device, ShellDevice):
         link = _on_shell(device, bundle, threads, activate, progress)
@@ -47,6 +48,7 @@ def running(
 
 
 def _on_line(device: Device, bundle: Bundle) -> RunnerLink:
+    check_pinned(device, bundle)
     link = RunnerLink(device.stream(), device.name, ask=True, seconds=10)
     expected = bundle.manifest.program.facts.get("crc32")
     if expected is not None and link.hello.get("model_crc") != expected:
