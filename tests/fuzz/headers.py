@@ -138,9 +138,9 @@ def _typed(file: io.BytesIO) -> tuple[int, Any]:
 
 
 def _value(file: io.BytesIO, kind: int) -> Any:
-    if kind == _TEXT and isinstance(value, bytes):
+    if kind == _TEXT:
         return _text(file)
-    if kind == _LIST and isinstance(value, tuple):
+    if kind == _LIST:
         form, count = _number(file, "I"), _number(file, "Q")
         return form, [_value(file, form) for _ in range(count)]
     form = _FORMS[kind]
