@@ -90,14 +90,24 @@ class GgufFile:
         return torch.from_numpy(self.dequantized(name))
 
     def dequantized(self, name: str) -> np.ndarray:
-        """One tensor as the ``gguf`` package dequantizes it, float32, whatever its type."""
+        """One tensor as the ``gguf`` package dequantizes it, float32, whatever its type.
+
+        Raises:
+            ModelError: it is of a type that the package only names.
+        """
         from gguf import GGMLQuantizationType, quants
 
         self._asked.add(name)
         entry = self._entries[name]
         raw = np.fromfile(self.path, dtype=np.uint8, count=entry.size, offset=entry.offset)
         rows = raw.reshape(*entry.shape[:-1], -1)
-        found = quants.dequantize(rows, GGMLQuantizationType(entry.kind))
+        try:
+            found = quants.dequantize(rows, GGMLQuantizationType(entry.kind))
+        except NotImplementedError:
+            raise ModelError(
+                f"{self.path}: tensor '{name}' is of type {_type_name(entry.kind)}, which the gguf package does not read",
+                hint="give a GGUF file of another quantization, or the original checkpoint",
+            ) from None
         return np.asarray(found, dtype=np.float32).reshape(entry.shape)
 
 
