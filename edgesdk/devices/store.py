@@ -18,7 +18,7 @@ from ..documents import whole
 from ..errors import BundleError
 from ..files import FileEntry, file_entry
 from ..progress import SILENT, Progress
-from ..signing.pins import check_pinned, note_sent
+from ..signing.pins import check_going_back, check_pinned, note_sent
 from .base import Advance, Completed, DeviceError, DeviceGoneError
 from .facts import PROBE, Facts, parsed, sections, tailed
 from .shell import ShellDevice, hint_for
@@ -27,6 +27,7 @@ _SCRIPT = PROBE + Path(__file__).with_name("store.sh").read_text(encoding="utf-8
 _ATTEMPTS = 3  # at a file that arrives with other content
 _MARGIN = 1 << 20  # bytes for folders and records
 _HASHING = 1800.0  # seconds without a word, while a slow device hashes
+_SMALL = 1 << 24  # bytes of a manifest or a signature that are read
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,7 @@ class Store:
 
         Raises:
             DeviceError: there is none, or it is damaged.
+            SignatureError: a key is pinned for the device, and the bundle is not signed with it.
         """
         found = self.survey()
         if not found.previous:
@@ -188,8 +190,19 @@ class Store:
         name = self._known(found.previous, found)
         if wrong := self.verify(name):
             raise DeviceError(f"{self.device.name}: the bundle before is damaged: {wrong[0]}", hint="push it again")
+        folder = f"{found.root}/bundles/{name}"
+        check_going_back(
+            self.device,
+            (self._bytes(f"{folder}/{FILE}") or b"").decode("utf-8", "replace"),
+            self._bytes(f"{folder}/{SIGNATURE}"),
+        )
         self._call(f"activate {shlex.quote(name)}", expect="@active")
         return name
+
+    def _bytes(self, path: str) -> bytes | None:
+        """A small file of the device; None where it cannot be read."""
+        done = self.device.run(f"head -c {_SMALL} {shlex.quote(path)}")
+        return None if done.status else done.stdout
 
     def clean(self, *, everything: bool = False) -> int:
         """Remove what is neither in use nor what a rollback needs; returns the bytes freed, as the device's disk says.

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..bundle import Bundle
+from ..bundle import FILE, SIGNATURE, Bundle, Manifest
 from ..cache import alone_in
 from ..files import replacing
 from ..lines import Line, check_line
+from ..partials import scratch_folder
 from ..schema import dump, load
 from . import SignatureError, keys
 from .signature import Signature, check, read_signature
@@ -189,6 +190,30 @@ def _still_allowed(found: Pin, pins: Pins, signature: Signature | None) -> tuple
     return allowed
 
 
+def check_going_back(device: Device, manifest: str, signature: bytes | None) -> None:
+    """Refuse to go back to a bundle that no pinned key signed; its version may be an older one, that is what is meant.
+
+    Args:
+        device: where it lies.
+        manifest: its manifest there, whose files were hashed there.
+        signature: its signature there; None: there is none.
+
+    Raises:
+        SignatureError: as :func:`check_pinned`, but for the version.
+        BundleError: the manifest cannot be read.
+    """
+    pins = read_pins()
+    found = pins.for_device(device.name, device.settings.address, device.identity)
+    if found is None:
+        return
+    with scratch_folder() as folder:
+        (folder / FILE).write_text(manifest, encoding="utf-8", newline="")
+        if signature is not None:
+            (folder / SIGNATURE).write_bytes(signature)
+        bundle = Bundle(folder, Manifest.parse(manifest, FILE))
+        check(bundle, _still_allowed(found, pins, read_signature(folder)))
+
+
 def note_sent(device: Device, signature: Signature | None) -> None:
     """Remember the version that a device got: older ones are refused from now on."""
     if signature is None:
@@ -228,6 +253,3 @@ def _changed(change: Callable[[Pins], Pins]) -> Pins:
     except OSError as failure:
         raise SignatureError(f"{path}: cannot be written ({failure.strerror or failure})") from None
     return after
-
-
-__all__ = ["Pin", "Pins", "check_pinned", "check_with", "note_sent", "pin", "read_pins", "revoke", "unpin"]

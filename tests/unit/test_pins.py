@@ -192,3 +192,33 @@ def test_the_command_line_lists_and_forgets(signers, capsys) -> None:
     assert run(["keys", "pin", "nonsense"]) == 1
     assert run(["keys", "pin", signers.public_a, "--device", "nobody"]) == 1
     assert "no device 'nobody'" in capsys.readouterr().err
+
+
+def test_going_back_asks_for_the_key_and_not_for_the_version(tmp_path, signers, bundle) -> None:
+    device = LocalDevice("here", Settings("local", store=str(tmp_path / "store")))
+    store = Store(device)
+    other = small_bundle(tmp_path / "other", b"other" * 100)
+
+    def pushed(path: Path) -> str:
+        with open_bundle(path) as opened:
+            return store.push(Parcel.of_bundle(opened)).name
+
+    pushed(bundle)  # before there was a pin
+    pins.pin(signers.public_a)
+    old = pushed(signers.signed(bundle, version=3))
+    new = pushed(signers.signed(other, version=4))
+    assert store.rollback() == old and store.rollback() == new
+    pins.revoke(signers.public_a)
+    with pytest.raises(SignatureError, match="revoked"):
+        store.rollback()
+
+
+def test_going_back_to_what_nobody_signed_is_refused(tmp_path, signers, bundle) -> None:
+    store = Store(LocalDevice("here", Settings("local", store=str(tmp_path / "store"))))
+    other = small_bundle(tmp_path / "other", b"other" * 100)
+    for path in (bundle, signers.signed(other)):
+        with open_bundle(path) as opened:
+            store.push(Parcel.of_bundle(opened))
+    pins.pin(signers.public_a)
+    with pytest.raises(SignatureError, match="is not signed"):
+        store.rollback()

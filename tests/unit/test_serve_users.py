@@ -53,11 +53,11 @@ def test_what_a_user_asked_is_reused_for_nobody_else(bundle: Path, tmp_path: Pat
     with running(bundle, token_file=token_file(tmp_path, "# users", ONE, TWO)) as server, connected(server) as line:
         length, _ = usage(line, PIN, ONE)
         assert usage(line, PIN, ONE) == (length, length - 1)
-        assert usage(line, GUESS, TWO)[1] == usage(line, PIN, TWO)[1] * 0 == 0
+        assert usage(line, GUESS, TWO)[1] == 0
         assert usage(line, GUESS, ONE)[1] == 0  # the cache is that of user two now
-        for _ in range(3):
-            assert usage(line, PIN, ONE)[1] in (0, length - 1)
-            assert usage(line, PIN, TWO)[1] == 0
+        assert 0 < usage(line, PIN, ONE)[1] < length - 1  # of the guess that was user one's own
+        for user in (TWO, ONE, TWO):
+            assert usage(line, PIN, user)[1] == 0
 
 
 def test_the_same_user_is_known_on_every_connection(bundle: Path, tmp_path: Path) -> None:
@@ -87,9 +87,7 @@ def test_the_answer_does_not_change_with_who_asked_before(bundle: Path, tmp_path
 
 def test_every_token_of_the_file_counts_and_no_other_line(bundle: Path, tmp_path: Path) -> None:
     with running(bundle, "ok", token_file=token_file(tmp_path, "# the-token-of-nobody", "", ONE, TWO)) as server:
-        for token, status in ((ONE, 200), (TWO, 200), ("# the-token-of-nobody", 401), (f"{ONE}\n{TWO}", 0), ("", 401)):
-            if "\n" in token:
-                continue
+        for token, status in ((ONE, 200), (TWO, 200), ("# the-token-of-nobody", 401), ("", 401)):
             with connected(server) as line:
                 line.request("GET", "/v1/models", headers={"Authorization": f"Bearer {token}"})
                 assert line.getresponse().status == status, token

@@ -256,3 +256,15 @@ def test_signing_again_with_a_higher_number_is_the_way_back(board, signers, plai
     sign(bundle, signers.a, 7)
     assert sha256(bundle / "manifest.json") == digest
     board.gets(bundle)
+
+
+@pytest.mark.parametrize("asked", [{"revoked": True}, {"oldest": 2}])
+def test_a_board_without_a_key_left_takes_nothing(board, signers, plain, asked) -> None:
+    """Revoking the only key must not open the board to everything."""
+    current = board.gets(signers.signed(plain, version=5))
+    revoked = (signers.public_a,) if "revoked" in asked else ()
+    board.keys(revoked=revoked, oldest=asked.get("oldest", 1))
+    for bundle in (plain, signers.signed(plain, version=6), signers.signed(plain, signers.b, 6)):
+        with pytest.raises(ServiceError):
+            board.service.configure(board.brings(bundle))
+    assert board.service.version("current") == current

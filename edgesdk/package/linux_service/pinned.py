@@ -29,7 +29,7 @@ class Pinned:
     """What a board asks of its bundles.
 
     Attributes:
-        keys: any of them will do; where there is none, every bundle is taken.
+        keys: any of them will do.
         revoked: these never.
         oldest: versions before it are refused.
     """
@@ -37,6 +37,11 @@ class Pinned:
     keys: tuple[str, ...] = ()
     revoked: tuple[str, ...] = ()
     oldest: int = 1
+
+    @property
+    def asks(self) -> bool:
+        """Whether bundles must be signed: a board whose only key was revoked takes none, until another is pinned."""
+        return bool(self.keys or self.revoked or self.oldest > 1)
 
     def check(self, folder: Path, digest: Digest, newest: int = 1) -> int | None:
         """Check a bundle; returns its version, or None where no key is pinned.
@@ -49,7 +54,7 @@ class Pinned:
         Raises:
             PinError: why it is refused.
         """
-        if not self.keys:
+        if not self.asks:
             return None
         key, version, manifest_sha256, signature = _signature(folder)
         if key in self.revoked:
