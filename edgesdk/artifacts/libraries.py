@@ -82,10 +82,10 @@ def read_library(entry: Entry) -> Library:
         segment = struct.Struct(order + form.segment)
         if count and size < segment.size:
             raise _not_whole(entry, f"segments of {size} bytes")
-        file.seek(min(start, entry.size))
+        if start + size * count > entry.size:
+            raise _not_whole(entry, "its segments are missing")
+        file.seek(start)
         table = file.read(size * count)
-    if len(table) < size * count:
-        raise _not_whole(entry, "its segments are missing")
     segments = [form.named(segment.unpack_from(table, number * size)) for number in range(count)]
     if max((offset + length for _, offset, length, _ in segments), default=0) > entry.size:
         raise ArtifactError(f"{entry.name}: cut short", hint="build or copy it again")
