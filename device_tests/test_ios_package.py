@@ -19,10 +19,12 @@ from edgesdk.errors import EdgeError
 from edgesdk.package import package
 from edgesdk.profile.from_app import profile_from_app
 from edgesdk.runner_lines import opened
+from edgesdk.signing.signature import sign
 
 from .android import chain
 from .ios import swift
 from .lab.host import LabUnavailableError
+from .signatures import Owners, copied
 
 _OWN = Path(__file__).parent
 _ENDLESS = ((b":", b"la", b"lo", b"lu", b"la"), (b"A", b"</s>"))
@@ -37,9 +39,12 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
     except LabUnavailableError as error:
         pytest.skip(f"{error.message} ({error.hint})")
     folder = tmp_path_factory.mktemp("swift")
+    owners = Owners(folder / "owners")
     for name, sayings in (("model", chain.SAYINGS), ("endless", _ENDLESS)):
         bundle = chain.chain_bundle(folder / f"{name}-bundle", sayings=sayings, target="ios-arm64")
-        package(bundle, "ios", folder / name)
+        sign(bundle, owners.a, 5)
+        package(bundle, "ios", folder / name, options={"key": owners.public_a})
+    _attacked(folder, owners)
     shutil.copytree(_OWN / "ios" / "doubles" / "executorch", folder / "executorch")
     manifest = folder / "model" / "EdgeModel" / "Package.swift"
     replaced, count = _UPSTREAM.subn('.package(path: "../../executorch")', manifest.read_text(encoding="utf-8"))
@@ -57,6 +62,8 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
         "EDGESDK_MODULE": f"{sys.executable}\t{_OWN / 'ios' / 'module.py'}",
         "EDGESDK_MODEL": str(folder / "model" / "Model"),
         "EDGESDK_ENDLESS_MODEL": str(folder / "endless" / "Model"),
+        "EDGESDK_ATTACKED_MODELS": str(folder / "attacked"),
+        "EDGESDK_ED25519": f"{sys.executable}\t{_OWN / 'ios' / 'ed25519.py'}",
     }
     done = subprocess.run(
         swift.test_command(root, tests), env=os.environ | environment, capture_output=True, text=True, timeout=300
@@ -66,9 +73,17 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
     return done.stdout
 
 
+def _attacked(folder: Path, owners: Owners) -> None:
+    """Copies of the model that the package was made for, each changed in one way."""
+    for name, attack in owners.attacks("model.pte").items():
+        tree = copied(folder / "model-bundle", folder / "attacked" / name)
+        attack(tree)
+        shutil.copy(folder / "model" / "Model" / "chat.json", tree)
+
+
 def test_it_builds_and_behaves(said: str) -> None:
     executed = [int(number) for number in re.findall(r"Executed (\d+) tests, with 0 failures", said)]
-    assert max(executed) >= 16
+    assert max(executed) >= 19
     assert ": warning:" not in said
 
 

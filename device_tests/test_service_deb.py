@@ -78,7 +78,7 @@ def served(root: Root) -> Iterator[OpenAI]:
         while "Serving " not in (line := started.stderr.readline()):
             assert line, f"it ended with {started.wait()}"
         yield OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=_UP_SECONDS)
-        root.run("pkill", "-TERM", "-f", "edgesdk-service/manager.py run")
+        root.run("pkill", "-TERM", "-f", "edgesdk-service/manager.pyz run")
         assert started.wait(_UP_SECONDS) == 0
 
 
@@ -196,11 +196,25 @@ def test_a_damaged_version_gives_way_at_the_start(root: Root, releases: tuple[Re
     assert release_of(in_use(root)[0]) == "1.0.0"
 
 
+def test_a_pinned_key_keeps_an_unsigned_package_out(root: Root, releases: tuple[Release, Release]) -> None:
+    one, two = releases
+    install(root, one)
+    keys = root.path / "etc/edgesdk/keys.toml"
+    assert "keys = []" in keys.read_text()
+    keys.write_text(keys.read_text().replace("keys = []", f'keys = ["{"ab" * 32}"]'))
+    with pytest.raises(AssertionError, match=r"2\.0\.0-\w+ is not signed; 1\.0\.0-\w+ stays in use"):
+        install(root, two)
+    assert release_of(in_use(root)[0]) == "1.0.0"
+    with pytest.raises(AssertionError, match=r"1\.0\.0-\w+ is not signed"):
+        root.run("edgesdk-service", "select")  # what is in use is not signed either
+    root.run("dpkg", "-P", "edgesdk-service")
+
+
 _SYSTEMCTL = """#!/bin/sh
 # stands in for systemd: starts the service at once, or fails where /broken says so
 [ "$1" = restart ] || exit 0
 test ! -e /broken || exit 1
-pkill -TERM -f "edgesdk-service/manager.py run" && while pgrep -f "manager.py run" > /dev/null; do sleep 0.1; done
+pkill -TERM -f "edgesdk-service/manager.pyz run" && while pgrep -f "manager.pyz run" > /dev/null; do sleep 0.1; done
 nohup edgesdk-service run > /dev/null 2>&1 < /dev/null &
 """
 

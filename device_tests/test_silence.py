@@ -121,7 +121,7 @@ def test_the_debian_service(made: Path, tmp_path: Path) -> None:
             settings = root.path / "etc/edgesdk/server.toml"
             settings.write_text(settings.read_text().replace("port = 8080", f"port = {port}"))
             (root.path / "empty").mkdir()
-            beside = f"{_ASK}\npkill -TERM -f edgesdk-service/manager[.]py.run"
+            beside = f"{_ASK}\npkill -TERM -f edgesdk-service/manager[.]pyz.run"
             quiet = "env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/empty"
             started = f"{quiet} {shlex.join(tracing('/empty.trace'))} edgesdk-service run"
             script = f"ip link set lo up; PORT={port}; {started} & server=$!; {beside}\nwait $server"

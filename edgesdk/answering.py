@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .bundle import Bundle, check_runtime, kind_of
+from .bundle import Bundle, kind_of
+from .bundle.admission import admit
 from .chat import bundle_tokenizer
 from .converter import kind_converter
 from .errors import EdgeError
@@ -35,7 +36,7 @@ def open_seq2seq_session(bundle: Bundle, threads: int | None = None) -> Seq2SeqS
     manifest = bundle.manifest
     if kind_of(manifest) != SEQ2SEQ:
         raise EdgeError(f"{manifest.model.name} is no encoder-decoder")
-    check_runtime(manifest)
+    admit(bundle, threads)
     converter = kind_converter(manifest.program.converter, SEQ2SEQ, manifest.model.name)
     session: Seq2SeqSession = converter.open(bundle.main, manifest.context, threads)
     return session

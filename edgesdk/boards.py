@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from .documents import read_toml
 from .errors import TargetError
 from .registry import unknown
 from .schema import load
@@ -179,7 +179,4 @@ def cores() -> dict[str, tuple[str, ...]]:
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as failure:
-        raise TargetError(f"{path}: not a readable TOML file ({failure})") from None
+    return read_toml(path, TargetError)

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .bundle import Bundle, check_runtime, refuse_kind
+from .bundle import Bundle, refuse_kind
+from .bundle.admission import admit
+from .bundle.contents import vocabulary_size
 from .converter import CONVERTERS, open_program
 from .drafting import Drafting, with_drafting
 from .errors import BundleError, EdgeError, ModelError
@@ -36,7 +38,7 @@ def open_session(
             bundle holds no decoder.
     """
     refuse_kind(bundle.manifest, "a session with a key-value cache")
-    check_runtime(bundle.manifest)
+    admit(bundle, threads)
     name = bundle.manifest.program.converter
     converter = CONVERTERS.get(name)
     on_device = converter.on_device
@@ -77,8 +79,7 @@ def bundle_tokenizer(bundle: Bundle) -> Tokenizer:
     if not record.file:
         raise EdgeError("this bundle has no tokenizer, so it cannot run text")
     special = SpecialTokens(record.bos, record.stop, record.pad, record.prefix)
-    spec = bundle.manifest.model.spec
-    rows = (spec if "vocab" in spec else spec.get("encoder", spec.get("text", {})))["vocab"]
+    rows = vocabulary_size(bundle.manifest)
     try:
         return written_tokenizer(bundle.folder, special, rows, file=record.file, template=record.chat_template or None)
     except ModelError as failure:
@@ -94,7 +95,7 @@ def answer_with_runner(
         EdgeError: the runtime has none, or it fails.
     """
     refuse_kind(bundle.manifest, "a text runner")
-    check_runtime(bundle.manifest)
+    admit(bundle)
     tokenizer = bundle_tokenizer(bundle)
     templated = tokenizer.chat_template is not None
     start, bos_tokens = ("", 0) if templated else tokenizer.written_prefix()

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +15,11 @@ from .compress.base import PORTABLE, Limits, Setting
 from .compress.calibration import Calibration
 from .compress.recipe import Recipe, choose_recipe, open_recipe
 from .compress.recovery import Recovery
+from .compress.resuming import work_folder
 from .converter import CONVERTERS
 from .errors import EdgeError, RecipeError
 from .exporting import Checks
-from .files import file_entry, replacing, replacing_folder, writing_failed
+from .files import file_entry, replacing_folder
 from .model import Compression, Model
 from .model import checkpoint as records
 from .model.adapter import merge_notes, with_adapter
@@ -29,6 +28,7 @@ from .model.tensors import packed_columns
 from .model.vocabulary import in_vocabulary_of
 from .options import program_options
 from .oracle import Choice, consult
+from .outputs import CHECKPOINT, output_path, refuse_foreign
 from .progress import SILENT, Progress
 from .schema import dump
 from .targets import open_target
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from .compress.base import PassReport
     from .targets import Target
 
-_PLAN = "plan.json"
 _FLOAT_BYTES = 4  # of a value that stays float; what two bytes hold exactly takes two
 
 
@@ -82,7 +81,8 @@ def compress_model(
     Raises:
         EdgeError: what is wrong. What was done by then stays beside ``out``, for ``resume``.
     """
-    out, calibration, checks = Path(out).resolve(), calibration or Calibration(), checks or Checks()
+    out, calibration, checks = output_path(out), calibration or Calibration(), checks or Checks()
+    refuse_foreign(out, CHECKPOINT)
     described = None if target is None else open_target(target)
     presets = described.recipes if described else None
     wanted = open_recipe(recipe, presets) if isinstance(recipe, str) else recipe
@@ -93,11 +93,11 @@ def compress_model(
     if teacher is not None:
         chosen = _taught(chosen, teacher)
     most = chosen_size(chosen, size, opened.spec.parameters)
-    _refuse(out, opened)
+    _refuse(opened)
     limits, _ = _aim(described, opened, chosen, refuse=not chosen.reshapes)
     _refuse_grids(opened, chosen, limits)
     plan = _plan(opened, chosen, target, limits, most, calibration)
-    with _work(out, plan, resume, progress) as scratch:
+    with work_folder(out, plan, resume, progress) as scratch:
         setting = Setting(scratch, progress, limits, calibration)
         shaped, early = chosen(opened, setting, slice(chosen.shaping))
         _, size_of = _aim(described, shaped, chosen, refuse=True)
@@ -106,7 +106,7 @@ def compress_model(
         chosen, sizing = sized(chosen, shaped, size, size_of, setting)
         made, late = chosen(shaped, setting, slice(chosen.shaping, None))
         reports = (*early, *late)
-        with replacing_folder(out) as folder:
+        with replacing_folder(out, partial(refuse_foreign, out, CHECKPOINT)) as folder:
             write_texts(made, folder)
             grids = records.write_weights(made, folder, progress)
             quality = None if checks.skip else _measure(original, made, chosen, out.name, checks, progress)
@@ -126,15 +126,11 @@ def _taught(recipe: Recipe, teacher: str) -> Recipe:
     return replace(recipe, passes=tuple(passes))
 
 
-def _refuse(out: Path, model: Model) -> None:
+def _refuse(model: Model) -> None:
     if model.compression is not None:
         raise RecipeError(
             f"this checkpoint is already compressed ({model.compression.name}), and rounding twice costs quality",
             hint="compress the original, or export this one as it is",
-        )
-    if out.exists() and not (out.is_dir() and (records.is_checkpoint(out) or not any(out.iterdir()))):
-        raise EdgeError(
-            f"{out}: exists and is not a compressed checkpoint, so it is not replaced", hint="name another output"
         )
 
 
@@ -208,59 +204,6 @@ def _tools() -> dict[str, str]:
     from . import __version__
 
     return {"edgesdk": __version__, "torch": metadata.version("torch")}
-
-
-@contextmanager
-def _work(out: Path, plan: dict[str, Any], resume: bool, progress: Progress) -> Iterator[Path]:
-    """A folder for what the passes write; it stays when they are interrupted after they wrote anything.
-
-    Raises:
-        EdgeError: an interrupted run is there and was not to be resumed, or it had other arguments.
-    """
-    folder = out.with_name(f"{out.name}.partial")
-    if folder.exists():
-        _check_resume(folder, plan, resume)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / _PLAN) as partial:
-            partial.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
-        yield folder
-    except OSError as failure:
-        _leave(folder, progress)
-        raise writing_failed(out, failure) from None
-    except BaseException:
-        _leave(folder, progress)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _leave(folder: Path, progress: Progress) -> None:
-    """Keep the work of a run that got anywhere, and say so."""
-    done = (path for what in ("*.jsonl", "pass*/*.json", "pass*/*.pt") for path in folder.rglob(what))
-    if any(path.stat().st_size for path in done):
-        progress.note(f"the work so far is in {folder}: --resume goes on with it; delete it to start anew")
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _check_resume(folder: Path, plan: dict[str, Any], resume: bool) -> None:
-    if not resume:
-        raise EdgeError(
-            f"{folder}: holds an interrupted run",
-            hint="go on with it: add --resume; or delete the folder and start anew",
-        )
-    try:
-        found = json.loads((folder / _PLAN).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as failure:
-        raise EdgeError(
-            f"{folder / _PLAN}: cannot be read ({failure})", hint="delete the folder and start anew"
-        ) from None
-    different = [key for key in plan if not isinstance(found, dict) or found.get(key) != plan[key]]
-    if different:
-        raise EdgeError(
-            f"{folder}: the interrupted run had another {' and '.join(different)}",
-            hint="give the arguments of that run, or delete the folder and start anew",
-        )
 
 
 def _measure(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .converter import CONVERTERS, ProgramOptions
 from .errors import EdgeError
+from .partials import scratch_folder
 from .targets import open_target, target_names
 
 if TYPE_CHECKING:
@@ -69,8 +68,8 @@ def _difference(converter_name: str) -> float:
         raise MissingExtraError((failure.name or "torch").partition(".")[0], converter_name) from None
 
     model, limits = tiny_model(), converter.limits()
-    with tempfile.TemporaryDirectory(prefix="edgesdk-doctor-") as name:
-        folder, activations = Path(name), 32
+    with scratch_folder() as name:
+        folder, activations = name, 32
         if not limits.float_matrices:
             (folder / "scratch").mkdir()
             model, _ = open_recipe("w8")(model, Setting(folder / "scratch", SILENT, limits))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .bundle import Bundle, check_runtime, kind_of
+from .bundle import Bundle, kind_of
+from .bundle.admission import admit
 from .chat import bundle_tokenizer
 from .converter import encoder_converter
 from .errors import EdgeError
@@ -27,7 +28,7 @@ def open_encoder_session(bundle: Bundle, threads: int | None = None) -> EncoderS
     manifest = bundle.manifest
     if kind_of(manifest) != ENCODER:
         raise EdgeError(f"{manifest.model.name} is no encoder: edgesdk.Chat talks to it")
-    check_runtime(manifest)
+    admit(bundle, threads)
     converter = encoder_converter(manifest.program.converter, manifest.model.name)
     return converter.open(bundle.main, manifest.context, threads)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from . import bundle as bundles
 from . import estimate
 from .bundle import manifest as records
+from .bundle.admission import remember
 from .compress.allocation import chosen_size, sized
 from .compress.base import Limits, Setting, stored_width
 from .compress.calibration import Calibration
@@ -29,6 +30,7 @@ from .model.opening import open_any
 from .model.vocabulary import in_vocabulary_of
 from .options import program_options
 from .oracle import Choice, consult
+from .outputs import BUNDLE, output_path, refuse_foreign
 from .progress import SILENT, Progress
 from .schema import dump
 from .switching import AdapterParity, check_adapters, refuse_recipe, refuse_target
@@ -162,7 +164,8 @@ def export(
     Raises:
         EdgeError: what is wrong; nothing is left behind then.
     """
-    checks, out = checks or Checks(), Path(out).resolve()
+    checks, out = checks or Checks(), output_path(out)
+    refuse_output(out)
     described = open_target(target)
     wanted = open_recipe(recipe, described.recipes) if isinstance(recipe, str) else recipe
     converter = CONVERTERS.get(described.converter)
@@ -243,6 +246,7 @@ def export(
         sealed = bundles.seal(folder, record)
         if out.suffix == ".zip":
             bundles.pack(folder, out)
+    remember(sealed)
     return sealed
 
 
@@ -299,21 +303,32 @@ def _with_draft(
     return replace(record, draft=found)
 
 
-@contextmanager
-def staging(out: Path) -> Iterator[tuple[Path, Path]]:
-    """A folder that becomes ``out`` when all went well, and a scratch folder on the same disk."""
+def refuse_output(out: Path) -> None:
+    """Stop where a bundle, or a zip of one, would replace something else.
+
+    Raises:
+        EdgeError: there is something else.
+    """
     zipped = out.suffix == ".zip"
     if zipped and out.is_dir():
         raise EdgeError(f"{out}: is a folder", hint="name a file, or leave out .zip to make a folder")
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())) and not bundles.is_bundle(out):
+    if not zipped:
+        refuse_foreign(out, BUNDLE)
+    elif out.is_symlink() or (out.exists() and not bundles.is_bundle(out)):
         raise EdgeError(f"{out}: exists and is not a bundle, so it is not replaced", hint="name another output")
+
+
+@contextmanager
+def staging(out: Path) -> Iterator[tuple[Path, Path]]:
+    """A folder that becomes ``out`` when all went well, and a scratch folder on the same disk."""
+    refuse_output(out)
     with folder_beside(out) as scratch:
-        if zipped:
+        if out.suffix == ".zip":
             folder = scratch / "bundle"
             folder.mkdir()
             yield folder, scratch
         else:
-            with replacing_folder(out) as folder:
+            with replacing_folder(out, partial(refuse_foreign, out, BUNDLE)) as folder:
                 yield folder, scratch
 
 

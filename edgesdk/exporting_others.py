@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from . import bundle as bundles
 from . import estimate
+from .bundle.admission import remember
 from .compress.base import Setting
 from .compress.calibration import Calibration
 from .compress.recipe import Recipe, open_recipe
@@ -112,6 +113,7 @@ def export_other(
         sealed = bundles.seal(folder, replace(record, oracle=oracle))
         if out.suffix == ".zip":
             bundles.pack(folder, out)
+    remember(sealed)
     return sealed
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import secrets
+import os
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import EdgeError
+from .partials import partial_file, partial_folder, swap_in
 
 
 @dataclass(frozen=True)
@@ -31,14 +31,11 @@ def file_entry(path: Path, name: str | None = None) -> FileEntry:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; it takes the name when the block ends well, and goes otherwise."""
-    partial = path.parent / f".{path.name}.{secrets.token_hex(4)}"  # named before it is made: an interrupt removes it
-    try:
+    """Yield a temporary file beside ``path``; it takes the name when the block ends well, and goes otherwise."""
+    with partial_file(path) as partial:
         yield partial
         partial.chmod(0o644)
         partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -48,43 +45,33 @@ def folder_beside(path: Path) -> Iterator[Path]:
     Raises:
         EdgeError: it cannot be made, or the block failed to write (the disk is full ...).
     """
-    folder = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700)
-        yield folder
+        with partial_folder(path) as folder:
+            yield folder
     except OSError as failure:
         raise writing_failed(path, failure) from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
+def replacing_folder(path: Path, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; it takes the name when the block ends well, and goes otherwise.
 
-    An existing ``path`` is replaced only then. Raises EdgeError like :func:`folder_beside`.
+    An existing ``path`` is replaced only then, and only if ``check``, called just before, raises nothing. Raises
+    EdgeError like :func:`folder_beside`.
     """
     with folder_beside(path) as partial:
         yield partial
         partial.chmod(0o755)
+        check()
         swap_in(partial, path)
-
-
-def swap_in(partial: Path, path: Path) -> None:
-    """Give the folder ``partial`` the name ``path``, replacing what has it."""
-    if not path.exists():
-        partial.rename(path)
-        return
-    old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    path.rename(old / "old")
-    partial.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def writing_failed(path: Path, failure: OSError) -> EdgeError:
     """The error for an operating-system failure while ``path`` was written."""
-    if failure.errno == errno.ENOSPC:
+    if isinstance(failure, shutil.Error):  # of a whole tree: the first file, as source, target and words
+        failure = OSError(0, str(failure.args[0][0][2]))
+    if failure.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(failure.strerror):
         return EdgeError(f"{path}: the disk is full", hint="free space there, or choose another output folder")
     return EdgeError(f"{path}: cannot be written ({failure.strerror or failure})")
 

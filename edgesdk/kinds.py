@@ -9,6 +9,8 @@ _DESCRIBED = {
     SEQ2SEQ: "an encoder-decoder",
     VISION: "a vision-language model",
 }
+#: Every kind that is known.
+KINDS = tuple(_DESCRIBED)
 
 
 def described(kind: str) -> str:

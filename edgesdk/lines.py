@@ -99,7 +99,7 @@ def _strings(data: Any, key: str) -> Iterator[tuple[str, str]]:
 
 def shown(text: str) -> str:
     """A text whose control characters, but line ends and tabs, are written as escapes: for terminals and logs."""
-    if text.isprintable():
+    if text.replace("\n", "").replace("\t", "").isprintable():
         return text
     return "".join(letter if _shows(letter) else _escape(letter) for letter in text)
 

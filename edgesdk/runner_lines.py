@@ -49,7 +49,7 @@ def opened(line: bytes) -> dict[str, Any]:
     """
     try:
         event = json.loads(_checked(line))
-    except ValueError:
+    except (ValueError, RecursionError):
         event = None
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
         raise EdgeError(f"the runner sent no event: {line[:80]!r}", hint="flash the firmware of this edgesdk again")

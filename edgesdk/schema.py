@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import EdgeError
 
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
 T = TypeVar("T")
+_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
+_ENDLESS = 1e100  # beyond everything that is counted or measured, and its square is still a number
 
 
-def load(cls: type[T], data: object, where: str, error: type[EdgeError] = EdgeError) -> T:
-    """Build the dataclass ``cls`` from plain data, strictly.
+def load(cls: type[T], data: object, where: str, error: type[EdgeError] = EdgeError, *, texts: bool = False) -> T:
+    """Build the dataclass ``cls`` from plain data, strictly: true is no number, 1 is no text, infinity is no figure.
 
     Args:
         cls: a dataclass; nested dataclasses, tuples, literals and unions are followed.
         data: what a JSON or TOML parser returned.
         where: the file (or option) the data came from, for messages.
         error: the error class to raise.
+        texts: whether numbers and flags may be written as text, as on a command line.
 
     Raises:
         EdgeError: (of class ``error``) on an unknown key, a missing key or a value of the wrong type.
@@ -35,15 +42,26 @@ def load(cls: type[T], data: object, where: str, error: type[EdgeError] = EdgeEr
             f"{where}: unknown key '{path}'; known here: {', '.join(sorted(known)) or '(none)'}",
             hint=f"did you mean '{close[0]}'?" if close else None,
         )
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
-    try:
-        return TypeAdapter(cls).validate_python(data)
+    try:  # as JSON, whose arrays are tuples where strictness would else refuse the parser's lists
+        loaded: T = _adapter(cls).validate_json(json.dumps(data), strict=not texts)
     except ValidationError as failure:
         first = failure.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
         found = "" if first["type"] == "missing" else f", found {_short(first['input'])}"
         raise error(f"{where}: key '{key}': {first['msg'].lower()}{found}") from None
+    except (TypeError, ValueError, RecursionError) as failure:
+        raise error(f"{where}: holds what is no plain data ({failure})") from None
+    if (endless := _endless(data, "")) is not None:
+        raise error(f"{where}: key '{endless}': not a number that anything measures")
+    return loaded
+
+
+def load_open(cls: type[T], data: Mapping[str, object], where: str, error: type[EdgeError] = EdgeError) -> T:
+    """As :func:`load` for the typed dictionary ``cls``, beside whose keys there may be others, which stay unread."""
+    load(cls, data, where, error)
+    return typing.cast(T, data)
 
 
 def dump(value: Any) -> Any:
@@ -59,9 +77,30 @@ def dump(value: Any) -> Any:
     return value
 
 
+def _adapter(cls: Any) -> TypeAdapter[Any]:
+    """The validator of a class, made once, which takes longer than many uses of it."""
+    from pydantic import TypeAdapter
+
+    if cls not in _ADAPTERS:
+        _ADAPTERS[cls] = TypeAdapter(cls)
+    return _ADAPTERS[cls]
+
+
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _endless(data: object, path: str) -> str | None:
+    """The key of the first number that is none, or so large that figures of it would be infinite."""
+    if isinstance(data, float):
+        return None if abs(data) < _ENDLESS else path.removeprefix(".")
+    parts: Iterable[tuple[object, object]] = ()
+    if isinstance(data, Mapping):
+        parts = data.items()
+    elif isinstance(data, (list, tuple)):
+        parts = enumerate(data)
+    return next((found for key, item in parts if (found := _endless(item, f"{path}.{key}")) is not None), None)
 
 
 def _first_unknown_key(cls: Any, data: object, prefix: str) -> tuple[str, list[str]] | None:

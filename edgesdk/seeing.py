@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .bundle import Bundle, check_runtime, kind_of
+from .bundle import Bundle, kind_of
+from .bundle.admission import admit
 from .chat import bundle_tokenizer
 from .converter import kind_converter
 from .errors import EdgeError
@@ -32,7 +33,7 @@ def open_vision_session(bundle: Bundle, threads: int | None = None) -> VisionSes
     manifest = bundle.manifest
     if kind_of(manifest) != VISION:
         raise EdgeError(f"{manifest.model.name} is no vision-language model")
-    check_runtime(manifest)
+    admit(bundle, threads)
     converter = kind_converter(manifest.program.converter, VISION, manifest.model.name)
     session: VisionSession = converter.open(bundle.main, manifest.context, threads)
     return session

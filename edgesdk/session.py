@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from .errors import EdgeError
+from .errors import BundleError, EdgeError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,6 +62,22 @@ def scores_apart(session: Session) -> bool:
 def sums_over_steps(session: Session) -> bool:
     """Whether attention sums over a whole step, so that a token's last bits follow from where its step ends."""
     return bool(getattr(session, "sums_over_steps", False))
+
+
+@contextmanager
+def usable(program: Path, runtime: str) -> Iterator[None]:
+    """Make one error of whatever a runtime raises for a program that is not of its kind.
+
+    Raises:
+        BundleError: the program cannot be used, and why.
+    """
+    try:
+        yield
+    except EdgeError:
+        raise
+    except Exception as failure:  # bindings raise a class per status code, and a wrong input or output any other
+        reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
+        raise BundleError(f"{program.name}: {runtime} cannot load it: {reason}") from None
 
 
 def refuse_rewind(session: Session, count: int) -> None:

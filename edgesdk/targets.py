@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from .documents import read_toml
 from .errors import TargetError
 from .registry import unknown
 from .schema import load
@@ -130,8 +130,4 @@ def open_target(name: str) -> Target:
     path = targets_dir() / name / FILE
     if not path.is_file():
         raise TargetError(unknown("target", name, target_names()))
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
-        raise TargetError(f"{path}: not valid TOML ({failure})") from None
-    return load(Target, {"name": name, **data}, str(path), TargetError)
+    return load(Target, {"name": name, **read_toml(path, TargetError)}, str(path), TargetError)

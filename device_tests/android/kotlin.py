@@ -92,9 +92,9 @@ class App:
         model: its model tree.
     """
 
-    def __init__(self, bundle: Path, home: Path, classpath: Sequence[Path]) -> None:
+    def __init__(self, bundle: Path, home: Path, classpath: Sequence[Path], **options: str) -> None:
         self.project, self._log = home / "project", home / "log"
-        package(bundle, "android", self.project, options={"delivery": "assets"})
+        package(bundle, "android", self.project, options={"delivery": "assets", **options})
         self.model = self.project / "app/src/main/assets/edgemodel"
         modules = [path for name in ("edgemodel", "benchmark") for path in sources(self.project / name)]
         assert compiled([*modules, *sources(_OWN / "jvm")], classpath, home / "classes") == []

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from ..bounds.amounts import TEXT
+from ..bounds.regular import read_limited
 from ..targets import open_target
-from .entries import Entries
+from .entries import Entries, text_of
 from .findings import Finding
 from .libraries import PAGE, WIDE, abis, check_library, check_place
 from .models import bundles, check_bundle, check_runtime_version
@@ -44,7 +46,9 @@ def check_aab(path: Path, file: IO[bytes], entries: Entries) -> Iterator[Finding
     """An app as Google Play takes it."""
     if "BundleConfig.pb" not in entries:
         yield Finding("error", path.name, "no BundleConfig.pb, so no app bundle", "bundletool build-bundle")
-    modules = sorted({name.partition("/")[0] for name in entries if "/manifest/AndroidManifest.xml" in name})
+    modules = sorted(
+        {name.partition("/")[0] for name in entries if name.partition("/")[2] == "manifest/AndroidManifest.xml"}
+    )
     if "base" not in modules:
         yield Finding("error", path.name, f"no base module; there are: {', '.join(modules) or 'none'}")
     for module in modules:
@@ -67,7 +71,7 @@ def check_aar(path: Path, file: IO[bytes], entries: Entries) -> Iterator[Finding
     yield from _libraries(entries, "jni", placed=False)
     yield from _assets(path.name, entries)
     pom = path.with_suffix(".pom")
-    found = _POM.search(pom.read_text(encoding="utf-8", errors="replace")) if pom.is_file() else None
+    found = _POM.search(read_limited(pom).decode("utf-8", "replace")) if pom.is_file() else None
     yield from _models(entries, found[1] if found else None)
 
 
@@ -133,8 +137,7 @@ def _limits() -> dict[str, int]:
 
 
 def _module_manifest(entries: Entries, module: str) -> bytes:
-    with entries[f"{module}/manifest/AndroidManifest.xml"].open() as file:
-        return file.read()
+    return text_of(entries[f"{module}/manifest/AndroidManifest.xml"])
 
 
 def _is_pack(manifest: bytes) -> bool:
@@ -156,7 +159,7 @@ def _schemes(file: IO[bytes]) -> list[str]:
         return []
     file.seek(directory - 24)
     length, magic = struct.unpack("<Q16s", file.read(24))
-    if magic != _BLOCK_MAGIC or not 24 <= length <= directory - 8:
+    if magic != _BLOCK_MAGIC or not 24 <= length <= min(directory - 8, TEXT):
         return []
     file.seek(directory - length)
     block = file.read(length - 24)

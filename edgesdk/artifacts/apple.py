@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import plistlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from xml.parsers.expat import ExpatError
 
+from ..bounds.regular import read_limited, regular_file
+from ..bounds.zips import refuse_name
 from .entries import ArtifactError
 from .findings import Finding
 
+_PLIST = "Info.plist"
 _MACHO = (b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"!<arch>\n")  # 64-bit, universal, static library
 
 
@@ -19,30 +22,75 @@ def check_xcframework(folder: Path) -> Iterator[Finding]:
     Raises:
         ArtifactError: there is no readable Info.plist.
     """
-    try:
-        with (folder / "Info.plist").open("rb") as file:
-            libraries = plistlib.load(file)["AvailableLibraries"]
-        described = [(entry["LibraryIdentifier"], entry["LibraryPath"], entry) for entry in libraries]
-    except (OSError, ExpatError, plistlib.InvalidFileException, ValueError, KeyError, TypeError) as failure:
-        raise ArtifactError(f"{folder}: no readable Info.plist of an XCFramework ({failure})") from None
     phone = False
-    for identifier, name, entry in described:
-        place, path = f"{identifier}/{name}", folder / identifier / name
-        binary = path / path.stem if path.suffix == ".framework" else path
-        if not binary.is_file():
+    for library in _described(folder):
+        place = f"{library.identifier}/{library.path}"
+        path = folder / place
+        name = f"{place}/{path.stem}" if path.suffix == ".framework" else place
+        refuse_name(name, str(folder / _PLIST))
+        binary = regular_file(folder, name)
+        if binary is None:
             yield Finding("error", place, "named in Info.plist, and not there")
             continue
         with binary.open("rb") as file:
             if not file.read(8).startswith(_MACHO):
                 yield Finding("error", place, "not a Mach-O file or static library")
                 continue
-        platform, variant = entry.get("SupportedPlatform"), entry.get("SupportedPlatformVariant")
-        processors = ", ".join(entry.get("SupportedArchitectures", []))
-        phone |= platform == "ios" and variant is None and "arm64" in processors
-        yield Finding("good", place, f"{platform}{f' {variant}' if variant else ''}, {processors}")
+        processors = ", ".join(library.architectures)
+        phone |= library.platform == "ios" and library.variant is None and "arm64" in library.architectures
+        variant = f" {library.variant}" if library.variant else ""
+        yield Finding("good", place, f"{library.platform}{variant}, {processors}")
     if not phone:
         yield Finding("error", folder.name, "nothing for iPhones (platform ios, arm64)")
     if not (folder / "_CodeSignature").is_dir():
         yield Finding(
             "warning", folder.name, "not signed: Xcode asks before it trusts a change", "codesign --timestamp"
         )
+
+
+@dataclass(frozen=True)
+class _Library:
+    """One entry of ``AvailableLibraries``."""
+
+    identifier: str
+    path: str
+    platform: str | None
+    variant: str | None
+    architectures: tuple[str, ...]
+
+
+def _described(folder: Path) -> list[_Library]:
+    path = regular_file(folder, _PLIST, ArtifactError)
+    if path is None:
+        raise _unreadable(folder, "it is missing")
+    data = read_limited(path, error=ArtifactError)
+    try:
+        described = plistlib.loads(data)
+    except Exception as failure:  # damaged ones end in a dozen kinds of exception
+        raise _unreadable(folder, str(failure) or type(failure).__name__) from None
+    libraries = described.get("AvailableLibraries") if isinstance(described, dict) else None
+    if not isinstance(libraries, list):
+        raise _unreadable(folder, "no AvailableLibraries")
+    return [_library(folder, entry) for entry in libraries]
+
+
+def _library(folder: Path, entry: object) -> _Library:
+    fields = entry if isinstance(entry, dict) else {}
+
+    def text(key: str) -> str | None:
+        value = fields.get(key)
+        if value is not None and not isinstance(value, str):
+            raise _unreadable(folder, f"'{key}' is no text")
+        return value
+
+    identifier, path = text("LibraryIdentifier"), text("LibraryPath")
+    architectures = fields.get("SupportedArchitectures", [])
+    if identifier is None or path is None:
+        raise _unreadable(folder, "a library without LibraryIdentifier or LibraryPath")
+    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
+        raise _unreadable(folder, "'SupportedArchitectures' is no list of texts")
+    return _Library(identifier, path, text("SupportedPlatform"), text("SupportedPlatformVariant"), tuple(architectures))
+
+
+def _unreadable(folder: Path, why: str) -> ArtifactError:
+    return ArtifactError(f"{folder}: no readable Info.plist of an XCFramework ({why})")

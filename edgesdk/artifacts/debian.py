@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import lzma
 import re
-import shutil
-import tarfile
-import tempfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
+from ..bounds.regular import read_limited
+from ..bounds.tars import Slice, unpack_tar
+from ..partials import scratch_folder
 from .entries import ArtifactError, Entries, folder_entries
 from .findings import Finding
 from .libraries import is_library, read_library
 from .models import bundles, check_bundle, check_runtime_version
+from .telemetry import telemetry_findings
 
 _MAGIC = b"!<arch>\n"
 _MACHINES = {"arm64": "EM_AARCH64", "armhf": "EM_ARM", "amd64": "EM_X86_64", "i386": "EM_386"}
@@ -30,8 +27,8 @@ def check_deb(path: Path) -> Iterator[Finding]:
     Raises:
         ArtifactError: it is none, or cut short.
     """
-    with tempfile.TemporaryDirectory(prefix="edgesdk-deb-") as scratch:
-        control, root = Path(scratch, "control"), Path(scratch, "root")
+    with scratch_folder() as scratch:
+        control, root = scratch / "control", scratch / "root"
         _unpack(path, control, root)
         fields = _fields(control / "control", path)
         yield Finding("good", path.name, f"{fields['Package']} {fields['Version']} for {fields['Architecture']}")
@@ -41,9 +38,10 @@ def check_deb(path: Path) -> Iterator[Finding]:
         for folder, manifest in bundles(entries):
             yield from check_bundle(entries, folder, manifest)
             yield check_runtime_version(manifest, _version(entries, manifest.program.runtime), folder)
+        yield from telemetry_findings(entries.values())
 
 
-def _members(path: Path) -> Iterator[tuple[str, _Part]]:
+def _members(path: Path) -> Iterator[tuple[str, Slice]]:
     with path.open("rb") as file:
         if file.read(8) != _MAGIC:
             raise ArtifactError(f"{path}: not a Debian package")
@@ -55,62 +53,32 @@ def _members(path: Path) -> Iterator[tuple[str, _Part]]:
             name = found[1].decode("ascii", "replace").strip().rstrip("/")
             if start + size > path.stat().st_size:
                 raise ArtifactError(f"{path}: cut short in {name}", hint="build or copy it again")
-            yield name, _Part(file, size)
+            yield name, Slice(file, size)
             file.seek(start + size + size % 2)
 
 
-class _Part(io.RawIOBase):
-    """So many bytes of a file from where it stands."""
-
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        self._file, self._left = file, size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self._file.read(min(len(buffer), self._left))
-        self._left -= len(data)
-        buffer[: len(data)] = data
-        return len(data)
-
-
 def _unpack(path: Path, control: Path, root: Path) -> None:
-    found = set()
+    found: set[str] = set()
     for name, content in _members(path):
-        stem = name.partition(".tar")[0]
+        stem, _, packing = name.partition(".tar")
         place = {"control": control, "data": root}.get(stem)
         if place is None:
             continue
-        if name.endswith(".zst"):
+        if packing == ".zst":
             raise ArtifactError(f"{path}: {name} is compressed with zstd", hint="dpkg-deb -Zxz, or -Znone")
+        if stem in found:
+            raise ArtifactError(f"{path}: {stem} is there twice", hint="do not trust this package")
         found.add(stem)
-        try:
-            with tarfile.open(fileobj=io.BufferedReader(content), mode="r|*") as archive:
-                _extract(archive, place)
-        except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError) as failure:
-            raise ArtifactError(f"{path}: {name} cannot be unpacked ({failure})") from None
+        place.mkdir()
+        unpack_tar(content, packing, place, f"{path}: {name}")
     if found != {"control", "data"}:
         raise ArtifactError(
             f"{path}: a Debian package holds control and data, and here is {sorted(found) or 'neither'}"
         )
 
 
-def _extract(archive: tarfile.TarFile, place: Path) -> None:
-    """Write the files of an archive below a folder; links, which point into a system that is not here, are left out."""
-    for member in archive:
-        path = Path(member.name)
-        if path.is_absolute() or ".." in path.parts:
-            raise ArtifactError(f"{member.name}: leads out of the package", hint="do not trust this package")
-        content = archive.extractfile(member) if member.isreg() else None
-        if content is not None:
-            (place / path).parent.mkdir(parents=True, exist_ok=True)
-            with content, (place / path).open("wb") as out:
-                shutil.copyfileobj(content, out, 1 << 20)
-
-
 def _fields(file: Path, path: Path) -> dict[str, str]:
-    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    text = read_limited(file).decode("utf-8", "replace") if file.is_file() else ""
     fields = dict(re.findall(r"^([\w-]+): *(.*)$", text, re.MULTILINE))
     missing = [name for name in _NEEDED if name not in fields]
     if missing:
@@ -122,7 +90,7 @@ def _sums(file: Path, entries: Entries) -> Iterator[Finding]:
     if not file.is_file():
         yield Finding("warning", "md5sums", "missing, so dpkg --verify has nothing to go by")
         return
-    text = file.read_text(encoding="utf-8", errors="replace")
+    text = read_limited(file).decode("utf-8", "replace")
     listed = {
         name.removeprefix("./"): each for each, name in re.findall(r"^([0-9a-f]{32}) [ *](.+)$", text, re.MULTILINE)
     }
@@ -142,8 +110,7 @@ def _machines(entries: Entries, architecture: str) -> Iterator[Finding]:
     expected = _MACHINES.get(architecture)
     libraries = [entry for name, entry in entries.items() if ".so" in name and is_library(entry)]
     for entry in libraries:
-        with entry.open() as file:
-            machine = read_library(file, entry.name).machine
+        machine = read_library(entry).machine
         if machine != expected:
             yield Finding("error", entry.name, f"for {machine}, and the package is for {architecture}")
     if libraries:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from ..bounds.amounts import TEXT
+from ..bounds.zips import open_entry
 from ..errors import EdgeError
 
 _LOCAL = struct.Struct("<4s22xHH")  # the header before an entry: its signature, and the lengths of name and extra field
@@ -59,32 +61,25 @@ def zip_entries(archive: zipfile.ZipFile, file: IO[bytes]) -> Entries:
     """The files of an open zip.
 
     Args:
-        archive: the zip.
+        archive: the zip, judged by :func:`~edgesdk.bounds.zips.opened_zip`.
         file: its bytes.
 
     Raises:
-        ArtifactError: two entries have one name, or an entry does not lie where the directory says.
+        ArtifactError: an entry does not lie where the directory says.
     """
-    found: dict[str, Entry] = {}
-    for info in archive.infolist():
-        if info.is_dir():
-            continue
-        if info.filename in found:
-            raise ArtifactError(f"{archive.filename}: two entries are called {info.filename}")
-        stored = info.compress_type == zipfile.ZIP_STORED
-        found[info.filename] = Entry(
-            info.filename,
-            info.file_size,
-            info.compress_size,
-            _opener(archive, info),
-            _content(file, info) if stored else None,
-            not stored,
-        )
-    return found
+    return {info.filename: _of_zip(archive, file, info) for info in archive.infolist() if not info.is_dir()}
 
 
-def _opener(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], IO[bytes]]:
-    return lambda: archive.open(info)
+def _of_zip(archive: zipfile.ZipFile, file: IO[bytes], info: zipfile.ZipInfo) -> Entry:
+    stored = info.compress_type == zipfile.ZIP_STORED
+    return Entry(
+        info.filename,
+        info.file_size,
+        info.compress_size,
+        lambda: open_entry(archive, info),
+        _content(file, info) if stored else None,
+        not stored,
+    )
 
 
 def _content(file: IO[bytes], info: zipfile.ZipInfo) -> int:
@@ -94,6 +89,18 @@ def _content(file: IO[bytes], info: zipfile.ZipInfo) -> int:
         raise ArtifactError(f"{info.filename}: not where the zip's directory says", hint="build or copy it again")
     _, name, extra = _LOCAL.unpack(header)
     return info.header_offset + _LOCAL.size + int(name) + int(extra)
+
+
+def text_of(entry: Entry) -> bytes:
+    """The bytes of an entry that is a text.
+
+    Raises:
+        ArtifactError: it is larger than any.
+    """
+    if entry.size > TEXT:
+        raise ArtifactError(f"{entry.name}: {entry.size} bytes, and at most {TEXT} are read of such a file")
+    with entry.open() as file:
+        return file.read(TEXT)
 
 
 def below(entries: Entries, folder: str) -> Entries:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import lzma
 import struct
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+from ..bounds.regular import regular_file
+from ..bounds.zips import DAMAGED, blocks, opened_zip, refuse_name
 from ..bundle import FILE, check_runtime, is_bundle, open_bundle
 from ..errors import EdgeError
 from ..files import file_entry
@@ -21,19 +20,19 @@ from .debian import check_deb
 from .entries import ArtifactError, Entries, Entry, zip_entries
 from .findings import Finding
 from .libraries import check_library
+from .telemetry import telemetry_findings
+from .wheel import check_wheel
 
 _ZIPS: dict[str, Callable[[Path, IO[bytes], Entries], Iterator[Finding]]] = {
     ".aab": check_aab,
     ".aar": check_aar,
     ".apk": check_apk,
+    ".whl": check_wheel,
 }
 
 
-_BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, NotImplementedError, RuntimeError, EOFError)
-
-
 def examine_artifact(path: Path) -> list[Finding]:
-    """Look at an APK, AAB, AAR, native library, XCFramework, .deb, deliverable or bundle.
+    """Look at an APK, AAB, AAR, wheel, native library, XCFramework, .deb, deliverable or bundle.
 
     Raises:
         EdgeError: it is none of these, or cannot be read.
@@ -48,38 +47,50 @@ def examine_artifact(path: Path) -> list[Finding]:
         return list(check_xcframework(path))
     if path.suffix == ".so" or ".so." in path.name:
         size = path.stat().st_size
-        return list(check_library(Entry(path.name, size, size, lambda: path.open("rb"))))
+        entry = Entry(path.name, size, size, lambda: path.open("rb"))
+        return [*check_library(entry), *telemetry_findings([entry])]
     if (path / RECORD).is_file():
         return list(_deliverable(path))
     if is_bundle(path) or (path / FILE).is_file():
         return list(_bundle(path))
     raise ArtifactError(
         f"{path}: no artifact that is known",
-        hint="an .apk, .aab, .aar, .so, .xcframework or .deb, a deliverable (edgesdk package) or a bundle",
+        hint="an .apk, .aab, .aar, .whl, .so, .xcframework or .deb, a deliverable (edgesdk package) or a bundle",
     )
 
 
 def _zip(path: Path) -> list[Finding]:
     try:
-        with path.open("rb") as file, zipfile.ZipFile(path) as archive:
+        with path.open("rb") as file, opened_zip(path) as archive:
             entries = zip_entries(archive, file)
-            broken = archive.testzip()
-            if broken is not None:
-                return [Finding("error", broken, "damaged: its CRC-32 is wrong", "build or copy it again")]
+            broken = [name for name, entry in entries.items() if not _whole(entry)]
+            if broken:
+                return [Finding("error", broken[0], "damaged: its CRC-32 is wrong", "build or copy it again")]
             return [
                 Finding("good", path.name, f"{len(entries)} entries, every CRC-32 is right"),
                 *_ZIPS[path.suffix](path, file, entries),
+                *telemetry_findings(entries.values()),
             ]
-    except _BROKEN as failure:
+    except struct.error as failure:
         raise ArtifactError(f"{path}: not a whole zip file ({failure})", hint="build or copy it again") from None
+
+
+def _whole(entry: Entry) -> bool:
+    """Whether an entry's bytes are those that it was packed from."""
+    try:
+        with entry.open() as file:
+            return sum(map(len, blocks(file))) == entry.size
+    except DAMAGED:
+        return False
 
 
 def _deliverable(folder: Path) -> Iterator[Finding]:
     record = open_record(folder)
     wrong = False
     for entry in record.files:
-        path = folder / entry.path
-        if not path.is_file():
+        refuse_name(entry.path, RECORD)
+        path = regular_file(folder, entry.path)
+        if path is None:
             wrong = True
             yield Finding("error", entry.path, "missing", "edgesdk package makes it again")
         elif file_entry(path, entry.path) != entry:

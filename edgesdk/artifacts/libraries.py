@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO
 
 from ..errors import MissingExtraError
 from .entries import ArtifactError, Entries, Entry
@@ -14,6 +14,34 @@ PAGE = 16384  # bytes; new apps for Android 15 and later must support it (Google
 _ABIS = {"EM_AARCH64": "arm64-v8a", "EM_ARM": "armeabi-v7a", "EM_X86_64": "x86_64", "EM_386": "x86"}
 WIDE = ("arm64-v8a", "x86_64")  # the processors on which Android has such pages
 _MAGIC = b"\x7fELF"
+_LOADED = 1  # PT_LOAD
+_HEAD = struct.Struct("64s")
+_ORDERS = {1: "<", 2: ">"}
+
+
+@dataclass(frozen=True)
+class _Form:
+    """Where the headers of an ELF file of one width hold what is asked (System V ABI, chapters 4 and 5).
+
+    Attributes:
+        head: from byte 18 on: the machine, the version, the entry, where the segments' table begins.
+        counts: where the size of a segment's header lies, and how many there are.
+        segment: a segment's header.
+        places: of its kind, offset, length in the file and alignment among the fields of ``segment``.
+    """
+
+    head: str
+    counts: int
+    segment: str
+    places: tuple[int, int, int, int]
+
+    def named(self, fields: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """Kind, offset, length and alignment of a segment."""
+        kind, offset, length, alignment = (fields[place] for place in self.places)
+        return kind, offset, length, alignment
+
+
+_FORMS = {1: _Form("HIII", 42, "8I", (0, 1, 4, 7)), 2: _Form("HIQQ", 54, "2I6Q", (0, 2, 5, 7))}
 
 
 @dataclass(frozen=True)
@@ -37,29 +65,45 @@ def is_library(entry: Entry) -> bool:
         return file.read(4) == _MAGIC
 
 
-def read_library(file: IO[bytes], name: str) -> Library:
+def read_library(entry: Entry) -> Library:
     """Read an ELF file's headers.
 
     Raises:
         ArtifactError: it is none, or cut short.
         MissingExtraError: pyelftools is not installed.
     """
+    with entry.open() as file:
+        head = file.read(_HEAD.size)
+        if len(head) < _HEAD.size or not head.startswith(_MAGIC) or head[4] not in _FORMS or head[5] not in _ORDERS:
+            raise _not_whole(entry, "its first bytes are not an ELF file's")
+        order, form = _ORDERS[head[5]], _FORMS[head[4]]
+        machine, _, _, start = struct.unpack_from(order + form.head, head, 18)
+        size, count = struct.unpack_from(f"{order}HH", head, form.counts)
+        segment = struct.Struct(order + form.segment)
+        if count and size < segment.size:
+            raise _not_whole(entry, f"segments of {size} bytes")
+        file.seek(min(start, entry.size))
+        table = file.read(size * count)
+    if len(table) < size * count:
+        raise _not_whole(entry, "its segments are missing")
+    segments = [form.named(segment.unpack_from(table, number * size)) for number in range(count)]
+    if max((offset + length for _, offset, length, _ in segments), default=0) > entry.size:
+        raise ArtifactError(f"{entry.name}: cut short", hint="build or copy it again")
+    alignments = [alignment for kind, _, _, alignment in segments if kind == _LOADED]
+    named = _machine(machine)
+    return Library(named, _ABIS.get(named), min(alignments, default=None))
+
+
+def _machine(number: int) -> str:
     try:
-        from elftools.common.exceptions import ELFError
-        from elftools.elf.elffile import ELFFile
+        from elftools.elf.enums import ENUM_E_MACHINE
     except ModuleNotFoundError:
         raise MissingExtraError("elftools", "package") from None
-    try:
-        elf = ELFFile(file)
-        machine = str(elf["e_machine"])
-        alignments = [segment["p_align"] for segment in elf.iter_segments() if segment["p_type"] == "PT_LOAD"]
-        ends = [segment["p_offset"] + segment["p_filesz"] for segment in elf.iter_segments()]
-    except (ELFError, ValueError, KeyError, OSError, AttributeError) as failure:
-        raise ArtifactError(f"{name}: not a whole ELF file ({failure})", hint="build or copy it again") from None
-    file.seek(0, 2)
-    if max(ends, default=0) > file.tell():
-        raise ArtifactError(f"{name}: cut short", hint="build or copy it again")
-    return Library(machine, _ABIS.get(machine), min(alignments, default=None))
+    return next((name for name, value in ENUM_E_MACHINE.items() if value == number), f"processor {number}")
+
+
+def _not_whole(entry: Entry, why: str) -> ArtifactError:
+    return ArtifactError(f"{entry.name}: not a whole ELF file ({why})", hint="build or copy it again")
 
 
 def check_library(entry: Entry, *, folder: str | None = None) -> Iterator[Finding]:
@@ -69,12 +113,11 @@ def check_library(entry: Entry, *, folder: str | None = None) -> Iterator[Findin
         entry: the library.
         folder: the ABI whose folder it lies in, if any.
     """
-    with entry.open() as file:
-        try:
-            library = read_library(file, entry.name)
-        except ArtifactError as failure:
-            yield Finding("error", entry.name, failure.message, failure.hint)
-            return
+    try:
+        library = read_library(entry)
+    except ArtifactError as failure:
+        yield Finding("error", entry.name, failure.message, failure.hint)
+        return
     if library.abi is None:
         yield Finding("error", entry.name, f"for {library.machine}, which Android does not run on")
         return

@@ -10,7 +10,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from ..bundle import FILE, Manifest
-from .entries import Entries, below, folders_with
+from .entries import Entries, below, folders_with, text_of
 from .findings import Finding
 
 _BLOCK = 1 << 20
@@ -21,13 +21,12 @@ def bundles(entries: Entries) -> Iterator[tuple[str, Manifest]]:
 
     Raises:
         BundleError: a manifest is damaged.
+        ArtifactError: a manifest is larger than any.
     """
     for folder in folders_with(entries, FILE):
         name = f"{folder}/{FILE}" if folder else FILE
-        with entries[name].open() as file:
-            data = file.read()
         try:
-            text = data.decode("utf-8")
+            text = text_of(entries[name]).decode("utf-8")
             said = json.loads(text)
         except (ValueError, RecursionError):
             continue  # of another program: a bundle's is JSON in UTF-8, and one that is cut has no digest

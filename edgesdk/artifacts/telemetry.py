@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import re
-import zipfile
+import shutil
 from collections.abc import Iterable, Iterator
 from typing import IO
 
+from ..bounds.zips import opened_zip
+from ..errors import EdgeError
+from ..partials import scratch_folder
 from .entries import Entry, zip_entries
 from .findings import Finding
 
@@ -67,15 +69,19 @@ def _searched(entry: Entry) -> Iterator[tuple[str, bytes]]:
 
 
 def _inside(name: str, file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
-    content = io.BytesIO(file.read())  # its size was judged with the artifact's
-    try:
-        with zipfile.ZipFile(content) as archive:
-            for entry in zip_entries(archive, content).values():
-                with entry.open() as inner:
-                    yield from ((f"{name}!{entry.name}", host) for host in _hosts(inner))
-    except zipfile.BadZipFile:
-        content.seek(0)
-        yield from ((name, host) for host in _hosts(content))
+    """An archive in the artifact: its files, or its bytes where it is no whole archive."""
+    with scratch_folder() as scratch:
+        copy = scratch / "nested.zip"
+        with copy.open("wb") as out:
+            shutil.copyfileobj(file, out, _BLOCK)  # no more than the artifact's directory says
+        try:
+            with copy.open("rb") as content, opened_zip(copy) as archive:
+                for entry in zip_entries(archive, content).values():
+                    with entry.open() as inner:
+                        yield from ((f"{name}!{entry.name}", host) for host in _hosts(inner))
+        except EdgeError:
+            with copy.open("rb") as content:
+                yield from ((name, host) for host in _hosts(content))
 
 
 def _hosts(file: IO[bytes]) -> list[bytes]:

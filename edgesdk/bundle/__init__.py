@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from ..errors import BundleError
+from ..bounds.amounts import TEXT
+from ..bounds.regular import read_limited, refuse_irregular, regular_file
+from ..bounds.zips import ArchiveError, open_entry, opened_zip, refuse_name, unpack
+from ..errors import BundleError, EdgeError
 from ..files import file_entry, replacing
 from ..kinds import DECODER, described
+from ..partials import scratch_folder
 from ..progress import SILENT, Progress, track
-from .manifest import FILE, SCHEMA, Manifest
+from .manifest import FILE, SCHEMA, SIGNATURE, Manifest
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _DAMAGED = "the bundle is damaged: copy or export it again"
@@ -72,42 +74,40 @@ def open_bundle(path: str | Path, *, check: bool = True, progress: Progress = SI
         progress: told of every file checked.
 
     Raises:
-        BundleError: no bundle, damaged, unsafe names in the zip, or a newer schema.
+        BundleError: no bundle, damaged, a newer schema, or a zip that asks for more than it may.
     """
     path = Path(path)
     if path.is_dir():
         yield _open_folder(path, check, progress)
     elif path.is_file():
-        with tempfile.TemporaryDirectory(prefix="edgesdk-") as scratch:
-            _unpack(path, Path(scratch))
-            yield _open_folder(Path(scratch), check, progress)
+        with scratch_folder() as scratch:
+            _unpack(path, scratch)
+            yield _open_folder(scratch, check, progress)
     else:
         raise BundleError(f"{path}: no such bundle")
 
 
 def _open_folder(folder: Path, check: bool, progress: Progress) -> Bundle:
-    file = folder / FILE
-    if not file.is_file():
+    file = regular_file(folder, FILE, BundleError)
+    if file is None:
         raise BundleError(f"{folder}: no {FILE}, so not a (whole) bundle", hint="edgesdk export makes bundles")
     try:
-        text = file.read_bytes().decode("utf-8")
+        text = read_limited(file, error=BundleError).decode("utf-8")
     except UnicodeDecodeError:
         raise BundleError(f"{file}: not UTF-8 text", hint=_DAMAGED) from None
     bundle = Bundle(folder, Manifest.parse(text, str(file)))
     if check:
         _check_files(bundle, progress)
+        _check_programs(bundle)
     return bundle
 
 
 def _check_files(bundle: Bundle, progress: Progress) -> None:
     folder, entries = bundle.folder, bundle.manifest.files
     for entry in entries:
-        _check_name(entry.path, FILE)
+        refuse_name(entry.path, FILE, BundleError)
     listed = {entry.path for entry in entries}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != FILE and name not in listed:
-            raise BundleError(f"{path}: not listed in the manifest", hint="remove it, or export again")
+    _refuse_unlisted(folder, listed)
     tokenizer = bundle.manifest.tokenizer
     draft = bundle.manifest.draft
     more = (*(record.file for record in bundle.manifest.adapters), draft.main if draft is not None else None)
@@ -124,35 +124,47 @@ def _check_files(bundle: Bundle, progress: Progress) -> None:
             raise BundleError(f"{path}: its SHA-256 is not the one in the manifest", hint=_DAMAGED)
 
 
-def _check_name(name: str, where: str) -> None:
-    pure = PurePosixPath(name)
-    if pure.is_absolute() or ".." in pure.parts or "\\" in name or ":" in name or not pure.parts:
-        raise BundleError(f"{where}: unsafe file name {name!r}", hint="do not trust this bundle")
+def _check_programs(bundle: Bundle) -> None:
+    """Check that the programs hold together, where that is not known of this very bundle."""
+    from .admission import is_known
+    from .verifying import verify_programs
+
+    if not is_known(bundle.manifest):
+        verify_programs(bundle.folder, bundle.manifest)
+
+
+def _refuse_unlisted(folder: Path, listed: Set[str]) -> None:
+    if SIGNATURE in listed:
+        raise BundleError(f"{folder}: the manifest lists {SIGNATURE}, which no bundle does", hint=_DAMAGED)
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            continue
+        refuse_irregular(path, folder, BundleError)
+        name = path.relative_to(folder).as_posix()
+        if name not in (FILE, SIGNATURE) and name not in listed:
+            raise BundleError(f"{path}: not listed in the manifest", hint="remove it, or export again")
 
 
 def _unpack(path: Path, folder: Path) -> None:
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-            for name in names:
-                _check_name(name, str(path))
-            if len(set(names)) != len(names):
-                raise BundleError(f"{path}: the same name twice", hint="do not trust this bundle")
-            archive.extractall(folder)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as failure:
-        raise BundleError(f"{path}: not a whole zip file ({failure})", hint=_DAMAGED) from None
+        with opened_zip(path) as archive:
+            if FILE not in archive.namelist():  # before anything is unpacked
+                raise BundleError(f"{path}: no {FILE}, so not a (whole) bundle", hint="edgesdk export makes bundles")
+            unpack(archive, folder)
+    except ArchiveError as failure:
+        raise BundleError(failure.message, hint=failure.hint) from None
 
 
 def is_bundle(path: Path) -> bool:
     """Whether a folder or file is a bundle of any schema, whole or damaged: what an export may replace."""
     try:
         if path.is_dir():
-            text = (path / FILE).read_bytes()
+            text = read_limited(path / FILE)
         else:
-            with zipfile.ZipFile(path) as archive:
-                text = archive.read(FILE)
+            with opened_zip(path) as archive, open_entry(archive, archive.getinfo(FILE)) as file:
+                text = file.read(TEXT)
         data = json.loads(text)
-    except (OSError, ValueError, KeyError, RecursionError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, RecursionError, EdgeError):
         return False
     return isinstance(data, dict) and {"schema", "program", "files", "digest"} <= data.keys()
 
@@ -187,14 +199,20 @@ def check_runtime(manifest: Manifest) -> str | None:
     """
     from importlib import metadata
 
-    from packaging.specifiers import SpecifierSet
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
     program = manifest.program
     try:
+        versions = SpecifierSet(program.runtime_versions)
         found = metadata.version(program.runtime)
     except metadata.PackageNotFoundError:
         return None
-    if not SpecifierSet(program.runtime_versions).contains(found, prereleases=True):
+    except (InvalidSpecifier, ValueError):
+        raise BundleError(
+            f"the bundle needs the runtime {program.runtime!r} {program.runtime_versions!r}, which is none",
+            hint=_DAMAGED,
+        ) from None
+    if not versions.contains(found, prereleases=True):
         raise BundleError(
             f"the bundle needs {program.runtime} {program.runtime_versions}, but {found} is installed",
             hint=f"pip install '{program.runtime}{program.runtime_versions}'",
@@ -205,6 +223,7 @@ def check_runtime(manifest: Manifest) -> str | None:
 __all__ = [
     "FILE",
     "SCHEMA",
+    "SIGNATURE",
     "Bundle",
     "Manifest",
     "check_runtime",

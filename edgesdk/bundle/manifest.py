@@ -7,13 +7,16 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..documents import parse_json
 from ..errors import BundleError
 from ..files import FileEntry
 from ..lines import Line, check_lines
 from ..schema import dump, load
+from .contents import check_contents
 
 SCHEMA = 1
 FILE = "manifest.json"
+SIGNATURE = "signature.json"  # beside the manifest, which does not list it; see edgesdk.signing
 
 
 @dataclass(frozen=True)
@@ -224,10 +227,7 @@ class Manifest:
         Raises:
             BundleError: not JSON, of a newer schema, with an unknown or missing key, or changed since it was written.
         """
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as failure:
-            raise BundleError(f"{where}: not valid JSON ({failure})", hint=_DAMAGED) from None
+        data = parse_json(text, where, BundleError, hint=_DAMAGED)
         found = data.get("schema") if isinstance(data, dict) else None
         if isinstance(found, int) and found > SCHEMA:
             raise BundleError(
@@ -244,6 +244,7 @@ class Manifest:
             unchanged = False
         if not unchanged:
             raise BundleError(f"{where}: the manifest was changed after it was written", hint=_DAMAGED)
+        check_contents(manifest, where)
         return manifest
 
 

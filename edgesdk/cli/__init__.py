@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-import signal
 import sys
-import threading
 from importlib import import_module
 from typing import Any
 
@@ -13,21 +11,24 @@ import click
 
 from ..children import importing_safely
 from ..errors import EdgeError
+from . import interrupts, streams
 from .terminal import echo
 
 #: Command name to the first line of its help, so that ``edgesdk --help`` imports no command.
 COMMANDS = {
+    "bom": "Write the bill of materials of BUNDLE, in CycloneDX: models, files and hashes, licences, runtime, energy.",
     "check": "Check PROFILE against a budget; exit 1 where a limit is not met.",
     "compare": "Compare two profiles; exit 1 where something became worse.",
     "compress": "Compress MODEL into a checkpoint that every export takes.",
     "device": "Look after one device: facts, its bundles, rollback, cleaning, restart, pairing.",
     "devices": "List devices that are attached or named in devices.toml, and what each can run.",
-    "doctor": "Check an APK, AAB, AAR, .so, .deb, XCFramework or bundle; or every converter installed.",
+    "doctor": "Check an APK, AAB, AAR, wheel, .so, .deb, XCFramework or bundle; or every converter installed.",
     "export": "Compress MODEL, convert it for a target, verify it, and write a bundle.",
     "fit": "Say which microcontroller boards hold MODEL, and with how much context.",
     "flash": "Make BUNDLE what a device runs from now on: firmware over UART or tools, a board with rollback.",
     "history": "List, plot and export the profiles that were kept.",
     "inspect": "Show what a bundle says about itself.",
+    "keys": "Make keys, and say which ones a device's bundles must be signed with.",
     "lint": "Check MODEL against a target before any work.",
     "models": "List the catalogue, or fetch a model from it.",
     "package": "Make an app module, a Swift package, a board service or a firmware project out of BUNDLE.",
@@ -39,13 +40,13 @@ COMMANDS = {
     "run": "Run a bundle: answer PROMPT, or chat.",
     "sensors": "List the sensors of a device, and what they say now.",
     "serve": "Serve BUNDLE over HTTP, with OpenAI's chat API.",
+    "sign": "Sign BUNDLE, so that devices with your key pinned take it, and take no older one after it.",
     "sweep": "Export and profile models x recipes x targets x devices, and draw the trade-off.",
     "targets": "List targets, or show one.",
     "trust": "Trust a file that names programs and hosts, or list what is trusted.",
-    "verify": "Check a bundle: every hash, its schema, its runtime.",
+    "verify": "Check a bundle: every hash, its schema, its runtime; with --key, who signed it.",
 }
-_INTERRUPTED = 130
-_interrupted = threading.Event()
+_NO_MEMORY = ("bad_alloc", "bad allocation", "allocate memory", "out of memory", "can't start new thread")
 
 
 class _Commands(click.Group):
@@ -79,28 +80,28 @@ def edgesdk() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors become one message and a non-zero exit."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
-            signal.signal(number, _interrupt)  # end like Ctrl-C: nothing half-written stays
-    with importing_safely():
-        status = run(arguments)
+    streams.open_all()
+    interrupts.listen()
+    try:
+        with importing_safely():
+            status = run(arguments)
+    except KeyboardInterrupt:  # it came when the work was done
+        status = interrupts.STATUS
+    interrupts.leave(status)
+    if not streams.flushed():
+        status = status or 1
     sys.exit(status)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    _interrupted.set()
-    raise KeyboardInterrupt
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    _interrupted.clear()
+    interrupts.begin()
     try:
         status: Any = edgesdk.main(arguments, prog_name="edgesdk", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
         return _say_interrupted()
     except Exception as failure:
-        if _interrupted.is_set():  # a native library may make another exception of the interrupt
+        if interrupts.heard():  # a native library may make another exception of the interrupt
             return _say_interrupted()
         return _say(failure)
     return status if isinstance(status, int) else 0
@@ -108,7 +109,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 def _say_interrupted() -> int:
     echo("Interrupted.", err=True)
-    return _INTERRUPTED
+    return interrupts.STATUS
 
 
 def _say(failure: Exception) -> int:
@@ -122,14 +123,22 @@ def _say(failure: Exception) -> int:
         case EdgeError():
             _say_error(failure.message, failure.hint)
         case BrokenPipeError():
-            sys.stderr.close()
+            streams.drop(1)
         case OSError():
             _say_error(f"{failure.filename or 'input/output'}: {failure.strerror or failure}")
-        case MemoryError():
+        case ImportError():
+            _say_error(f"a library cannot be loaded: {failure}", "give it more memory and handles, or install it again")
+        case _ if _wants_memory(failure):
             _say_error("this machine has not enough memory for that", "close other programs, or use a larger machine")
         case _:
             raise failure
     return 1
+
+
+def _wants_memory(failure: Exception) -> bool:
+    """Whether memory ran out; of native libraries that is told by their words alone."""
+    said = str(failure).lower()
+    return isinstance(failure, MemoryError) or any(word in said for word in _NO_MEMORY)
 
 
 def _say_error(message: str, hint: str | None = None) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ..partials import scratch_folder
 from .device_options import chosen_device, device_option, fleet_option
 from .terminal import TerminalProgress, echo
 
@@ -78,16 +79,20 @@ def _install(device: ShellDevice, bundle: Bundle) -> None:
 def _flash(device: Device, bundle: Bundle, firmware: Path | None, board: str | None, how: Flashing) -> None:
     from ..devices.flash.build import build_firmware
     from ..devices.runner.start import running
+    from ..signing.pins import check_pinned, note_sent
 
     device.need("flash")
+    signature = check_pinned(device, bundle)
+    how = replace(how, version=signature.version if signature else None)
     described, progress = _board(device, board), TerminalProgress()
     loader = how.tool == "uart"
-    with tempfile.TemporaryDirectory(prefix="edgesdk-") as scratch:
-        built = firmware or build_firmware(bundle, described, Path(scratch), loader=loader, progress=progress)
+    with scratch_folder() as scratch:
+        built = firmware or build_firmware(bundle, described, scratch, loader=loader, progress=progress)
         done = device.flash(built, described, how, progress=progress)
     echo(f"{device.name}: {done}")
     with running(device, bundle) as link:
-        said = link.hello
+        said = {name: link.hello.get(name, "?") for name in ("runner", "board", "model_crc")}
+        note_sent(device, signature)
         echo(f"{device.name}: {said['runner']} on {said['board']} says hello with model {said['model_crc']}")
 
 

@@ -41,6 +41,8 @@ def print_json(data: Any) -> None:
 
 def _printable(document: str) -> str:
     """JSON whose strings have escapes for what :func:`shown` would change."""
+    if shown(document) == document:
+        return document
     return "".join(each if each == "\n" or shown(each) == each else json.dumps(each)[1:-1] for each in document)
 
 

@@ -12,12 +12,12 @@ Names are decodable: see :mod:`edgesdk.compress.names`. A file in TOML says the 
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..documents import read_toml
 from ..errors import EdgeError, RecipeError
 from ..lines import check_line
 from ..model.features import lacking
@@ -216,22 +216,18 @@ def choose_recipe(model: Model, recipe: Recipe | None) -> Recipe:
 
 
 def _from_file(path: Path) -> Recipe:
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe file") from None
-    except OSError as failure:
-        raise RecipeError(f"{path}: cannot be read ({failure.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
-        raise RecipeError(f"{path}: not valid TOML ({failure})") from None
-    if "pass" in data:
-        data["passes"] = data.pop("pass")
+    if not path.exists():
+        raise RecipeError(f"{path}: no such recipe file")
+    data = read_toml(path, RecipeError)
+    tables = data.pop("pass", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise RecipeError(f"{path}: 'pass' must be tables", hint='[[pass]]\nuse = "rtn"')
     file = load(_File, {"name": path.stem, **data}, str(path), RecipeError)
     if file.activations not in (None, 8, 16, 32):
         raise RecipeError(f"{path}: 'activations' must be 8, 16 or 32, found {file.activations}")
     if file.kv_bits not in (None, 8):
         raise RecipeError(f"{path}: 'kv_bits' must be 8, found {file.kv_bits}")
-    passes = tuple(_pass(path, number, entry) for number, entry in enumerate(file.passes, 1))
+    passes = tuple(_pass(path, number, entry) for number, entry in enumerate(tables, 1))
     return Recipe(file.name, passes, file.activations, file.kv_bits, file.size, file.observer)
 
 

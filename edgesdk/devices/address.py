@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..documents import read_toml
 from ..lines import check_lines, shown_line, why_no_line
 from ..registry import unknown
 from ..schema import load
@@ -33,6 +33,7 @@ class Settings:
         board: microcontroller board, a name of ``edgesdk fit``.
         tool: what flashes it: a name that ``edgesdk flash --help`` lists.
         probe: serial number of the debug probe, or HOST:PORT of a gdb server.
+        loader_key: file of the key that its UART loader was built with.
         app: bundle identifier of the iOS app whose container holds bundles.
     """
 
@@ -44,6 +45,7 @@ class Settings:
     board: str | None = None
     tool: str | None = None
     probe: str | None = None
+    loader_key: str | None = None
     app: str | None = None
 
     @property
@@ -118,10 +120,7 @@ def read_fleet(named: Path | None = None) -> dict[str, Settings]:
     path = fleet_file(named)
     if path is None:
         return {}
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
-        raise DeviceError(f"{path}: not valid TOML ({failure})") from None
+    data = read_toml(path, DeviceError)
     check_lines(data, str(path), DeviceError)
     found = {}
     for name, entry in data.items():
@@ -144,4 +143,9 @@ def _beside(settings: Settings, folder: Path) -> Settings:
     def full(name: str | None) -> str | None:
         return None if name is None else str(folder / Path(name).expanduser())
 
-    return replace(settings, key=full(settings.key), known_hosts=full(settings.known_hosts))
+    return replace(
+        settings,
+        key=full(settings.key),
+        known_hosts=full(settings.known_hosts),
+        loader_key=full(settings.loader_key),
+    )

@@ -84,11 +84,13 @@ class Flashing:
         tool: ``uart`` (the project's loader), or the name of a flash tool.
         probe: serial number of the debug probe, HOST:PORT of a gdb server, or folder of a UF2 drive.
         read_back: over the loader, compare every byte and not only the checksum.
+        version: of the bundle's checked signature, for a loader that has a key.
     """
 
     tool: str = "uart"
     probe: str | None = None
     read_back: bool = False
+    version: int | None = None
 
 
 UART = Flashing()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import Any
 
 from ..bundle import Bundle
 from ..chat import bundle_tokenizer
 from ..generation import Sampling, TextStream
 from ..model.tokenizer import Message
 from .base import DeviceError
+from .runner.events import Step
 from .runner.link import Answer, RunnerLink, answered
 
 
@@ -41,7 +41,7 @@ class DeviceChat:
         asked: list[Message] = [*self.messages, {"role": "user", "content": prompt}]
         templated = self.tokenizer.chat_template is not None
         ids = self.tokenizer.chat(asked) if templated else self.tokenizer.encode(prompt, prefix=True)
-        text, said, events = TextStream(self.tokenizer, stop), "", list[dict[str, Any]]()
+        text, said, events = TextStream(self.tokenizer, stop), "", list[Step]()
         self.answer = None
         choice = self._sampling
         stepping = self._link.events(

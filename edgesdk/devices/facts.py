@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from ..documents import whole
 from ..lines import shown_line
 from ..targets import Target, open_target, target_names
 
@@ -55,22 +56,21 @@ class Facts:
 def parsed(text: str) -> Facts:
     """Facts from what ``facts`` of :data:`PROBE` prints; other lines, such as a login's banner, are passed over."""
     said = sections(text)
-    system, release, architecture = [*(said.get("@uname") or [""])[0].split(), None, None, None][:3]
+    system, release, architecture = [*_first(said, "@uname").split(), None, None, None][:3]
     properties = dict(re.findall(r"@property \[(.*?)\]: \[(.*?)\]", text))
     files = tailed("\n".join(said.get("@files", [])))
     described = _phone(properties) if properties else _board(files)
-    free = next((line.split()[-3] for line in reversed(said.get("@df", [])) if "%" in line), "")
     memory = re.search(r"MemTotal: *(\d+) kB", files.get("/proc/meminfo", ""))
     more = {"kernel": release, "soc": properties.get("ro.soc.model")}
     return Facts(
         **described,
         os="android" if properties else system and system.lower(),
         architecture={"arm64": "aarch64", "amd64": "x86_64"}.get(architecture or "", architecture),
-        ram=int(memory[1]) * 1024 if memory else None,
-        free=int(free) * 1024 if free.isdigit() else None,
+        ram=_kilobytes(memory[1]) if memory else None,
+        free=_kilobytes(_free(said.get("@df", []))),
         cores=len(re.findall(r"^processor", files.get("/proc/cpuinfo", ""), re.MULTILINE)) or None,
-        libc=_libc(said.get("@libraries", [""])[0].split()),
-        home=said.get("@home", [None])[0],
+        libc=_libc(_first(said, "@libraries").split()),
+        home=_first(said, "@home") or None,
         more={key: value for key, value in more.items() if value},
     )
 
@@ -88,6 +88,21 @@ def sections(text: str) -> dict[str, list[str]]:
         else:
             lines.append(line)
     return found
+
+
+def _first(said: dict[str, list[str]], key: str) -> str:
+    return next(iter(said.get(key, [])), "")
+
+
+def _free(table: list[str]) -> str | None:
+    """The third column from the end of what ``df`` prints; a long name of the device breaks its line before."""
+    columns = next((line.split() for line in reversed(table) if "%" in line), [])
+    return columns[-3] if len(columns) >= 3 else None
+
+
+def _kilobytes(text: str | None) -> int | None:
+    count = whole(text)
+    return None if count is None else count * 1024
 
 
 def tailed(text: str) -> dict[str, str]:

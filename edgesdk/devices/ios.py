@@ -5,7 +5,6 @@ iOS runs no commands from outside: the app module of a bundle holds its runner.
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import time
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ..documents import parse_json
 from ..files import replacing
 from .address import Settings
 from .base import Ability, Advance, Device, DeviceError, DeviceGoneError, DeviceTimeoutError, unheard
@@ -134,13 +134,18 @@ def attached_udids() -> list[str]:
     if all(shutil.which(program.name) is None for program in PROGRAMS):
         return []
     program = _program()
-    try:
-        found = json.loads(_called([program.name, *program.listing], "ios") or "[]")
-    except ValueError:
-        raise DeviceError(f"{program.name} lists devices in words that are not understood") from None
+    said = _called([program.name, *program.listing], "ios")
+    return udids_in(parse_json(said or "[]", f"the list of {program.name}", DeviceError))
+
+
+def udids_in(found: object) -> list[str]:
+    """The devices that a program lists; what is no device in its list is passed over."""
     if isinstance(found, dict):  # go-ios
-        return [str(udid) for udid in found.get("deviceList", [])]
-    return sorted({str(entry.get("Identifier") or entry.get("UniqueDeviceID")) for entry in found})
+        listed = found.get("deviceList")
+        return [udid for udid in listed if isinstance(udid, str)] if isinstance(listed, list) else []
+    entries = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+    named = (entry.get("Identifier") or entry.get("UniqueDeviceID") for entry in entries)
+    return sorted({udid for udid in named if isinstance(udid, str)})
 
 
 def _program() -> Program:
@@ -166,7 +171,7 @@ def _called(command: Sequence[str], name: str) -> str:
 
 def _json(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
-    except ValueError:
+        found = parse_json(text, "what it says of itself", DeviceError)
+    except DeviceError:
         found = None
     return found if isinstance(found, dict) else {}

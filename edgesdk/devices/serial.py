@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..documents import whole
 from ..errors import MissingExtraError
 from ..progress import SILENT, Progress
 from .address import Settings
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import serial
 
     from ..boards import Board
+    from .flash.proofs import Proof
 
 BAUD = 115200
 _POLL = 0.1
@@ -81,13 +83,33 @@ class SerialDevice(Device):
         from .flash.uart import load_over_uart
 
         if how.tool == "uart":
-            image = read_image(firmware)
             done = load_over_uart(
-                self.path, image, board=board.name, baud=self.baud, read_back=how.read_back, progress=progress
+                self.path,
+                read_image(firmware),
+                board=board.name,
+                baud=self.baud,
+                read_back=how.read_back,
+                proof=self._proof(how.version),
+                progress=progress,
             )
             return f"{done.written:,} bytes of {done.size:,} written over the UART"
         used = flash_with(firmware, board, how.tool, port=self.path, probe=how.probe, progress=progress)
         return f"written and verified with {used}"
+
+    def _proof(self, version: int | None) -> Proof | None:
+        """What the board's loader is told of a firmware, where it has a key."""
+        from ..signing import SignatureError
+        from .flash.proofs import Proof, loader_key
+
+        if self.settings.loader_key is None:
+            return None
+        key = loader_key(Path(self.settings.loader_key))
+        if version is None:
+            raise SignatureError(
+                f"{self.name}: its loader has a key, and no bundle's signature was checked",
+                hint=f"edgesdk keys pin PUBLIC --device {self.name}",
+            )
+        return Proof(key, version)
 
     def port(self, timeout: float = _POLL) -> serial.SerialBase:
         """The open port itself.
@@ -155,10 +177,11 @@ def _parts(rest: str) -> tuple[str, int]:
     path, at, baud = rest.rpartition("@")
     if not at:
         path, baud = rest, str(BAUD)
-    if not (baud.isascii() and baud.isdigit() and 0 < int(baud[:9]) == int(baud)) or not path:
+    rate = whole(baud)
+    if not rate or not path:
         raise DeviceError(f"'serial:{rest}': '{baud}' is no baud rate", hint="serial:/dev/ttyACM0@115200")
     check_port(path)
-    return path, int(baud)
+    return path, rate
 
 
 def _refused(name: str, path: str, failure: Exception) -> DeviceError:

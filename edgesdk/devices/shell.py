@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
+from ..documents import whole
 from ..errors import EdgeError
 from ..files import replacing
 from .base import Ability, Advance, Completed, Device, DeviceError, DeviceGoneError, DeviceTimeoutError, unheard
@@ -248,11 +249,12 @@ class Running:
             self.channel.close()
             raise DeviceTimeoutError(f"{self._device.name} does not answer") from None
         first, _, rest = seen.partition(b"\n")
-        if not first.strip().isdigit():
+        count = whole(first.decode("ascii", "replace").strip())
+        if count is None:
             raise _no_shell(self._device.name, seen)
         self._ready += [("err", said)] if said else []  # it may come before the number
         self._ready += [("out", rest)] if rest else []
-        return int(first)
+        return count
 
 
 class ShellLine:

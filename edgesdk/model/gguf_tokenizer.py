@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ..bounds.amounts import TOKENIZER
 from ..errors import ModelError
 from .gguf_splits import Split, split_of
 from .tokenizer import SpecialTokens, Tokenizer, with_prefix
 
 _UNKNOWN, _CONTROL, _USER_DEFINED = 2, 3, 4
 _SPACE = "\u2581"
+_MOST_READ = 1 << 30  # characters of the beginnings of all pieces (Gemma 3: 10 million)
 #: Kinds that no decoder of edgesdk has, in words.
 _OTHER_KINDS = {
     "bert": "WordPiece, for encoders",
@@ -97,7 +99,7 @@ def _build(metadata: Mapping[str, Any], where: str) -> Tokenizer:
                 f"the file lacks 'tokenizer.ggml.pre'; its vocabulary is known, and text is split as '{split.names[0]}'"
             )
     elif kind == "llama":
-        parts, adds_bos = _sentencepiece(metadata), True
+        parts, adds_bos = _sentencepiece(metadata, where), True
         if metadata.get("tokenizer.ggml.remove_extra_whitespaces"):
             notes.append("the file asks to drop extra spaces (remove_extra_whitespaces); as in llama.cpp they stay")
     else:
@@ -191,7 +193,7 @@ def _pair(merge: str) -> list[str]:
     return [merge[:at], merge[at + 1 :]]
 
 
-def _sentencepiece(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _sentencepiece(metadata: Mapping[str, Any], where: str) -> dict[str, Any]:
     """SentencePiece BPE, as Llama 2 and Gemma use it; with byte fallback where the vocabulary has pieces for bytes."""
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
     unknown = metadata.get("tokenizer.ggml.unknown_token_id", 0)
@@ -211,7 +213,7 @@ def _sentencepiece(metadata: Mapping[str, Any]) -> dict[str, Any]:
         "decoder": {"type": "Sequence", "decoders": decode},
         "model": _bpe(
             tokens,
-            _merges_by_score(tokens, metadata["tokenizer.ggml.scores"]),
+            _merges_by_score(tokens, metadata["tokenizer.ggml.scores"], where),
             unknown=tokens[unknown] if isinstance(unknown, int) else None,
             fuse_unknown=True,
             byte_fallback=fallback,
@@ -248,19 +250,37 @@ def _bpe(
     }
 
 
-def _merges_by_score(tokens: list[str], scores: list[float]) -> list[tuple[str, str]]:
+def _merges_by_score(tokens: list[str], scores: list[float], where: str) -> list[tuple[str, str]]:
     """Merge rules from piece scores: a piece is made, best score first, from any two pieces that spell it.
 
     Splits of one piece go by the ids of their parts, as SentencePiece orders them (github.com/google/sentencepiece).
+
+    Raises:
+        ModelError: the rules take more text than any tokenizer has.
     """
     index = {token: number for number, token in enumerate(tokens)}
     merges: list[tuple[float, int, int]] = []
-    for token, number in index.items():
-        splits = [
-            (index[token[:at]], index[token[at:]])
-            for at in range(1, len(token))
-            if token[:at] in index and token[at:] in index
-        ]
-        merges += [(-scores[number], left, right) for left, right in sorted(splits)]
-    merges.sort(key=lambda merge: merge[0])
+    read = written = 0
+    for token, starts in _prefixes(index):
+        read += len(starts) * len(token)
+        splits = [(index[start], index[rest]) for start in starts if (rest := token[len(start) :]) in index]
+        written += len(splits) * len(token)
+        if read > _MOST_READ or written > TOKENIZER:
+            raise ModelError(f"{where}: the pieces of its tokenizer are put together in too many ways")
+        merges += [(-scores[index[token]], left, right) for left, right in sorted(splits)]
+    merges.sort(key=lambda merge: (merge[0], index[tokens[merge[1]] + tokens[merge[2]]]))
     return [(tokens[left], tokens[right]) for _, left, right in merges]
+
+
+def _prefixes(tokens: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    """Each token with the shorter ones that it begins with.
+
+    In the order of the alphabet those stand above it on a stack, so that each token is compared with its last only.
+    """
+    stack: list[str] = []
+    for token in sorted(tokens):
+        while stack and not token.startswith(stack[-1]):
+            stack.pop()
+        yield token, stack
+        if token:
+            stack.append(token)

@@ -13,6 +13,8 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..bounds.amounts import LAYERS, TOKENIZER
+from ..bounds.regular import read_limited, regular_file
 from ..errors import ModelError
 from .gguf_tokenizer import is_byte, tokenizer_from_gguf
 
@@ -51,7 +53,8 @@ class Llama2cFile:
                 "FILE.pt, or --hf FOLDER), or give the Hugging Face folder",
             )
         sizes = (hidden, inner, layers, heads, kv_heads, abs(vocab), context)
-        if not all(0 < value < 1 << 24 for value in sizes) or hidden % heads or heads % kv_heads:
+        whole = all(0 < value < 1 << 24 for value in sizes) and layers <= LAYERS
+        if not whole or hidden % heads or heads % kv_heads:
             raise ModelError(
                 f"{path}: no llama2.c checkpoint of version 0 (its header says {', '.join(map(str, sizes))})",
                 hint="export it with llama2.c's export.py --version 0, or give a Hugging Face folder",
@@ -72,9 +75,7 @@ class Llama2cFile:
             "rope_theta": 10000.0,
             "tie_word_embeddings": self.tied,
         }
-        self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
-        at = _HEADER.size
-        for name, count, shape in (
+        groups = (
             ("tok_embeddings", 0, (abs(vocab), hidden)),
             ("attention_norm", layers, (hidden,)),
             ("wq", layers, (hidden, hidden)),
@@ -88,14 +89,18 @@ class Llama2cFile:
             ("norm", 0, (hidden,)),
             ("rotary tables", 0, (2, context, head_dim // 2)),
             *((("output", 0, (abs(vocab), hidden)),) if not self.tied else ()),
-        ):
+        )
+        end = _HEADER.size + sum(4 * math.prod(shape) * max(1, count) for _, count, shape in groups)
+        if end != size:
+            raise ModelError(
+                f"{path}: {size} bytes, but its header asks for {end}", hint="the file is cut short or damaged"
+            )
+        self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
+        at = _HEADER.size
+        for name, count, shape in groups:
             for piece in [f"{name}.{index}" for index in range(count)] or [name]:
                 self._places[piece] = (at, shape)
                 at += 4 * math.prod(shape)
-        if at != size:
-            raise ModelError(
-                f"{path}: {size} bytes, but its header asks for {at}", hint="the file is cut short or damaged"
-            )
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         found = self._places.get(name)
@@ -123,8 +128,8 @@ def llama2c_tokenizer(checkpoint: Path, vocab: int, *, prefix_space: bool = True
         ModelError: there is none, or it is damaged.
     """
     for name in (f"tok{vocab}.bin", "tokenizer.bin"):
-        path = checkpoint.parent / name
-        if path.is_file():
+        path = regular_file(checkpoint.parent, name, ModelError)
+        if path is not None:
             return _tokenizer(path, vocab, prefix_space)
     raise ModelError(
         f"{checkpoint}: no tokenizer beside it", hint=f"put llama2.c's tokenizer.bin or tok{vocab}.bin into its folder"
@@ -132,7 +137,7 @@ def llama2c_tokenizer(checkpoint: Path, vocab: int, *, prefix_space: bool = True
 
 
 def _tokenizer(path: Path, vocab: int, prefix_space: bool) -> Tokenizer:
-    data, at = path.read_bytes(), 4
+    data, at = read_limited(path, TOKENIZER, ModelError), 4
     tokens: list[str] = []
     scores: list[float] = []
     try:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
+from ..bounds.regular import read_limited, regular_file
 from ..errors import ModelError
 from ..progress import SILENT, Progress
 from ..registry import unknown
@@ -18,6 +19,7 @@ from .adapter import with_adapter
 from .architectures import refuse_other_tasks
 from .checkpoint import is_checkpoint, open_checkpoint
 from .config import Config
+from .counts import refuse_experts
 from .encoder_spec import EncoderSpec
 from .encoders.model import EncoderModel
 from .encoders.opening import encoder_family, open_encoder
@@ -42,7 +44,6 @@ from .weights import CheckpointWeights, Stowed, TensorFile, dense
 
 #: What a checkpoint may hold: a decoder, or a model of another kind.
 AnyModel: TypeAlias = Model | EncoderModel | Seq2SeqModel | VisionModel
-_MOST_LAYERS = 1000
 #: Architectures that people ask for, and what of them no spec describes yet.
 _NOT_BUILT = {
     "deepseek_v2": "latent attention",
@@ -151,9 +152,8 @@ def open_any(name: str | Path, progress: Progress = SILENT, *, prefix_space: boo
 def _open_folder(folder: Path) -> AnyModel:
     given = Config.read(folder / "config.json")
     config = completed(given)
-    licence_files = tuple(folder / name for name in _LICENCE_NAMES if (folder / name).is_file())
+    licence_files = _licence_files(folder)
     if (other := _other_kind(str(given.get("model_type")))) is not None:
-        _refuse_layers(config)
         tokenizer = open_tokenizer(folder)
         with _usable(config.where):
             opened = other(folder, config, tokenizer, _card_licence(folder), licence_files)
@@ -170,6 +170,7 @@ def _open_decoder(folder: Path, given: Config, config: Config, licence_files: tu
     spec = _spec(family, config)
     shards = SafetensorsFolder(folder, named=given.get("transformers_weights"))
     config.overruled("transformers_weights")
+    refuse_experts(spec, (header.shape for header in shards.headers.values()), str(folder))
     spec, notes = _with_own_head(family, spec, shards)
     places = _places(family, spec, shards)
     file: TensorFile = shards
@@ -233,7 +234,7 @@ def _open_gguf(path: Path) -> Model:
     family = _family(architecture, str(path), lambda family: family.gguf_architectures)
     with _usable(str(path)):
         spec, weights, notes = read_gguf(file, family, architecture)
-    licence_files = tuple(path.parent / name for name in _LICENCE_NAMES if (path.parent / name).is_file())
+    licence_files = _licence_files(path.parent)
     origin = Origin(path.stem, (path,), metadata.get("general.license"), licence_files, notes=tuple(notes))
     return Model(spec, weights, _fitting(tokenizer_from_gguf(metadata, str(path)), spec, str(path)), origin)
 
@@ -266,8 +267,6 @@ def _family(kind: str, where: str, kinds: Callable[[Family], tuple[str, ...]]) -
 
 def _spec(family: Family, config: Config) -> DecoderSpec:
     """The family's spec; a value of a wrong shape anywhere in the configuration is one error."""
-    _refuse_layers(config)
-    _refuse_layers(config.section("text_config"))
     with _usable(config.where):
         spec = family.spec(config)
         if config.flag("is_causal", True):
@@ -275,11 +274,6 @@ def _spec(family: Family, config: Config) -> DecoderSpec:
         windows = any(isinstance(layer.mixer, Attention) and layer.mixer.window for layer in spec.layers)
         refuse(config, "attention in both directions ('is_causal') within windows", unless=not windows)
         return both_ways(spec)
-
-
-def _refuse_layers(config: Config) -> None:
-    if config.get("num_hidden_layers") is not None and config.integer("num_hidden_layers") > _MOST_LAYERS:
-        raise ModelError(f"{config.where}: 'num_hidden_layers' is more than {_MOST_LAYERS}")
 
 
 @contextmanager
@@ -298,12 +292,18 @@ def _fitting(tokenizer: Tokenizer, spec: DecoderSpec | EncoderSpec | Seq2SeqSpec
         raise ModelError(f"{where}: {failure.message}", hint=failure.hint) from None
 
 
+def _licence_files(folder: Path) -> tuple[Path, ...]:
+    """The texts of licences beside a model; a bundle carries them, so that none may be a link to something else."""
+    found = (regular_file(folder, name, ModelError) for name in _LICENCE_NAMES)
+    return tuple(path for path in found if path is not None)
+
+
 def _card_licence(folder: Path) -> str | None:
     """The licence that the model card's front matter names."""
-    card = folder / "README.md"
-    if not card.is_file():
+    card = regular_file(folder, "README.md", ModelError)
+    if card is None:
         return None
-    for line in card.read_text(encoding="utf-8", errors="replace").splitlines()[:60]:
+    for line in read_limited(card, error=ModelError).decode("utf-8", "replace").splitlines()[:60]:
         if line.startswith("license:"):
             return line.partition(":")[2].strip() or None
     return None

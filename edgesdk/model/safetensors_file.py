@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -10,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..bounds.amounts import TENSOR_HEADER
+from ..bounds.regular import read_limited, regular_file
+from ..documents import parse_json
 from ..errors import MissingExtraError, ModelError
 
 if TYPE_CHECKING:
@@ -88,11 +90,12 @@ class SafetensorsFolder:
     def _read_header(self, path: Path) -> None:
         from safetensors import SafetensorError, safe_open
 
-        if not path.is_file():
+        if regular_file(path.parent, path.name, ModelError) is None:
             raise ModelError(
                 f"{path.parent}: shard '{path.name}' is missing",
                 hint=f"{INDEX} names it; download the whole checkpoint",
             )
+        _refuse_header(path)
         try:
             with safe_open(path, framework="pt") as handle:
                 self.metadata.update(handle.metadata() or {})
@@ -162,6 +165,17 @@ class SafetensorsFolder:
             return tensor.clone()
 
 
+def _refuse_header(path: Path) -> None:
+    """Stop at a header that would take more memory than those of real files, before it is parsed."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > TENSOR_HEADER:
+        raise ModelError(
+            f"{path}: a header of {length} bytes, and at most {TENSOR_HEADER} are read",
+            hint="it is no safetensors file, or damaged: download it again",
+        )
+
+
 def _taken_apart(name: str) -> tuple[str, int | None]:
     """The name of a tensor in the file, and which part of it is meant (None: all of it)."""
     found = _PART.search(name)
@@ -179,15 +193,16 @@ def _shards(folder: Path, named: str | None) -> list[Path]:
             )
         if not named.endswith(INDEX):
             return [folder / named]
-    elif (folder / SINGLE).is_file():
+    elif regular_file(folder, SINGLE, ModelError) is not None:
         return [folder / SINGLE]
-    index = folder / (named or INDEX)
-    if index.is_file():
+    index = regular_file(folder, named or INDEX, ModelError)
+    if index is not None:
+        found = parse_json(read_limited(index, error=ModelError), str(index), ModelError)
         try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            names = sorted(set(found["weight_map"].values()))
             if any(Path(name).name != name for name in names):
                 raise ValueError("a shard lies outside the folder")
-        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as failure:
+        except (ValueError, KeyError, AttributeError, TypeError) as failure:
             raise ModelError(f"{index}: not a readable shard index ({failure})") from None
         return [folder / name for name in names]
     pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))

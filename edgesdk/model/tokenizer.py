@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,14 @@ from ..errors import ModelError
 from .chat_template import render_template
 from .sealed import Sealed, encode_ids
 from .template_runner import Mark
+from .tokenizer_bounds import no_panic
 from .tokenizer_files import STANDARD, load_backend, optional_json, read_folder, read_text, written_names
 
 if TYPE_CHECKING:
     import tokenizers
 
 Message = Mapping[str, str]
+_TRIED = 1000  # words, for one that the tokenizer knows
 _MOST_BEYOND = 64  # added tokens without a row; more, and the tokenizer belongs to another model
 
 
@@ -65,21 +68,19 @@ class Tokenizer:
         Raises:
             ModelError: the definition cannot be read.
         """
-        backend = load_backend(self.definition)
-        backend.no_truncation()
-        backend.no_padding()
-        return backend
+        return load_backend(self.definition)
 
     @property
     def added(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """What the definition's own post-processor puts in front of a text, and behind it."""
         backend, text = self.backend, "a"
-        plain = backend.encode(text, add_special_tokens=False).ids
-        if not plain:  # a vocabulary of another script
-            words = backend.get_vocab(with_added_tokens=False)
-            text = next((word for word in words if backend.encode(word, add_special_tokens=False).ids), "")
+        with no_panic("the tokenizer cannot be used"):
             plain = backend.encode(text, add_special_tokens=False).ids
-        whole = backend.encode(text, add_special_tokens=True).ids
+            if not plain:  # a vocabulary of another script
+                words = islice((word for word in backend.get_vocab(with_added_tokens=False) if len(word) < 64), _TRIED)
+                text = next((word for word in words if backend.encode(word, add_special_tokens=False).ids), "")
+                plain = backend.encode(text, add_special_tokens=False).ids
+            whole = backend.encode(text, add_special_tokens=True).ids
         for start in range(len(whole) - len(plain) + 1):
             if whole[start : start + len(plain)] == plain:
                 return tuple(whole[:start]), tuple(whole[start + len(plain) :])
@@ -125,7 +126,8 @@ class Tokenizer:
             ModelError: the text is not valid Unicode, or holds a token that the model does not have.
         """
         _check_unicode(text)
-        ids = self._own(encode_ids(self.backend, text))
+        with no_panic("the text cannot be encoded"):
+            ids = self._own(encode_ids(self.backend, text))
         return [*self.special.prefix, *ids] if prefix else ids
 
     def _own(self, ids: list[int]) -> list[int]:
@@ -159,7 +161,8 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ``ids`` without special tokens."""
-        return self.backend.decode(list(ids), skip_special_tokens=True)
+        with no_panic("the tokens cannot be decoded"):
+            return self.backend.decode(list(ids), skip_special_tokens=True)
 
     def token(self, index: int | None) -> str:
         """The written form of one id ('' for None)."""

@@ -16,7 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.version import InvalidVersion, Version
 
+from ..bounds.amounts import TOKENIZER
+from ..bounds.regular import read_limited, refuse_irregular, regular_file
+from ..documents import parse_json
 from ..errors import ModelError
+from .tokenizer_bounds import no_panic, outline
 from .tokenizer_classes import class_of
 
 if TYPE_CHECKING:
@@ -66,11 +70,16 @@ def read_folder(folder: Path) -> FolderTokenizer:
     Raises:
         ModelError: there is no ``tokenizer.json``, a file cannot be read, or two contradict each other.
     """
+    with no_panic(f"{folder}"):
+        return _read_folder(folder)
+
+
+def _read_folder(folder: Path) -> FolderTokenizer:
     config = optional_json(folder / "tokenizer_config.json")
-    path = folder / _definition_file(config)
-    if not path.is_file():
+    path = regular_file(folder, _definition_file(config), ModelError)
+    if path is None:
         raise ModelError(
-            f"{folder}: no {path.name}",
+            f"{folder}: no {_definition_file(config)}",
             hint="AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) with transformers writes it",
         )
     generation = optional_json(folder / "generation_config.json")
@@ -81,7 +90,8 @@ def read_folder(folder: Path) -> FolderTokenizer:
     backend = load_backend(text)
     additions = _additions(folder, config)
     vocabulary = backend.get_vocab(with_added_tokens=True)
-    padding = {"pad_token": backend.padding["pad_token"]} if backend.padding else {}
+    filled = outline(text).get("padding")
+    padding = {"pad_token": str(filled.get("pad_token"))} if isinstance(filled, dict) else {}
     usual = {name: token for name, token in (defaults | padding).items() if token in vocabulary}
     named = dict.fromkeys(STANDARD) | usual | dict(additions.named)  # new tokens get ids in this order
     names = {name: content for name, value in named.items() if (content := _content(value)) is not None}
@@ -115,27 +125,38 @@ def written_names(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def load_backend(definition: str) -> tokenizers.Tokenizer:
-    """The ``tokenizers`` library's tokenizer.
+    """The ``tokenizers`` library's tokenizer, which neither cuts texts nor fills them up.
 
     Raises:
-        ModelError: the definition cannot be read.
+        ModelError: the definition cannot be read, or is one that no honest model has.
     """
     from tokenizers import Tokenizer
 
+    outline(definition)
     try:
-        return Tokenizer.from_str(definition)
+        with no_panic("the tokenizer definition cannot be read"):
+            backend = Tokenizer.from_str(definition)
+    except ModelError:
+        raise
     except Exception as failure:  # the library raises plain Exception
         raise ModelError(f"the tokenizer definition cannot be read: {failure}") from None
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
 
 
 def read_text(path: Path) -> str:
     """A text file.
 
     Raises:
-        ModelError: it is not UTF-8.
+        ModelError: it is not UTF-8, no regular file of its folder, or too large.
+        FileNotFoundError: there is none.
     """
+    found = regular_file(path.parent, path.name, ModelError)
+    if found is None:
+        raise FileNotFoundError(path)
     try:
-        return path.read_text(encoding="utf-8")
+        return read_limited(found, TOKENIZER, ModelError).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as failure:
         raise ModelError(f"{path}: not UTF-8 text (byte {failure.start})") from None
 
@@ -146,12 +167,7 @@ def optional_json(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: it is no JSON.
     """
-    try:
-        data = json.loads(read_text(path))
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError) as failure:
-        raise ModelError(f"{path}: not valid JSON ({failure})") from None
+    data = parse_json(read_text(path), str(path), ModelError) if path.exists() else {}
     return data if isinstance(data, dict) else {}
 
 
@@ -320,8 +336,10 @@ def _template(folder: Path, config: Mapping[str, Any], model: Mapping[str, Any])
     ``chat_template.json`` belongs to the processor of a model that sees images; a tokenizer does not read it.
     """
     file, several = folder / "chat_template.jinja", folder / "additional_chat_templates"
-    templates: dict[Any, Any] = {"default": read_text(file)} if file.is_file() else {}
-    templates |= {path.name.removesuffix(".jinja"): read_text(path) for path in sorted(several.glob("*.jinja"))}
+    templates: dict[Any, Any] = {"default": read_text(file)} if file.exists() else {}
+    for path in sorted(several.glob("*.jinja")):
+        refuse_irregular(path, folder, ModelError)
+        templates[path.name.removesuffix(".jinja")] = read_text(path)
     where = str(several)
     if not templates:
         processor = optional_json(folder / "chat_template.json") if "vision_config" in model else {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,8 @@ def required_ids(tokenizer: Tokenizer) -> set[int]:
     special = tokenizer.special
     found = {entry["id"] for entry in definition.get("added_tokens") or () if entry["id"] < tokenizer.size}
     found |= {index for index in (special.bos, special.pad, *special.stop, *special.prefix) if index is not None}
-    found |= {index for text, index in vocabulary.items() if len(text) == 1 and _byte_level(definition)}
+    if _byte_level(definition):
+        found |= {index for text, index in vocabulary.items() if len(text) == 1}
     found |= {index for text, index in vocabulary.items() if _is_byte(text)}
     model = definition["model"]
     found |= _processor_ids(definition.get("post_processor"))
@@ -191,14 +193,21 @@ def _passed(text: str, ranks: Mapping[tuple[str, str], int], prefix: str) -> Ite
     """Every token that byte-pair encoding of a text passes through, itself included."""
     parts = [text[0], *(prefix + letter for letter in text[1:])] if not prefix else _letters(text, prefix)
     yield from parts
-    while len(parts) > 1:
-        pairs = [(ranks.get(pair), at) for at, pair in enumerate(pairwise(parts))]
-        known = [(rank, at) for rank, at in pairs if rank is not None]
-        if not known:
-            break
-        _, at = min(known)
-        parts[at : at + 2] = [parts[at] + parts[at + 1].removeprefix(prefix)]
+    ahead, behind = list(range(1, len(parts) + 1)), list(range(-1, len(parts) - 1))
+    waiting = [(ranks[pair], at, at + 1) for at, pair in enumerate(pairwise(parts)) if pair in ranks]
+    heapify(waiting)
+    while waiting:
+        rank, at, after = heappop(waiting)
+        if ahead[at] != after or not parts[at] or ranks.get((parts[at], parts[after])) != rank:
+            continue  # one of the two was merged meanwhile
+        parts[at], parts[after] = parts[at] + parts[after].removeprefix(prefix), ""
         yield parts[at]
+        ahead[at] = following = ahead[after]
+        if following < len(parts):
+            behind[following] = at
+        for left, right in ((behind[at], at), (at, following)):
+            if left >= 0 and right < len(parts) and (parts[left], parts[right]) in ranks:
+                heappush(waiting, (ranks[parts[left], parts[right]], left, right))
     yield text
 
 

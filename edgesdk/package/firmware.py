@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from .. import __version__
 from ..boards import Board, boards_with, microcontroller_dir, open_board
 from ..bundle import Bundle, Manifest
 from ..devices.flash.build import firmware_project
+from ..partials import scratch_folder
 from ..progress import Progress
 from ..targets import open_target
 from .base import PackageError, Written
@@ -103,8 +103,8 @@ def _boards(manifest: Manifest) -> list[Board]:
 def _build(bundle: Bundle, board: Board, folder: Path, progress: Progress) -> Path:
     from ..devices.flash.build import build_firmware
 
-    with tempfile.TemporaryDirectory(prefix="edgesdk-firmware-") as scratch:
-        elf = build_firmware(bundle, board, Path(scratch), progress=progress)
+    with scratch_folder() as scratch:
+        elf = build_firmware(bundle, board, scratch, progress=progress)
         out = folder / "built" / board.name
         out.mkdir(parents=True)
         for name in ("firmware.elf", "firmware.bin"):

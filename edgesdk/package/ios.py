@@ -12,9 +12,10 @@ from markupsafe import Markup
 
 from .. import __version__
 from ..bundle import FILE as MANIFEST
-from ..bundle import Bundle, Manifest
+from ..bundle import SIGNATURE, Bundle, Manifest
 from ..lines import check_line
 from ..progress import Progress, track
+from ..signing.pins import check_with
 from ..targets import open_target, targets_dir
 from . import prompts
 from .base import PackageError, Written
@@ -50,12 +51,15 @@ class IosOptions:
         version: of the app: up to three numbers.
         delivery: resource (comes with the app), on-demand (the App Store hosts it), background (an asset pack, iOS 26),
             or auto: the first of these that the model is small enough for.
+        key: file or 64 hexadecimal digits of a public key; the bundle must be signed with it (edgesdk sign), and the
+            app takes no model that is not, nor one that is older.
     """
 
     name: str = ""
     bundle_id: str = "com.example.edgemodel"
     version: str = "1.0.0"
     delivery: Literal["auto", "resource", "on-demand", "background"] = "auto"
+    key: str = ""
 
 
 class Ios:
@@ -84,6 +88,7 @@ class Ios:
     def write(self, bundle: Bundle, options: IosOptions, folder: Path, progress: Progress) -> Written:
         manifest = bundle.manifest
         way, version = _way(manifest, options), pinned_version(manifest)
+        signed = check_with(bundle, options.key) if options.key else None
         name = _name(manifest, options)
         values = {
             "name": name,
@@ -99,12 +104,15 @@ class Ios:
             "delivery_text": _DELIVERY[way],
             "xcode_note": _XCODE_NOTE[way],
             "own_app_note": Markup(_OWN_APP[way]),
+            "key": signed.key if signed else None,
+            "oldest": signed.version if signed else None,
         }
         source = targets_dir() / _TARGET / "app"
         fill(source / "project", folder, values)
         fill(source / "delivery" / way, folder, values)
         model = folder / ("AssetPack/Model" if way == "background" else "Model")
-        for entry in track(progress, "Copying the model", [MANIFEST, *(entry.path for entry in manifest.files)]):
+        beside = [MANIFEST, *([SIGNATURE] if (bundle.folder / SIGNATURE).is_file() else [])]
+        for entry in track(progress, "Copying the model", [*beside, *(entry.path for entry in manifest.files)]):
             (model / entry).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(bundle.folder / entry, model / entry)
         text = prompts.chat_format(bundle).text()

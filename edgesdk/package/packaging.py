@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..bundle import open_bundle, refuse_kind
+from ..documents import read_json
 from ..files import FileEntry, file_entry, replacing_folder
+from ..outputs import DELIVERABLE, refuse_foreign
 from ..progress import SILENT, Progress
 from ..schema import dump, load
 from .base import RECORD, Packaged, PackageError, Written
@@ -57,13 +60,13 @@ def package(
     """
     out = Path(out)
     maker = DELIVERABLES.get(kind)
-    chosen = load(maker.options, dict(options or {}), f"options of '{kind}'", PackageError)
+    chosen = load(maker.options, dict(options or {}), f"options of '{kind}'", PackageError, texts=True)
     check_replaceable(out)
     with open_bundle(bundle, progress=progress) as opened:
         manifest = opened.manifest
         refuse_kind(manifest, f"a deliverable of kind '{kind}'")
         maker.check(manifest, chosen)
-        with replacing_folder(out) as folder:
+        with replacing_folder(out, partial(check_replaceable, out)) as folder:
             written = maker.write(opened, chosen, folder, progress)
             files = _entries(folder)
             program = manifest.program
@@ -89,10 +92,7 @@ def check_replaceable(out: Path) -> None:
     Raises:
         PackageError: there is something else.
     """
-    if out.is_dir() and ((out / RECORD).is_file() or not any(out.iterdir())):
-        return
-    if out.exists() or out.is_symlink():
-        raise PackageError(f"{out}: exists, and is not a deliverable of edgesdk", hint="choose another --out")
+    refuse_foreign(out, DELIVERABLE, PackageError)
 
 
 def open_record(folder: Path) -> Record:
@@ -102,10 +102,7 @@ def open_record(folder: Path) -> Record:
         PackageError: there is none, or it is damaged or of another version.
     """
     file = folder / RECORD
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as failure:
-        raise PackageError(f"{file}: cannot be read ({failure})", hint="edgesdk package makes it again") from None
+    data = read_json(file, PackageError, hint="edgesdk package makes it again")
     if isinstance(data, dict) and data.get("schema") != SCHEMA:
         raise PackageError(f"{file}: schema {data.get('schema')!r}; this edgesdk reads schema {SCHEMA}")
     return load(Record, data, str(file), PackageError)

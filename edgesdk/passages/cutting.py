@@ -7,12 +7,12 @@ lm-evaluation-harness, pull request 2049).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from ..documents import parse_json
 from ..errors import EdgeError, ModelError
 from .passage import Passage
 
@@ -180,10 +180,7 @@ def parts_of(tokenizer: Tokenizer, file: Path) -> Iterator[Part]:
 
 
 def _chat(tokenizer: Tokenizer, line: str, where: str) -> Part:
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError) as failure:
-        raise EdgeError(f"{where}: not valid JSON ({failure})") from None
+    entry = parse_json(line, where)
     if isinstance(entry, dict) and isinstance(entry.get("text"), str):
         return Part(entry["text"], begins=True)
     messages = entry.get("messages") if isinstance(entry, dict) else None

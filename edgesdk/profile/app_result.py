@@ -11,6 +11,8 @@ from typing import Any
 from ..devices.runner.link import PROTOCOL
 from ..errors import EdgeError
 from ..runner_lines import opened
+from ..schema import load_open
+from .app_events import KINDS
 from .schema import ProfileError
 
 Event = dict[str, Any]
@@ -112,11 +114,15 @@ def _lines(path: Path) -> list[bytes]:
 
 def _event(line: bytes, number: int, path: str | Path) -> Event:
     try:
-        return opened(line)
+        event = opened(line)
     except EdgeError:
         raise ProfileError(
             f"{path}: line {number} was changed since the phone wrote it", hint="pull it again"
         ) from None
+    kind: Any = KINDS.get(event["event"])
+    if kind is not None:
+        load_open(kind, event, f"{path}, line {number}", ProfileError)
+    return event
 
 
 def _runs(events: Sequence[Event]) -> list[Run]:
@@ -132,7 +138,8 @@ def _runs(events: Sequence[Event]) -> list[Run]:
             begun, said, sensors = event, [], sensors[-1:]
         elif begun is not None and event["event"] in ("prefill", "token", "pieces", "done"):
             said.append(event)
-        if begun is not None and event["event"] == "sensors" and said and said[-1]["event"] == "done":
+        ended = bool(said) and said[0]["event"] == "prefill" and said[-1]["event"] == "done"
+        if begun is not None and event["event"] == "sensors" and ended:
             found.append(Run(str(begun["kind"]), tuple(said), tuple(sensors[-2:])))
             begun = None
     return found

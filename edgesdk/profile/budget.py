@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..documents import read_toml
 from ..schema import load
 from .compare import refuse_metric
 from .metrics import Figure, figures
@@ -50,10 +50,7 @@ def read_budget(path: Path) -> dict[str, Limit]:
     Raises:
         ProfileError: it cannot be read, names a metric that there is not, or limits nothing.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as failure:
-        raise ProfileError(f"{path}: {failure}") from None
+    data = read_toml(path, ProfileError)
     if not data:
         raise ProfileError(f"{path}: limits nothing", hint="[decode_rate]\nmin = 10")
     found = {}

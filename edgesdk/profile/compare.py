@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from ..documents import read_toml
 from ..schema import load
 from .metrics import DIRECTIONS, MEMORY, PER_START, Figure, figures
 from .schema import Plan, Profile, ProfileError
@@ -50,6 +50,10 @@ class Policy:
     level: float = 0.95
     metrics: dict[str, Rule] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not 0.5 <= self.level < 1:
+            raise ProfileError(f"the level of intervals must be from 0.5 up to below 1, found {self.level:g}")
+
     def rule(self, metric: str) -> Rule:
         return self.metrics.get(metric, self.default)
 
@@ -85,10 +89,7 @@ def read_policy(path: Path) -> Policy:
     Raises:
         ProfileError: it cannot be read, or names a metric that there is not.
     """
-    try:
-        policy = load(Policy, tomllib.loads(path.read_text(encoding="utf-8")), str(path), ProfileError)
-    except (OSError, ValueError) as failure:
-        raise ProfileError(f"{path}: {failure}") from None
+    policy = load(Policy, read_toml(path, ProfileError), str(path), ProfileError)
     for name in policy.metrics:
         refuse_metric(name, path)
     return policy
@@ -169,7 +170,7 @@ def _change(a: Figure, b: Figure, policy: Policy, plans: tuple[Plan, Plan], pair
         return Change(b.metric, case, one, other, unit, None, None, None, "not comparable", side.value.reason or "")
     if a.value.unit != unit:
         return Change(b.metric, case, one, other, unit, None, None, None, "not comparable", f"A is in {a.value.unit}")
-    if one <= 0 or other <= 0 or min(*a.value.each, *b.value.each, 1.0) <= 0:
+    if one <= 0 or other <= 0 or min((*a.value.each, *b.value.each, 1.0)) <= 0:
         return Change(b.metric, case, one, other, unit, None, None, None, "not comparable", "not above 0")
     ratio = other / one
     direction = rule.direction or DIRECTIONS[b.metric]

@@ -12,6 +12,7 @@ from .. import __version__
 from ..schema import load
 from .batteries import plugged, spent
 from .energy import Track, chosen, energy_of_counter, energy_of_power
+from .lines import checked
 from .memory import memory_section
 from .reasons import reason
 from .record import Line
@@ -51,9 +52,9 @@ def derived(lines: Sequence[Line]) -> Profile:
         lines: of the record, the header first.
 
     Raises:
-        ProfileError: nothing was measured.
+        ProfileError: a line is not what a run writes.
     """
-    return _Deriving(lines).profile()
+    return _Deriving([checked(line, f"the record, line {number}") for number, line in enumerate(lines, 1)]).profile()
 
 
 class _Deriving:
@@ -67,6 +68,10 @@ class _Deriving:
         second = self._hello.get("ticks_per_second")
         self._ticks = None if self._hello.get("emulated") or not second else float(second)
         self._line = timeline(lines, self._ticks, self._header["raw"])
+        if any(
+            r.length not in self._plan.prompt_tokens or r.threads not in self._plan.threads for r in self._line.runs
+        ):
+            raise ProfileError("the record has a repeat that its plan does not have")
         self._source = chosen([s for s in self._sensors if s.name in self._line.tracks])
         self._stuck = False  # a power sensor that said nothing above 0
         self._power, self._unsure = self._powered()

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from ..documents import parse_json
 from ..errors import EdgeError, MissingExtraError
 from ..schema import dump, load
 from .report.words import CASE_SECTIONS, RUN_SECTIONS, clean, emulated, section
@@ -138,9 +139,10 @@ class History:
         """Profiles whole, the oldest first."""
         for row in self._read(_select((_tables().profile.c.document,), only)):
             try:
-                data = json.loads(zlib.decompress(row.document))
-            except (ValueError, zlib.error) as failure:
+                text = zlib.decompress(row.document)
+            except zlib.error as failure:
                 raise self._damaged(failure) from None
+            data = parse_json(text, str(self.name), ProfileError)
             yield load(Profile, data, f"{self.name}", ProfileError)
 
     def metrics(self) -> list[str]:

@@ -45,13 +45,13 @@ def memory_section(line: Line | None, hello: Line, *, asked: bool) -> Section:
 
 def _microcontroller(line: Line | None, hello: Line) -> Section:
     stack = (line or {}).get("done", {}).get("stack")
-    values = {"arena": _value(hello["ram"]), "stack": _value(stack)}
+    values = {"arena": _value(hello.get("ram")), "stack": _value(stack)}
     return Section("valid", (), values)
 
 
 def _fields(text: str) -> dict[str, float]:
     """Bytes by name, of the lines ``Name:  123 kB`` of /proc/PID/status and smaps_rollup."""
-    return {name: 1024.0 * int(kilo) for name, kilo in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
+    return {name: 1024.0 * float(kilo) for name, kilo in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
 
 
 def _value(found: float | None) -> Value:

@@ -73,7 +73,8 @@ def figures(profile: Profile) -> Iterator[Figure]:
             for name, value in section.values.items():
                 if name in DIRECTIONS:
                     yield Figure(name, case, value, section)
-    yield Figure("load_time", None, profile.load.values["seconds"], profile.load)
+    if "seconds" in profile.load.values:
+        yield Figure("load_time", None, profile.load.values["seconds"], profile.load)
     for name, value in profile.memory.values.items():
         if name in DIRECTIONS:
             yield Figure(name, None, value, profile.memory)

@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..documents import parse_json
+from ..errors import EdgeError
 from .schema import ProfileError
 
 VERSION = 1
@@ -102,10 +104,10 @@ def _read(path: Path) -> list[Line]:
         if not text.endswith(b"\n"):
             break
         try:
-            line = json.loads(text)
-        except ValueError:
+            line = parse_json(text, str(path))
+        except EdgeError:
             break
-        if not isinstance(line, dict) or "key" not in line:
+        if not isinstance(line, dict) or not isinstance(line.get("key"), str):
             break
         found.append(line)
     if not found and path.stat().st_size:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..bundle import Bundle
 from ..devices.base import Device, DeviceError, DeviceGoneError, DeviceTimeoutError
+from ..devices.runner.events import Step
 from ..devices.runner.link import RunnerLink
 from ..devices.runner.start import running
 from ..devices.shell import ShellDevice
@@ -243,7 +244,7 @@ class Measuring:
 
     def _operators(self, length: int) -> None:
         """A runner of its own, which holds the program twice while operators are timed; it may not have the memory."""
-        rows: list[dict[str, Any]] = []
+        rows: list[Step] = []
         reason = None
         with self._guarded(), self._progress.stage("Timing operators"):
             try:
@@ -284,7 +285,7 @@ class Measuring:
             return None
         return self._device.run(f"cat /proc/{pid}/status /proc/{pid}/smaps_rollup 2> /dev/null", timeout=30).text
 
-    def _answers(self, length: int) -> list[dict[str, Any]]:
+    def _answers(self, length: int) -> list[Step]:
         return list(self._link.measured(self._prompt(length), self._plan.new_tokens + 1))
 
     def _prompt(self, length: int) -> list[int]:

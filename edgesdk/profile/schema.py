@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from ..documents import parse_json, read_bytes
 from ..errors import EdgeError
 from ..files import replacing
 from ..schema import dump, load
@@ -323,14 +324,10 @@ def read_profile(path: Path) -> Profile:
     Raises:
         ProfileError: it is none, is cut off, or was written by a newer edgesdk.
     """
-    try:
-        data: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ProfileError(f"{path}: no such profile", hint="edgesdk profile BUNDLE -o FILE makes one") from None
-    except (OSError, ValueError) as failure:
-        raise ProfileError(
-            f"{path}: no profile ({failure})", hint="a run that was cut off: repeat its command"
-        ) from None
+    if not path.exists():
+        raise ProfileError(f"{path}: no such profile", hint="edgesdk profile BUNDLE -o FILE makes one")
+    text = read_bytes(path, ProfileError)
+    data = parse_json(text, f"{path}: no profile", ProfileError, hint="a run that was cut off: repeat its command")
     if not isinstance(data, dict) or not isinstance(data.get("schema"), int):
         raise ProfileError(f"{path}: no profile of edgesdk", hint="edgesdk profile BUNDLE -o FILE makes one")
     if data["schema"] != SCHEMA:

@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..documents import parse_json, whole
 from ..errors import EdgeError
 from ..passages.cutting import read_text
 
@@ -47,10 +47,7 @@ def read_choices(path: Path) -> ChoiceFile:
         if not line.strip():
             continue
         where = f"{path}, line {number}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as failure:
-            raise EdgeError(f"{where}: not valid JSON ({failure})") from None
+        record = parse_json(line, where)
         found = _form(record)
         if found is None:
             keys = ", ".join(sorted(record)) if isinstance(record, dict) else "no object"
@@ -134,8 +131,8 @@ def _strings(value: object, key: str) -> list[str]:
 
 def _label(value: object, choices: int) -> int:
     """An index from 0, which the published files hold as a number or as a text."""
-    if isinstance(value, str) and value.strip().isdecimal():
-        value = int(value)
+    if isinstance(value, str):
+        value = whole(value.strip())
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < choices:
         raise _WrongError(f"'label' must be 0 to {choices - 1}, found {value!r}")
     return value

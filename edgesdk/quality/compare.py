@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..compress.quality import Perplexity
 from ..errors import EdgeError
 from ..files import sha256
+from ..partials import scratch_folder
 from ..passages.cutting import read_text, windows
 from ..passages.loops import loop_notes
 from ..progress import SILENT, Progress
@@ -177,8 +178,8 @@ def _score(a: Side, b: Side, files: Sequence[ChoiceFile], scratch: Path, progres
 def _scratch() -> Iterator[Path]:
     """A folder for logits, gone afterwards."""
     try:
-        with tempfile.TemporaryDirectory(prefix="edgesdk-") as name:
-            yield Path(name)
+        with scratch_folder() as name:
+            yield name
     except OSError as failure:
         if failure.errno != errno.ENOSPC:
             raise

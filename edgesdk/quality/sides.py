@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from .. import bundle as bundles
+from ..bundle.contents import vocabulary_size
 from ..chat import bundle_tokenizer, open_session
 from ..compress.recording import LogitsFile, counted, row_slices
 from ..errors import EdgeError, QualityError
@@ -212,7 +213,7 @@ def _bundle_side(bundle: bundles.Bundle, name: str) -> Side:
             hint = failure.hint or "compare where it runs, or compare the compressed checkpoint (edgesdk compress)"
             raise EdgeError(f"{name} cannot run here{was}: {failure.message}", hint=hint) from None
 
-    return Side(about, manifest.model.spec["vocab"], manifest.context, tokenizer, None, start)
+    return Side(about, vocabulary_size(manifest), manifest.context, tokenizer, None, start)
 
 
 def _short(side: Side) -> str:

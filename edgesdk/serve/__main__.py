@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..bundle import open_bundle
 from ..errors import EdgeError
+from ..lines import shown
 from . import open_settings, serve
 
 
@@ -28,7 +29,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{shown(line)}\n")
     sys.stderr.flush()
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ipaddress
 import os
 import stat
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..documents import read_toml
 from ..errors import EdgeError
 from ..schema import load
 
@@ -80,13 +80,7 @@ def open_settings(path: Path) -> Settings:
     Raises:
         ServeError: it cannot be read, or a key or a value is wrong.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as failure:
-        raise ServeError(f"{path}: cannot be read ({failure.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
-        raise ServeError(f"{path}: not valid TOML ({failure})") from None
-    return load(Settings, data, str(path), ServeError)
+    return load(Settings, read_toml(path, ServeError), str(path), ServeError)
 
 
 def tokens(settings: Settings, environment: str | None) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from .. import estimate
 from ..children import importing_safely
+from ..partials import sweep
 from .jobs import ExportJob, Outcome, perform
 
 if TYPE_CHECKING:
@@ -111,8 +111,7 @@ def _pooled(jobs: Sequence[ExportJob], bundles: Path, workers: int) -> Iterator[
             process.terminate()
         pool.shutdown(wait=True)
         for job in jobs:  # of a worker that did not come to it
-            for left in bundles.glob(f".{job.key}.*"):
-                shutil.rmtree(left, ignore_errors=True)
+            sweep(bundles / job.key)
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

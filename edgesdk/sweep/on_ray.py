@@ -14,7 +14,6 @@ from __future__ import annotations
 import re
 import shutil
 import socket
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from ..bundle import open_bundle
 from ..errors import EdgeError, MissingExtraError
 from ..files import folder_beside, replacing_folder
 from ..model.opening import open_model
+from ..partials import scratch_folder
 from .jobs import ExportJob, Outcome, perform
 
 _ROOM = 8_000_000_000  # bytes of a node's memory for one export
@@ -173,7 +173,7 @@ def _exported(
     job: ExportJob, model: Parcel | None, calibration: Parcel | None, eval_text: Parcel | None
 ) -> tuple[Outcome, bytes | None]:
     """On the worker: unpack what came, export, and give the bundle back as a zip."""
-    with tempfile.TemporaryDirectory(prefix="edgesdk-sweep-") as scratch:
+    with scratch_folder() as scratch:
         folders = [Path(scratch, name) for name in ("model", "calibration", "eval")]
         if model is not None:
             job = replace(job, model=str(model.unpack(folders[0])))

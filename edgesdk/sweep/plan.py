@@ -29,13 +29,13 @@ Devices may also be a list: ``[[devices]]`` with ``device``, ``targets`` that it
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ..compress.calibration import Calibration
+from ..documents import read_toml
 from ..errors import EdgeError
 from ..exporting import Checks
 from ..lines import check_lines, shown_line
@@ -116,12 +116,7 @@ def read_sweep(path: Path) -> SweepFile:
     Raises:
         EdgeError: not TOML, a wrong key or value, an empty list, or a name twice.
     """
-    try:
-        data: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as failure:
-        raise EdgeError(f"{path}: {failure.strerror or failure}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as failure:
-        raise EdgeError(f"{path}: not valid TOML ({failure})") from None
+    data = read_toml(path)
     check_lines(data, str(path))
     if "devices" in data:
         data["devices"] = _servings(data["devices"])

@@ -6,7 +6,7 @@ beside a profile on this machine would take cores, caches and heat from it, and 
 
 from __future__ import annotations
 
-import shutil
+import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ..cache import alone_in
 from ..errors import EdgeError, MissingExtraError
+from ..partials import is_partial, remove
 from ..profile.schema import Plan, Profile, ProfileError, read_profile
 from ..progress import SILENT, Progress
 from ..trust import is_trusted
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ..devices import Device
 
 BUNDLES, PROFILES = "bundles", "profiles"
+_OF_A_KEY = re.compile(r"\.[0-9a-f]{64}\.")
 _CUT = {"cut-short", "device-gone", "runner-failed"}
 State = Literal["cached", "to do", "refused"]
 
@@ -172,10 +174,10 @@ class _Running:
 
     def tidy(self) -> None:
         """Remove what a killed run left half-written: only this process is in the folder."""
-        for left in (self._out / BUNDLES).glob(".*"):
-            shutil.rmtree(left, ignore_errors=True)
-        for left in (self._out / PROFILES).glob(".*"):
-            left.unlink()
+        for folder in (self._out / BUNDLES, self._out / PROFILES):
+            for left in folder.glob(".*"):
+                if is_partial(left) or _OF_A_KEY.match(left.name):
+                    remove(left)
 
     def exports(self, cells: Sequence[Cell], executor: Executor) -> None:
         """Make every bundle that is not there and whole; what has one key is made once."""

@@ -50,7 +50,9 @@ class CLoader:
         memory: all of its flash.
     """
 
-    def __init__(self, folder: Path, page: int = 1024, block: int = 2048, board: str = "simulated") -> None:
+    def __init__(
+        self, folder: Path, page: int = 1024, block: int = 2048, board: str = "simulated", key: bytes | None = None
+    ) -> None:
         source, port = microcontroller_dir() / "loader", folder / "port.c"
         port.write_text(PORT)
         library = folder / f"loader-{page}-{block}.so"
@@ -68,6 +70,10 @@ class CLoader:
         ]
         flags += [f"-D{name}={value}u" for name, value in sizes.items()]
         files = [str(source / "loader.c"), str(source / "frame.c"), str(port)]
+        if key is not None:
+            (folder / "loader_key.h").write_text(f"#define LOADER_KEY {{{','.join(map(str, key))}}}\n")
+            flags += ["-DLOADER_KEYED", f"-I{folder}"]
+            files.append(str(source / "blake2s.c"))
         subprocess.run([c_compiler(), *flags, "-shared", "-fPIC", *files, "-o", str(library)], check=True)
         self._library = ctypes.CDLL(str(library))
         self._library.sim_memory.restype = ctypes.POINTER(ctypes.c_uint8)

@@ -226,7 +226,7 @@ def test_damage_is_refused(compressed, tmp_path) -> None:
     folder = changed("outside")
     described["files"][0]["path"] = "../../etc/passwd"
     (folder / "checkpoint.json").write_text(json.dumps(described))
-    with pytest.raises(ModelError, match="missing"):
+    with pytest.raises(ModelError, match="unsafe file name"):
         open_model(folder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import gguf
@@ -217,3 +218,17 @@ def test_bfloat16_is_read_as_such(tmp_path: Path) -> None:
 def test_make_checkpoint_is_deterministic(checkpoint: Path, tmp_path: Path) -> None:
     other = make_checkpoint(tmp_path / "again")
     assert (other / "model.safetensors").read_bytes() == (checkpoint / "model.safetensors").read_bytes()
+
+
+def test_a_type_that_the_package_only_names_is_one_error(tmp_path: Path) -> None:
+    path = tmp_path / "one.gguf"
+    write_gguf(path, {"t": (np.zeros((2, 32), np.float32), "Q8_0")})
+    data = path.read_bytes()
+    described = b"t" + struct.pack("<IQQI", 2, 32, 2, gguf.GGMLQuantizationType.Q8_0)
+    assert described in data
+    for kind in gguf.GGMLQuantizationType:
+        path.write_bytes(data.replace(described, described[:-4] + struct.pack("<I", kind)))
+        try:
+            GgufFile(path).read("t")
+        except ModelError:
+            continue

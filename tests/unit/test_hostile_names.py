@@ -156,6 +156,19 @@ def description(unit: Path, scratch: Path) -> str:
     return str(line).replace("%%", "%")
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("onnxruntime", "evil-package"), ("onnxruntime", "--index-url=http://x"), (">=1.32,<2", "; import os"),
+     (">=1.32,<2", " @ http://evil.example/x.whl")],
+)  # fmt: skip
+def test_a_bundle_does_not_choose_what_pip_fetches(
+    old: str, new: str, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    hostile = resealed(bundles["linux-x86_64"], tmp_path / "bundle", old, new)
+    with pytest.raises(PackageError, match=r"not in|no range"):
+        package(hostile, "linux-service", tmp_path / "out", options={"wheels": "no"})
+
+
 @pytest.mark.parametrize("name", LINES)
 def test_firmware(name: str, bundles: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "out"

@@ -107,7 +107,7 @@ def test_a_program_of_another_kind_is_told_what_a_microcontroller_lacks(checkpoi
     with pytest.raises(EdgeError, match="cannot check finished programs"):
         lint_program(program, "linux-x86_64")
     program.write_bytes(program.read_bytes()[:2000])
-    with pytest.raises(EdgeError, match="not a whole TFLite program"):
+    with pytest.raises(EdgeError, match="does not hold together"):
         lint_program(program, "cortex-m4f")
 
 

@@ -21,8 +21,9 @@ from edgesdk.bundle import open_bundle
 from edgesdk.package import package
 from edgesdk.package.base import PackageError
 from edgesdk.package.linux_service import DELIVERABLE, ServiceOptions, manager
-from edgesdk.package.linux_service.manager import Service, ServiceError, damage
+from edgesdk.package.linux_service.manager import Service
 from edgesdk.package.linux_service.python import SERVE, read_lock, requirements
+from edgesdk.package.linux_service.whole import SUMS, ServiceError, damage
 from edgesdk.serve import open_settings
 from edgesdk.targets import target_names
 
@@ -183,7 +184,7 @@ def a_board(root: Path, *versions: str) -> tuple[Service, list[str]]:
         (folder / "bundle").mkdir(parents=True)
         (folder / "bundle" / "weights").write_text(f"weights of {version}")
         listing = f"{hashlib.sha256(f'weights of {version}'.encode()).hexdigest()}  bundle/weights\n".encode()
-        (folder / manager.SUMS).write_bytes(listing)
+        (folder / SUMS).write_bytes(listing)
         names.append(f"{version}-{hashlib.sha256(listing).hexdigest()[:8]}")
         folder.rename(service.payload / names[-1])
     return service, names
@@ -224,7 +225,7 @@ def test_a_damaged_version_gives_way_to_the_one_before(tmp_path: Path) -> None:
         service.rollback()
     service.configure(two)  # the package's own copy is whole
     assert service.select() == two
-    (service.versions / one / manager.SUMS).write_text("")
+    (service.versions / one / SUMS).write_text("")
     weights = service.versions / two / "bundle/extra"
     weights.write_text("")
     with pytest.raises(ServiceError, match="too many files or too few: bundle/extra, and there is no whole one before"):

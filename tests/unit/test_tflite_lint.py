@@ -225,3 +225,14 @@ def test_a_file_cut_short_is_one_clear_error(tmp_path, share) -> None:
 def test_a_missing_file_is_one_clear_error(tmp_path) -> None:
     with pytest.raises(BundleError, match="cannot be read"):
         TFLM.open(tmp_path / "none.tflite", CONTEXT)
+
+
+@pytest.mark.parametrize("part", ["inputs", "outputs"])
+def test_operators_without_their_tensors_are_named(rounded, tmp_path, part) -> None:
+    program = TFLM.convert(rounded, ProgramOptions(CONTEXT, "float32", 8), tmp_path, SILENT)
+    file = read_file(tmp_path / program.main)
+    for operator in file.graph.operators:
+        setattr(operator, part, [])
+    found = [violation.message for violation in violations(file)]
+    assert any("FULLY_CONNECTED): it lacks inputs or outputs" in message for message in found)
+    assert any("QUANTIZE): it lacks inputs or outputs" in message for message in found)

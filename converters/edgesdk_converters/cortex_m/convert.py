@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -197,6 +197,13 @@ class CortexMConverter:
 
     def text_runner(self, main: Path, tokenizer: Path) -> TextRunner:
         raise EdgeError("a microcontroller's runner runs on its board", hint="run without --runner, or build firmware/")
+
+    def verify_programs(self, folder: Path, files: Mapping[str, int]) -> None:
+        from edgesdk_converters.tflite.verifying import check_program
+
+        for name in sorted(files):
+            if name.endswith(".tflite"):
+                check_program(folder / name)
 
 
 def _tflm() -> Converter:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-import tempfile
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from edgesdk.boards import Board, Emulator, Footprint, board_names, cores, microcontroller_dir, open_board
 from edgesdk.files import replacing
 from edgesdk.model.catalogue import cache_dir
+from edgesdk.partials import scratch_folder
 
 from .firmware import config_header, linker_values
 from .layout import STACK_BYTES
@@ -73,8 +73,8 @@ def _linked(compiler: str, flags: tuple[str, ...], board: Board) -> tuple[int, i
     """Flash and RAM, as the linker sees them, around a stand-in for the model; None where the compiler fails."""
     emulator = board.emulator
     assert emulator is not None
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
+    with scratch_folder() as scratch:
+        folder = scratch
         (folder / "lm_config.h").write_text(config_header(_RAM_BYTES, 0, _CONTEXT, _PIECE), encoding="utf-8")
         (folder / "image.c").write_text(
             f'#include "lm_config.h"\nconst size_t model_image_size = {_IMAGE_BYTES};\n'

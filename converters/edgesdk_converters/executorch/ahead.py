@@ -10,7 +10,6 @@ import contextlib
 import io
 import logging
 import os
-import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -26,6 +25,7 @@ from edgesdk.errors import EdgeError, MissingExtraError
 from edgesdk.model.layers import DecoderLayer, Tables, normalize
 from edgesdk.model.rope import rotary_tables
 from edgesdk.model.weights import dense
+from edgesdk.partials import scratch_folder
 
 from .native import native_log
 from .wheel import version
@@ -227,7 +227,7 @@ def _hushed() -> Iterator[None]:
     level, here = logging.root.manager.disable, Path.cwd()
     logging.disable(logging.CRITICAL)
     try:
-        with tempfile.TemporaryDirectory(prefix="edgesdk-ahead-") as scratch, warnings.catch_warnings():
+        with scratch_folder() as scratch, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with native_log(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
                 os.chdir(scratch)

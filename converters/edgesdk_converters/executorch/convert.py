@@ -41,6 +41,7 @@ BUILDS = ALL
 #: Routing picks weights at run time, and torch.export keeps every shape fixed here; layers there keep no states.
 _AHEAD_BUILDS = BUILDS - RECURRENT - {"moe", "sparsemixer"}
 MODEL_FILE = "model.pte"
+_ON_DEVICE = ("delegates", "format", "native", "operators", "verifying", "wheel", "session")
 _AHEAD = ("vulkan", "coreml")
 _VENDORS = {
     "qualcomm": "the Qualcomm AI Engine Direct SDK (QNN_SDK_ROOT) and an ExecuTorch built with its backend",
@@ -60,8 +61,9 @@ class ExecuTorchConverter:
     name = "executorch"
     on_device: OnDevice | None = OnDevice(
         "edgesdk_converters.executorch.session:ExecuTorchSession",
-        tuple(
-            f"edgesdk_converters.executorch.{name}" for name in ("format", "native", "operators", "wheel", "session")
+        (
+            *("edgesdk.bounds.flatbuffer", "edgesdk.bounds.flatbuffer_schema", "edgesdk.partials"),
+            *(f"edgesdk_converters.executorch.{name}" for name in _ON_DEVICE),
         ),
         ("executorch",),
         "edgesdk_converters.executorch.operators:operator_times",
@@ -228,7 +230,7 @@ class ExecuTorchConverter:
             MODEL_FILE,
             {"delegate": options.delegate, "methods": facts, "delegated": made.delegated, "portable": made.portable},
             {"executorch": version()},
-            not_run=f"built for {options.delegate}, not run here",
+            not_run=self.elsewhere({"delegate": options.delegate}),
         )
 
     def open(self, main: Path, context: int, threads: int | None = None) -> Session:
@@ -243,6 +245,17 @@ class ExecuTorchConverter:
         from .runner import ExecuTorchRunner
 
         return ExecuTorchRunner(main, tokenizer)
+
+    def elsewhere(self, facts: Mapping[str, Any]) -> str | None:
+        delegate = facts.get("delegate")
+        return f"built for {delegate}, not run here" if delegate in _AHEAD else None
+
+    def verify_programs(self, folder: Path, files: Mapping[str, int]) -> None:
+        from .verifying import check_program
+
+        for name in sorted(files):
+            if name.endswith(".pte"):
+                check_program(folder / name)
 
     def refused_tokenizer(self, definition: str) -> str | None:
         from .runner import refused_tokenizer

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from edgesdk.errors import BundleError, EdgeError, MissingExtraError
+from edgesdk.partials import scratch_folder
 from edgesdk.session import RunnerStatistics
 
 from .format import check_file
@@ -92,8 +92,8 @@ def refused_tokenizer(definition: str) -> str | None:
     """
     from tokenizers import Tokenizer
 
-    with tempfile.TemporaryDirectory() as folder, native_log() as log:
-        path = Path(folder) / "tokenizer.json"
+    with scratch_folder() as folder, native_log() as log:
+        path = folder / "tokenizer.json"
         path.write_text(definition, encoding="utf-8")
         try:
             reader = import_module("pytorch_tokenizers").CppHFTokenizer()

@@ -12,8 +12,8 @@ import torch
 from edgesdk.errors import BundleError, EdgeError
 from edgesdk.session import refuse_rewind, refuse_tokens
 
-from .format import check_file
 from .native import native_log
+from .verifying import check_program
 from .wheel import load_runtime, version
 
 
@@ -42,7 +42,7 @@ class ExecuTorchSession:
         with native_log() as log:
             try:
                 self._forward = _Method(self._program, "forward")
-            except RuntimeError as failure:
+            except (RuntimeError, LookupError, TypeError, ValueError) as failure:
                 raise refused(program, failure, log()) from None
         self._score: _Method | None = None
         self._ran = self._forward  # the last
@@ -130,9 +130,9 @@ class _Method:
                 self._saved = at
             try:
                 (logits,) = self._method.call([tokens, torch.tensor([at])])
-            except RuntimeError as failure:
+                rows.append(logits[0].float().numpy())
+            except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as failure:
                 raise EdgeError(f"ExecuTorch {version()} failed: {str(failure).splitlines()[0]}") from None
-            rows.append(logits[0].float().numpy())
         return rows
 
 
@@ -156,7 +156,7 @@ def load_program(program: Path, threads: int | None) -> Any:
     Raises:
         BundleError: the file is damaged, of another schema, or the runtime refuses it.
     """
-    check_file(program)
+    check_program(program)
     runtime = load_runtime()
     with native_log() as log:
         if threads is not None:
@@ -167,8 +167,10 @@ def load_program(program: Path, threads: int | None) -> Any:
             raise refused(program, failure, log()) from None
 
 
-def refused(program: Path, failure: RuntimeError, log: str) -> BundleError:
+def refused(program: Path, failure: Exception, log: str) -> BundleError:
     """The error for a program that the runtime refuses, with what its log says."""
     known = [name for name in log.splitlines() if "Missing operator" in name or "missing" in name.lower()]
-    reason = known[-1].rpartition("] ")[2] if known else str(failure).splitlines()[0]
+    reason = (
+        known[-1].rpartition("] ")[2] if known else (str(failure).strip() or type(failure).__name__).splitlines()[0]
+    )
     return BundleError(f"{program.name}: ExecuTorch {version()} cannot load it: {reason}")

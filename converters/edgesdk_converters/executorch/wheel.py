@@ -9,7 +9,6 @@ import importlib.util
 import json
 import re
 import subprocess
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib import metadata
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgesdk.errors import EdgeError, MissingExtraError
+from edgesdk.partials import scratch_folder
 
 PROGRAM_SCHEMA = "exir/_serialize/program.fbs"
 DELEGATE_SCHEMA = "backends/xnnpack/serialization/schema.fbs"
@@ -47,17 +47,17 @@ def compile_flatbuffers(schema: str, documents: Sequence[Mapping[str, Any]]) -> 
         EdgeError: the compiler refuses, which is a defect of this converter or a changed schema.
     """
     home = folder()
-    with tempfile.TemporaryDirectory(prefix="edgesdk-flatc-") as scratch:
+    with scratch_folder() as scratch:
         names = [f"{number}.json" for number in range(len(documents))]
         for name, document in zip(names, documents, strict=True):
-            (Path(scratch) / name).write_text(json.dumps(document), encoding="ascii")
+            (scratch / name).write_text(json.dumps(document), encoding="ascii")
         command = [str(home / "data/bin/flatc"), "--binary", "-o", ".", str(home / schema), *names]
         done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
         if done.returncode:
             reason = (done.stderr or done.stdout).strip().splitlines()
             raise EdgeError(f"ExecuTorch {version()}'s flatbuffer compiler refuses the program: {reason[:1]}")
         suffix = _suffix(schema)
-        return [(Path(scratch) / name).with_suffix(suffix).read_bytes() for name in names]
+        return [(scratch / name).with_suffix(suffix).read_bytes() for name in names]
 
 
 def decompile_flatbuffer(schema: str, content: bytes) -> dict[str, Any]:
@@ -67,14 +67,14 @@ def decompile_flatbuffer(schema: str, content: bytes) -> dict[str, Any]:
         EdgeError: it is none of this schema.
     """
     home = folder()
-    with tempfile.TemporaryDirectory(prefix="edgesdk-flatc-") as scratch:
-        (Path(scratch) / "0.bin").write_bytes(content)
+    with scratch_folder() as scratch:
+        (scratch / "0.bin").write_bytes(content)
         flags = ["--json", "--defaults-json", "--strict-json", "--raw-binary", "-o", "."]
         command = [str(home / "data/bin/flatc"), *flags, str(home / schema), "--", "0.bin"]
         done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
         if done.returncode:
             raise EdgeError(f"not a flatbuffer of {Path(schema).name}: {(done.stderr or done.stdout).strip()[:200]}")
-        text = (Path(scratch) / "0.json").read_text(encoding="utf-8")
+        text = (scratch / "0.json").read_text(encoding="utf-8")
         found: dict[str, Any] = json.loads(_BARE_INFINITY.sub("Infinity", text))
         return found
 

@@ -151,6 +151,13 @@ class OnnxConverter:
             hint="run without --runner; onnxruntime-genai loads the bundle's folder as it is",
         )
 
+    def verify_programs(self, folder: Path, files: Mapping[str, int]) -> None:
+        from .verifying import check_program
+
+        for name in sorted(files):
+            if name.endswith(".onnx"):
+                check_program(folder / name, folder, files)
+
     def _write_genai(self, model: Model, options: ProgramOptions, folder: Path) -> str | None:
         """Write the configuration; returns its name, or None where onnxruntime-genai cannot run the program."""
         from .genai import genai_config, uniform

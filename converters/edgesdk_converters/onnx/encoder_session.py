@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from edgesdk.errors import BundleError, EdgeError
-from edgesdk.session import padded, refuse_texts
+from edgesdk.errors import EdgeError
+from edgesdk.session import padded, refuse_texts, usable
 
 from .names import STATES
+
+RUNTIME = f"ONNX Runtime {ort.__version__}"
 
 
 class OnnxEncoderSession:
@@ -23,12 +25,13 @@ class OnnxEncoderSession:
         Raises:
             BundleError: ONNX Runtime refuses the file.
         """
-        self._session = load(model, threads)
-        self.context = context
-        self._vocab = int(self._session.get_modelmeta().custom_metadata_map["vocab"])
-        answer = next(output for output in self._session.get_outputs() if output.name != STATES)
-        self._answer, self.size = answer.name, int(answer.shape[-1])
-        self._inputs = {value.name for value in self._session.get_inputs()}
+        with usable(model, RUNTIME):
+            self._session = load(model, threads)
+            self.context = context
+            self._vocab = int(self._session.get_modelmeta().custom_metadata_map["vocab"])
+            answer = next(output for output in self._session.get_outputs() if output.name != STATES)
+            self._answer, self.size = answer.name, int(answer.shape[-1])
+            self._inputs = {value.name for value in self._session.get_inputs()}
 
     def encode(self, texts: Sequence[Sequence[int]], types: Sequence[Sequence[int]] | None = None) -> np.ndarray:
         return self._run(self._answer, texts, types)
@@ -55,11 +58,8 @@ def load(model: Path, threads: int | None = None) -> ort.InferenceSession:
     options.log_severity_level = 4  # failures reach the caller as exceptions
     if threads is not None:
         options.intra_op_num_threads = threads
-    try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as failure:  # the binding raises a class per status code, all of them Exceptions
-        reason = str(failure).splitlines()[0]
-        raise BundleError(f"{model.name}: ONNX Runtime {ort.__version__} cannot load it: {reason}") from None
+    with usable(model, RUNTIME):
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=False)
 
 
 def run(session: ort.InferenceSession, outputs: Sequence[str], inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -71,5 +71,5 @@ def run(session: ort.InferenceSession, outputs: Sequence[str], inputs: dict[str,
     try:
         found: list[np.ndarray] = session.run(list(outputs), inputs)
     except Exception as failure:
-        raise EdgeError(f"ONNX Runtime {ort.__version__} failed: {str(failure).splitlines()[0]}") from None
+        raise EdgeError(f"{RUNTIME} failed: {str(failure).splitlines()[0]}") from None
     return found

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgesdk.session import refuse_answer, refuse_texts
+from edgesdk.session import refuse_answer, refuse_texts, usable
 
-from .encoder_session import load, run
+from .encoder_session import RUNTIME, load, run
 from .names import ENCODER_FILE
 
 
@@ -27,15 +27,16 @@ class OnnxSeq2SeqSession:
         Raises:
             BundleError: ONNX Runtime refuses a file.
         """
-        self._encoder, self._decoder = load(model.with_name(ENCODER_FILE), threads), load(model, threads)
-        said = self._decoder.get_modelmeta().custom_metadata_map
-        self.context, self.vocab, self.start = context, int(said["vocab"]), int(said["start"])
-        self._source: dict[str, np.ndarray] = {}
-        self._empty = {
-            value.name: np.zeros((1, value.shape[1], 0, value.shape[3]), dtype=np.float32)
-            for value in self._decoder.get_inputs()
-            if ".decoder." in value.name
-        }
+        with usable(model, RUNTIME):
+            self._encoder, self._decoder = load(model.with_name(ENCODER_FILE), threads), load(model, threads)
+            said = self._decoder.get_modelmeta().custom_metadata_map
+            self.context, self.vocab, self.start = context, int(said["vocab"]), int(said["start"])
+            self._source: dict[str, np.ndarray] = {}
+            self._empty = {
+                value.name: np.zeros((1, value.shape[1], 0, value.shape[3]), dtype=np.float32)
+                for value in self._decoder.get_inputs()
+                if ".decoder." in value.name
+            }
         self.reset()
 
     def reset(self) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from edgesdk.errors import BundleError, EdgeError
-from edgesdk.session import Recall, refuse_rewind, refuse_tokens
+from edgesdk.errors import EdgeError
+from edgesdk.session import Recall, refuse_rewind, refuse_tokens, usable
 
 from .names import LOGITS_START, past_names, present_names
 
@@ -19,6 +19,7 @@ PROVIDERS = {  # by the names that users write, in the order that a board with a
     "cuda": "CUDAExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
+_NAME = f"ONNX Runtime {ort.__version__}"
 _CHUNK = 256  # positions of one prefill step: bounds the activations, keeps the matrix kernels busy
 
 
@@ -62,26 +63,26 @@ class OnnxSession:
             options.intra_op_num_threads = threads
         if profile is not None:
             options.enable_profiling, options.profile_file_prefix = True, str(profile)
-        try:
-            self._session = ort.InferenceSession(model, options, providers=_available(providers))
-        except Exception as failure:  # the binding raises a class per status code, all of them Exceptions
-            reason = str(failure).splitlines()[0]
-            raise BundleError(f"{model.name}: ONNX Runtime {ort.__version__} cannot load it: {reason}") from None
-        self.providers = tuple(self._session.get_providers())
-        self.context, self.position, self.runs = context, 0, 0
-        self.vocab = int(self._session.get_outputs()[0].shape[-1])
-        self._binding = self._session.io_binding()
-        self._float = np.dtype(np.float16 if "float16" in self._session.get_outputs()[0].type else np.float32)
-        self._ids = np.zeros((1, context), dtype=np.int64)
-        self._mask = np.ones((1, context), dtype=np.int64)
-        self._last, self._first = np.array([-1], dtype=np.int64), np.array([0], dtype=np.int64)
-        self._logits = np.zeros(self.vocab, dtype=self._float)
-        self._bound_ids, self._bound_last = 0, False  # what the last step bound, which costs time after every step
-        if adapter is not None:
-            self._bind_adapter(adapter)
-        self._caches = self._bind_caches()  # before logits, which are then the last of the outputs
-        self._states = self._make_states()
-        self._bind_states()  # likewise
+        with usable(model, _NAME):
+            available = _available(providers)
+            more = {"enable_fallback": len(available) > 1}  # with one alone it tries that again, and prints
+            self._session = ort.InferenceSession(model, options, providers=available, **more)
+            self.providers = tuple(self._session.get_providers())
+            self.context, self.position, self.runs = context, 0, 0
+            self.vocab = int(self._session.get_outputs()[0].shape[-1])
+            self._binding = self._session.io_binding()
+            self._float = np.dtype(np.float16 if "float16" in self._session.get_outputs()[0].type else np.float32)
+            self._ids = np.zeros((1, context), dtype=np.int64)
+            self._mask = np.ones((1, context), dtype=np.int64)
+            self._last, self._first = np.array([-1], dtype=np.int64), np.array([0], dtype=np.int64)
+            self._logits = np.zeros(self.vocab, dtype=self._float)
+            self._bound_ids, self._bound_last = 0, False  # what the last step bound, which costs time after every step
+            if adapter is not None:
+                self._bind_adapter(adapter)
+            self._caches = self._bind_caches()  # before logits, which are then the last of the outputs
+            self._states = self._make_states()
+            self._bind_states()  # likewise
+            self._bind_last()
         self.reset()
 
     def reset(self) -> None:
@@ -106,9 +107,7 @@ class OnnxSession:
     def prefill(self, ids: Sequence[int]) -> np.ndarray:
         refuse_tokens(self, ids)
         if not self._bound_last:
-            self._bind_input(LOGITS_START, self._last, (1,))
-            self._binding.bind_output("logits", "cpu", 0, self._float, (1, 1, self.vocab), self._logits.ctypes.data)
-            self._bound_last = True
+            self._bind_last()
         for chunk in _chunks(ids):
             self._run(chunk)
         last: np.ndarray = self._logits.astype(np.float32)
@@ -145,23 +144,26 @@ class OnnxSession:
         self._bind_input("attention_mask", self._mask, (1, total))
         try:
             self._session.run_with_iobinding(self._binding)
-        except RuntimeError as failure:
-            raise EdgeError(f"ONNX Runtime {ort.__version__} failed: {str(failure).splitlines()[0]}") from None
+        except Exception as failure:  # the binding raises a class per status code
+            raise EdgeError(f"{_NAME} failed: {str(failure).splitlines()[0]}") from None
         self.position, self.runs = total, self.runs + 1
         self._states = {name: (following, state) for name, (state, following) in self._states.items()}
+
+    def _bind_last(self) -> None:
+        """Have the next steps give the logits of their last tokens."""
+        self._bind_input(LOGITS_START, self._last, (1,))
+        self._binding.bind_output("logits", "cpu", 0, self._float, (1, 1, self.vocab), self._logits.ctypes.data)
+        self._bound_last = True
 
     def _bind_input(self, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
         self._binding.bind_input(name, "cpu", 0, array.dtype, shape, array.ctypes.data)
 
     def _bind_adapter(self, path: Path) -> None:
         """Bind what an adapter holds as inputs (adapters of run options do nothing where inputs are bound)."""
-        try:
+        with usable(path, _NAME):
             parameters = ort.AdapterFormat.read_adapter(str(path)).get_parameters()
             for name, value in parameters.items():
                 self._binding.bind_ortvalue_input(name, value)
-        except Exception as failure:  # the binding raises a class per status code, all of them Exceptions
-            reason = str(failure).splitlines()[0]
-            raise BundleError(f"{path.name}: ONNX Runtime {ort.__version__} cannot load it: {reason}") from None
         self._parameters = parameters  # their memory is what is bound
 
     def _bind_caches(self) -> list[Any]:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from edgesdk.errors import EdgeError
-from edgesdk.session import ImageRows
+from edgesdk.session import ImageRows, usable
 
-from .encoder_session import load, run
+from .encoder_session import RUNTIME, load, run
 from .names import IMAGE_ROWS, PIXELS, VISION_FILE
 from .session import OnnxSession
 
@@ -29,13 +29,14 @@ class OnnxVisionSession(OnnxSession):
         Raises:
             BundleError: ONNX Runtime refuses a file.
         """
-        self._vision = load(model.with_name(VISION_FILE), threads)
-        (pixels,), (rows,) = self._vision.get_inputs(), self._vision.get_outputs()
-        self._shape = tuple(pixels.shape[1:])
-        self.image_size, self.image_rows = int(pixels.shape[-1]), int(rows.shape[1])
-        self.image_token = int(self._vision.get_modelmeta().custom_metadata_map["image_token"])
-        self._images = ImageRows(self.image_token, int(rows.shape[2]))
-        self._nothing = np.zeros((1, int(rows.shape[2])), dtype=np.float32)
+        with usable(model, RUNTIME):
+            self._vision = load(model.with_name(VISION_FILE), threads)
+            (pixels,), (rows,) = self._vision.get_inputs(), self._vision.get_outputs()
+            self._shape = tuple(pixels.shape[1:])
+            self.image_size, self.image_rows = int(pixels.shape[-1]), int(rows.shape[1])
+            self.image_token = int(self._vision.get_modelmeta().custom_metadata_map["image_token"])
+            self._images = ImageRows(self.image_token, int(rows.shape[2]))
+            self._nothing = np.zeros((1, int(rows.shape[2])), dtype=np.float32)
         super().__init__(model, context, threads)
 
     def show(self, pixels: np.ndarray) -> np.ndarray:

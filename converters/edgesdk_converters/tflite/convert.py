@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +33,10 @@ class TfliteConverter:
     name = "tflite"
     on_device: OnDevice | None = OnDevice(
         "edgesdk_converters.tflite.session:open_program",
-        ("edgesdk_converters.tflite.format", "edgesdk_converters.tflite.session"),
+        (
+            *("edgesdk.bounds.flatbuffer", "edgesdk.bounds.flatbuffer_schema"),
+            *(f"edgesdk_converters.tflite.{name}" for name in ("format", "schema", "verifying", "session")),
+        ),
         ("ai-edge-litert", "tflite-runtime"),
     )
 
@@ -94,6 +97,13 @@ class TfliteConverter:
 
     def text_runner(self, main: Path, tokenizer: Path) -> TextRunner:
         raise EdgeError("LiteRT has no text runner of its own", hint="run without --runner")
+
+    def verify_programs(self, folder: Path, files: Mapping[str, int]) -> None:
+        from .verifying import check_program
+
+        for name in sorted(files):
+            if name.endswith(".tflite"):
+                check_program(folder / name)
 
 
 def refuse_shapes(spec: DecoderSpec) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 
 from edgesdk.errors import BundleError, MissingExtraError
 
-IDENTIFIER = b"TFL3"
+from .verifying import IDENTIFIER, check_program
+
 _DAMAGED = "the file is damaged or incomplete: copy it again, or export again"
 
 
@@ -77,6 +78,7 @@ def read_file(path: Path) -> Contents:
         raise MissingExtraError(failure.name or "ai_edge_litert", "tflite") from None
 
     content = read_bytes(path)
+    check_program(path)
     try:
         model = schema.ModelT.InitFromPackedBuf(content)
         names = {number: name for name, number in vars(schema.BuiltinOperator).items() if name.isupper()}

@@ -44,6 +44,9 @@ def violations(file: Contents) -> Iterator[TargetError]:
         inputs = [file.graph.tensors[index] if index >= 0 else None for index in operator.inputs]
         outputs = [file.graph.tensors[index] for index in operator.outputs]
         yield from _unknown(where, code)
+        if code in TYPES and not _is_whole(code, inputs, outputs):
+            yield TargetError(f"{where}: it lacks inputs or outputs", hint="the file is damaged: export again")
+            continue
         yield from _wrong_type(file, where, code, inputs)
         if code in _RULES:
             yield from _RULES[code](file, where, inputs, outputs)
@@ -120,6 +123,12 @@ def _unknown(where: str, code: str) -> Iterator[TargetError]:
     if code not in TYPES and code not in OTHERS:
         instead = INSTEAD.get(code)
         yield TargetError(f"{where}: TFLM has no such operator", hint=f"use {instead}" if instead else None)
+
+
+def _is_whole(code: str, inputs: list[Any], outputs: list[Any]) -> bool:
+    """Whether an operator has the tensors that the rules below read."""
+    least = 2 if code in ("EMBEDDING_LOOKUP", "FULLY_CONNECTED", "SELECT_V2") else 1
+    return len(inputs) >= least and None not in inputs[:least] and bool(outputs)
 
 
 def _wrong_type(file: Contents, where: str, code: str, inputs: list[Any]) -> Iterator[TargetError]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgesdk.errors import BundleError, MissingExtraError
+from edgesdk.errors import BundleError, EdgeError, MissingExtraError
 from edgesdk.session import refuse_rewind, refuse_tokens
 
-from .format import Contents, read_bytes, scales_of, zero_of
+from .format import Contents, scales_of, zero_of
+from .verifying import check_program
 
 _TYPES = {"FLOAT32": np.float32, "INT8": np.int8, "INT16": np.int16}
 _ROOM = 1 << 24  # for all but the caches; memory that is not touched costs the host nothing
@@ -45,7 +47,10 @@ class _DecodeSession(ABC):
         refuse_tokens(self, ids)
         rows = np.empty((len(ids), self.vocab), np.float32)
         for row, token in zip(rows, ids, strict=True):
-            row[:] = self._step(token)
+            try:
+                row[:] = self._step(token)
+            except (RuntimeError, ValueError, IndexError, TypeError) as failure:
+                raise EdgeError(f"the runtime failed: {str(failure).strip() or type(failure).__name__}") from None
             self.position += 1
         return rows
 
@@ -91,11 +96,12 @@ def open_program(main: Path, context: int, threads: int | None = None) -> LiteRt
         BundleError: the file is damaged, or the runtime refuses it.
         MissingExtraError: neither package is installed.
     """
-    read_bytes(main)
     interpreter = _interpreter()
+    with suppress(MissingExtraError):  # the older package brings no schema
+        check_program(main)
     try:
         return LiteRtSession(interpreter(model_path=str(main), num_threads=threads))
-    except (ValueError, RuntimeError) as failure:
+    except Exception as failure:  # the interpreter's own, and whatever inputs and outputs of another kind end in
         raise BundleError(f"{main}: LiteRT cannot load it ({failure})", hint="export it again") from None
 
 

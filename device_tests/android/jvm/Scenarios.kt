@@ -20,6 +20,9 @@ fun main(arguments: Array<String>) {
     try {
         when (scenario) {
             "copy" -> copy(folder, rest, said)
+            "packaged" -> said.put("version", Bundle.open(File(folder)).version)
+            "signed" -> said.put("version", Bundle.openSigned(File(folder), Signer(rest[0], rest[1].toLong())).version)
+            "vectors" -> vectors(File(rest[0]), said)
             else -> {
                 val pinned = if (scenario.startsWith("+")) ownPins(File(folder)) else Pinned.packaged
                 val work = scenarios.getValue(scenario.removePrefix("+"))
@@ -117,10 +120,23 @@ private fun stopFirst(model: EdgeModel, rest: List<String>, said: JSONObject) {
 private fun copy(folder: String, rest: List<String>, said: JSONObject) {
     val context = Context(File(rest[0]), File(folder))
     val found = BundleStore.locate(context)
-    said.put("folder", found.path).put("digest", Bundle.open(found).manifest.digest)
+    val opened = Bundle.open(found)
+    said.put("folder", found.path).put("digest", opened.manifest.digest).put("version", opened.version)
     val marked = File(found, Bundle.CHAT).also { it.setLastModified(1_000_000_000_000) }
     said.put("again", BundleStore.locate(context).path == found.path)
     said.put("untouched", marked.lastModified() == 1_000_000_000_000)
+}
+
+/** What the verifier says of each line: key, signature and message in hexadecimal. */
+private fun vectors(file: File, said: JSONObject) {
+    fun bytes(text: String) = text.chunked(2).map { it.toInt(16).toByte() }.toByteArray()
+
+    val verdicts =
+        file.readLines().map { line ->
+            val (key, signature, message) = line.split(" ").map { bytes(it) }
+            Ed25519.verify(key, signature, message)
+        }
+    said.put("verdicts", JSONArray(verdicts))
 }
 
 private fun tell(statistics: Statistics?, said: JSONObject) {

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
 
 from ...boards import Board
 from ...lines import shown_line
+from ...partials import scratch_folder
 from ...progress import SILENT, Progress
 from ...registry import unknown
 from ..hosts import place_of
@@ -52,8 +52,8 @@ def flash_with(
     """
     chosen = _chosen(tool, board)
     _refuse_scripts(firmware, chosen, probe)
-    with tempfile.TemporaryDirectory(prefix="edgesdk-flash-") as scratch:
-        job = _job(firmware, board, chosen, Path(scratch), port, probe, seconds)
+    with scratch_folder() as scratch:
+        job = _job(firmware, board, chosen, scratch, port, probe, seconds)
         with progress.stage(f"Flashing with {chosen.name}"):
             chosen.put(job)
     return chosen.name

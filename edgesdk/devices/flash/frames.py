@@ -35,6 +35,8 @@ class Status(IntEnum):
     NOT_AN_APP = 6
     NO_APP = 7
     BROKEN = 8
+    WRONG_TAG = 9
+    TOO_OLD = 10
 
 
 @dataclass(frozen=True)

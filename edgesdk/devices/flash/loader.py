@@ -21,6 +21,7 @@ VERSION = 1
 _ATTEMPTS = 8
 _POLL = 0.4  # seconds that a loader has to say hello before it is asked again
 _SMALLEST = 64
+_WHOLE, _KEYED = 1, 2  # bits of the state in a loader's hello
 _HELLO = struct.Struct("<BBHIIIIIII")
 
 
@@ -47,6 +48,14 @@ _MEANING = {
     Status.FLASH_FAILED: ("flash does not take what is written to it", "it is protected or worn out"),
     Status.WRONG_SUM: ("the board's flash does not hold the firmware", "flash it again"),
     Status.NOT_AN_APP: ("the loader cannot start this firmware: its vectors fit another address", "use -DLOADER=ON"),
+    Status.WRONG_TAG: (
+        "the loader has another key: it does not start this firmware",
+        "loader_key = of devices.toml names the file that the board's loader was built with",
+    ),
+    Status.TOO_OLD: (
+        "the loader had a newer version of the firmware, and does not start an older one",
+        "to go back on purpose, sign the bundle again with a higher version",
+    ),
     Status.NO_APP: ("no whole firmware is on the board", "flash it again"),
 }
 
@@ -66,6 +75,7 @@ class Hello:
     Attributes:
         version: of the protocol.
         whole: whether a firmware is committed and its sum fits.
+        newest: the greatest version of a firmware that it had; None where it has no key and asks for no proof.
         block: most bytes of one request.
         page: bytes that one erase takes.
         origin: address of the firmware.
@@ -78,6 +88,7 @@ class Hello:
 
     version: int
     whole: bool
+    newest: int | None
     block: int
     page: int
     origin: int
@@ -194,9 +205,9 @@ class Loader:
                 size = max(_SMALLEST, size // 2 // 4 * 4)
         return data
 
-    def commit(self, size: int, crc: int) -> None:
-        """Write the record that makes the firmware startable."""
-        self.ask(Request.COMMIT, struct.pack("<II", size, crc), seconds=3 + size / 2e5)
+    def commit(self, size: int, crc: int, proof: bytes = b"") -> None:
+        """Write the record that makes the firmware startable; ``proof`` is for a loader that asks for one."""
+        self.ask(Request.COMMIT, struct.pack("<II", size, crc) + proof, seconds=3 + size / 5e4)
 
     def boot(self) -> None:
         """Start the firmware."""
@@ -262,11 +273,15 @@ def _hello(body: bytes, name: str) -> Hello:
         )
     if len(body) < _HELLO.size:
         raise FlashError(f"{name}: the loader's hello is cut", hint="flash the loader again")
-    version, whole, block, page, origin, room, ram, ram_bytes, size, crc = _HELLO.unpack_from(body)
-    board = body[_HELLO.size :].decode("ascii", "replace")
+    version, state, block, page, origin, room, ram, ram_bytes, size, crc = _HELLO.unpack_from(body)
+    rest, newest = body[_HELLO.size :], None
+    if state & _KEYED:
+        newest, rest = int.from_bytes(rest[:4], "little"), rest[4:]
+    board = rest.decode("ascii", "replace")
     if block < 4 or block % 4 or page < 4 or max(block, page) % min(block, page):
         raise FlashError(f"{name}: the loader says impossible sizes", hint="flash the loader again")
-    return Hello(version, bool(whole), block, page, origin, room, (ram, ram_bytes), size, crc, board)
+    whole = bool(state & _WHOLE)
+    return Hello(version, whole, newest, block, page, origin, room, (ram, ram_bytes), size, crc, board)
 
 
 def _body(frame: Frame, name: str) -> bytes:

@@ -11,6 +11,7 @@ from ...progress import SILENT, Progress
 from . import FlashError
 from .images import Image, check_vectors
 from .loader import Hello, Loader, LostError, Port
+from .proofs import Proof
 
 _BLANK = b"\xff"
 _SUMS_AT_ONCE = 64
@@ -45,6 +46,7 @@ def load_over_uart(
     start: bool = True,
     baud: int = 115200,
     wait: float = 8,
+    proof: Proof | None = None,
     progress: Progress = SILENT,
 ) -> Loaded:
     """Send a firmware to a board that has the loader, verify it in flash, and start it.
@@ -60,10 +62,12 @@ def load_over_uart(
         start: whether to start it in the end.
         baud: bits per second of the line.
         wait: seconds for the loader to answer; time to press reset.
+        proof: vouches for the firmware, to a loader that has a key.
         progress: told about the bytes sent.
 
     Raises:
-        FlashError: nobody answers, another board, a firmware that is too large or linked for another address, a line
+        FlashError: nobody answers, another board, a firmware that is too large or linked for another address, no proof
+            for a loader that has a key, or one for a loader that has none, an older firmware than it had, a line
             that loses everything, flash that does not take it.
         DeviceError: the port is missing or busy.
     """
@@ -71,6 +75,7 @@ def load_over_uart(
         name = port if isinstance(port, str) else str(getattr(port, "name", None) or "the UART")
         loader = Loader(line, name, baud)
         hello = loader.connect(wait)
+        _refuse_unproven(hello, name, proof)
         data = _checked(image, hello, board)
         crc = zlib.crc32(data)
         written = 0
@@ -78,10 +83,28 @@ def load_over_uart(
             written = _written(loader, hello, data, progress)
         if read_back:
             _compare(loader, hello, data, progress)
-        if written or not hello.whole or (hello.size, hello.crc) != (len(data), crc):
-            loader.commit(len(data), crc)
+        if written or proof or not hello.whole or (hello.size, hello.crc) != (len(data), crc):
+            loader.commit(len(data), crc, proof.of(data) if proof else b"")
         started = start and _started(loader, progress)
         return Loaded(hello.board, len(data), written, loader.sent + loader.received, started)
+
+
+def _refuse_unproven(hello: Hello, name: str, proof: Proof | None) -> None:
+    if hello.newest is not None and proof is None:
+        raise FlashError(
+            f"{name}: the board's loader takes only firmware of a signed bundle",
+            hint="loader_key = in devices.toml names the file of its key, and edgesdk keys pin the bundle's",
+        )
+    if proof is not None and hello.newest is not None and proof.version < hello.newest:
+        raise FlashError(
+            f"{name}: the firmware has version {proof.version}, and the board had {hello.newest} already",
+            hint=f"to go back on purpose, sign the bundle again with --version {hello.newest} or more",
+        )
+    if proof is not None and hello.newest is None:
+        raise FlashError(
+            f"{name}: the board's loader has no key, and would start any firmware",
+            hint="put a loader with the key there, with a debug probe: cmake -DLOADER=ON -DLOADER_KEY=FILE",
+        )
 
 
 def _opened(port: Port | str, baud: int) -> closing[Port] | nullcontext[Port]:  # type: ignore[type-var]

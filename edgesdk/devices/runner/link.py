@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ...errors import EdgeError
 from ...runner_lines import measure_command, opened, sealed, tokens_command
 from ..base import DeviceError, DeviceTimeoutError, Line
+from .events import Clock, Done, Failed, Hello, Step, event_of, step_in
 
 PROTOCOL = 1
 _LOAD, _TOKEN, _CLOCK, _STOP = 600.0, 300.0, 30.0, 20.0  # seconds without an event
@@ -34,7 +34,7 @@ class Answer:
     stop: str
     prefill_seconds: float | None
     decode_seconds: float | None
-    events: tuple[dict[str, Any], ...]
+    events: tuple[Step, ...]
 
 
 class RunnerLink:
@@ -60,20 +60,20 @@ class RunnerLink:
             line.close()
             raise
 
-    def _greeted(self, ask: bool, seconds: float) -> dict[str, Any]:
+    def _greeted(self, ask: bool, seconds: float) -> Hello:
         if ask:
             self._line.send(b"\n" + sealed("hello"))
         hello = self._greeting(seconds, passing=ask)
-        if hello.get("protocol") != PROTOCOL:
+        if hello["protocol"] != PROTOCOL:
             raise DeviceError(
-                f"{self.name}: its runner speaks protocol {hello.get('protocol')}, this edgesdk speaks {PROTOCOL}",
+                f"{self.name}: its runner speaks protocol {hello['protocol']}, this edgesdk speaks {PROTOCOL}",
                 hint="flash or push it again with this edgesdk",
             )
         return hello
 
     def events(
         self, ids: Sequence[int], *, max_tokens: int, temperature: float = 0.0, top_p: float = 1.0, seed: int = 1
-    ) -> Generator[dict[str, Any], None, None]:
+    ) -> Generator[Step, None, None]:
         """Have tokens answered: ``prefill``, each ``token``, ``done``; a consumer that stops early stops the runner.
 
         Raises:
@@ -85,25 +85,23 @@ class RunnerLink:
             ids, tokens_command(list(ids), new_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
         )
 
-    def measured(
-        self, ids: Sequence[int], tokens: int, *, operators: bool = False
-    ) -> Generator[dict[str, Any], None, None]:
+    def measured(self, ids: Sequence[int], tokens: int, *, operators: bool = False) -> Generator[Step, None, None]:
         """As :meth:`events`, of so many tokens, greedily and whatever they are; with every operator timed if asked."""
         yield from self._answered(ids, measure_command(list(ids), tokens, operators=operators))
 
-    def clock(self) -> dict[str, Any] | None:
+    def clock(self) -> Clock | None:
         """The runner's clocks now, in nanoseconds: ``at`` and, where it has that, ``boottime``; None without a clock.
 
         Raises:
             DeviceError: the line broke.
         """
         self._line.send(sealed("clock"))
-        event = opened(self._line.line(_CLOCK))
-        return event if event["event"] == "clock" else None
+        event = event_of(self._line.line(_CLOCK), self.name)
+        return event if event is not None and event["event"] == "clock" else None
 
-    def _answered(self, ids: Sequence[int], command: bytes) -> Generator[dict[str, Any], None, None]:
+    def _answered(self, ids: Sequence[int], command: bytes) -> Generator[Step, None, None]:
         most = self.hello.get("prompt_tokens")
-        if isinstance(most, int) and len(ids) > most:
+        if most is not None and len(ids) > most:
             raise DeviceError(
                 f"{self.name}: {len(ids)} tokens, and its runner takes {most} at once", hint="shorten the prompt"
             )
@@ -111,11 +109,13 @@ class RunnerLink:
         ended = False
         try:
             while not ended:
-                event = opened(self._line.line(_TOKEN))
-                ended = event["event"] in ("done", "error")
-                if event["event"] == "error":
+                event = event_of(self._line.line(_TOKEN), self.name)
+                if event is not None and event["event"] == "error":
+                    ended = True
                     raise _failed(self.name, event)
-                yield event
+                if (step := step_in(event)) is not None:
+                    ended = step["event"] == "done"
+                    yield step
         finally:
             if not ended:
                 self._stop()
@@ -140,7 +140,7 @@ class RunnerLink:
         except DeviceError:
             return
 
-    def _greeting(self, seconds: float, *, passing: bool) -> dict[str, Any]:
+    def _greeting(self, seconds: float, *, passing: bool) -> Hello:
         give_up = time.monotonic() + seconds
         while (left := give_up - time.monotonic()) > 0:
             try:
@@ -148,12 +148,16 @@ class RunnerLink:
             except DeviceTimeoutError:
                 break
             try:
-                event = opened(received)
+                event = event_of(received, self.name)
+            except DeviceError:
+                raise
             except EdgeError:
                 continue  # a banner of the login, or the end of what came before us
+            if event is None:
+                continue
             if event["event"] == "hello":
                 return event
-            if event["event"] == "load" and event.get("ticks_per_second"):
+            if event["event"] == "load" and event["ticks_per_second"]:
                 self.load_seconds = event["ticks"] / event["ticks_per_second"]
             if event["event"] == "loader":
                 raise DeviceError(f"{self.name}: its loader waits for a firmware", hint="edgesdk flash BUNDLE")
@@ -165,9 +169,9 @@ class RunnerLink:
         )
 
 
-def answered(events: Sequence[dict[str, Any]], hello: dict[str, Any]) -> Answer:
-    """What the events of one answer come to; :class:`Answer` says in which units."""
-    done = events[-1]
+def answered(events: Sequence[Step], hello: Hello) -> Answer:
+    """What the events of one answer, which end with ``done``, come to; :class:`Answer` says in which units."""
+    done = _the_end(events)
     ticks = 0 if hello.get("emulated") else hello.get("ticks_per_second") or 0
     prefill = next((event["ticks"] for event in events if event["event"] == "prefill"), None)
     decoding = [event["ticks"] for event in events if event["event"] == "token"][:-1]
@@ -181,5 +185,12 @@ def answered(events: Sequence[dict[str, Any]], hello: dict[str, Any]) -> Answer:
     )
 
 
-def _failed(name: str, event: dict[str, Any]) -> DeviceError:
+def _the_end(events: Sequence[Step]) -> Done:
+    last = events[-1] if events else None
+    if last is None or last["event"] != "done":
+        raise DeviceError("the runner's answer has no end")
+    return last
+
+
+def _failed(name: str, event: Failed) -> DeviceError:
     return DeviceError(f"{name}: {event.get('message') or event.get('code')}", hint=event.get("hint") or None)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from ...bundle import Manifest
 from ...cache import alone_in, made_once
 from ...errors import EdgeError
 from ...files import file_entry, sha256
@@ -68,8 +69,6 @@ def native_command(store: Store, facts: Facts, pushed: Pushed, threads: int | No
         DeviceError: this runner is none for that device.
         RunnerUnavailableError: it cannot be built here.
     """
-    import json
-
     device = store.device
     if facts.architecture != "aarch64" or facts.libc not in (None, "glibc"):
         what = f"{facts.architecture} with {facts.libc}"
@@ -83,10 +82,11 @@ def native_command(store: Store, facts: Facts, pushed: Pushed, threads: int | No
     entries = tuple(file_entry(path, path.relative_to(folder).as_posix()) for path in paths)
     name = f"runner.{sha256(folder / NAME)[:12]}"
     runner = store.push(Parcel(name, folder, entries), activate=False, progress=progress)
-    manifest = json.loads(device.run(f"cat {shlex.quote(pushed.path)}/manifest.json", check=True).text)
-    stop = ",".join(map(str, manifest["tokenizer"]["stop"])) or "-"
-    program = f"{pushed.path}/{manifest['program']['main']}"
-    words = shlex.join([f"{runner.path}/{NAME}", program, manifest["digest"], stop, str(threads or 0)])
+    text = device.run(f"cat {shlex.quote(pushed.path)}/manifest.json", check=True).text
+    manifest = Manifest.parse(text, f"{device.name}: {pushed.path}/manifest.json")
+    stop = ",".join(map(str, manifest.tokenizer.stop)) or "-"
+    program = f"{pushed.path}/{manifest.program.main}"
+    words = shlex.join([f"{runner.path}/{NAME}", program, manifest.digest, stop, str(threads or 0)])
     path = shlex.quote(runner.path)
     return f"chmod 755 {path}/{NAME} && LD_LIBRARY_PATH={path}/lib exec {words}"
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from ...bundle import Bundle
 from ...converter import CONVERTERS
 from ...files import file_entry
+from ...partials import scratch_folder
 from ...progress import SILENT, Progress
+from ...signing.pins import check_pinned
 from ..base import Device, DeviceError
 from ..facts import Facts
 from ..shell import ShellDevice
@@ -35,7 +35,7 @@ def running(
 
     Raises:
         DeviceError: there is no runner for this device, or it fails.
-        BundleError: the bundle is for other devices.
+        BundleError: the bundle is for other devices, or not signed as its pin asks.
     """
     if isinstance(device, ShellDevice):
         link = _on_shell(device, bundle, threads, activate, progress)
@@ -48,6 +48,7 @@ def running(
 
 
 def _on_line(device: Device, bundle: Bundle) -> RunnerLink:
+    check_pinned(device, bundle)
     link = RunnerLink(device.stream(), device.name, ask=True, seconds=10)
     expected = bundle.manifest.program.facts.get("crc32")
     if expected is not None and link.hello.get("model_crc") != expected:
@@ -83,8 +84,8 @@ def _command(
     on_device = CONVERTERS.get(program.converter).on_device
     if on_device is None:
         raise DeviceError(f"{device.name} cannot run programs of '{program.converter}'", hint="edgesdk flash BUNDLE")
-    with tempfile.TemporaryDirectory(prefix="edgesdk-") as scratch:
-        path = Path(scratch) / "runner.pyz"
+    with scratch_folder() as scratch:
+        path = scratch / "runner.pyz"
         path.write_bytes(runner_archive(on_device))
         entry = file_entry(path)
         runner = store.push(Parcel(f"runner.{entry.sha256[:12]}", path.parent, (entry,)), activate=False)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...bounds.regular import read_limited, regular_file
+from ...documents import parse_json
 from ...errors import ModelError
 from ..config import Config
 from ..encoder_spec import Classification, Embedding, EncoderAttention, EncoderSpec, Head, Pooling
@@ -125,15 +127,13 @@ def scores_of(config: Config, labels: tuple[str, ...]) -> Any:
 
 def _embedding(folder: Path) -> Embedding:
     """The pooling of a sentence-transformers folder; the mean over all tokens without one."""
-    import json
-
-    path = folder / "modules.json"
-    if not path.is_file():
+    path = regular_file(folder, "modules.json", ModelError)
+    if path is None:
         return Embedding()
+    modules = parse_json(read_limited(path, error=ModelError), str(path), ModelError)
     try:
-        modules = json.loads(path.read_text(encoding="utf-8"))
         kinds = {str(module["type"]).rpartition(".")[2]: str(module["path"]) for module in modules}
-    except (ValueError, TypeError, KeyError) as failure:
+    except (TypeError, KeyError) as failure:
         raise ModelError(f"{path}: not a list of sentence-transformers' modules ({failure})") from None
     for kind in kinds:
         if kind not in _MODULES:

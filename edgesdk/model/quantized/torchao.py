@@ -14,12 +14,12 @@ pack_int4 for Int4Tensor.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...errors import ModelError
+from ...documents import parse_json
+from ...errors import EdgeError, ModelError
 from ..config import Config
 from ..safetensors_file import FLOATS, SafetensorsFolder
 from .folder import BITS, DAMAGED, UNQUANTIZED, Matrix, QuantizedFolder, part
@@ -79,8 +79,8 @@ def _opener(where: str, kind: str) -> Callable[[SafetensorsFolder, str, str, dic
 
 def _description(text: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        found = parse_json(text, "torchao's description")
+    except EdgeError:
         return None
     if not isinstance(found, dict) or not isinstance(found.get("_type"), str):
         return None

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...bundle import Bundle, Manifest
 from ...progress import Progress
+from ...signing.pins import check_with
 from ...targets import targets_dir
 from ..base import Deliverable, PackageError, Written
 from ..templates import fill
@@ -45,10 +46,12 @@ class Android:
 
     def write(self, bundle: Bundle, options: Options, folder: Path, progress: Progress) -> Written:
         manifest, way = bundle.manifest, delivery(options)
+        signed = check_with(bundle, options.key) if options.key else None
         home = "modelpack" if way.plugin else "app"
         with progress.stage("Copying the model"):
             carried = write_model(bundle, folder / home / "src/main/assets" / NAME)
-        values = _values(manifest, options, carried)
+        pinned = {"key": signed.key if signed else None, "oldest": signed.version if signed else None}
+        values = {**_values(manifest, options, carried), **pinned}
         _project(folder, options, values)
         prompts = folder / "benchmark/src/main/assets/prompts.json"
         prompts.parent.mkdir(parents=True, exist_ok=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import subprocess
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+from ...partials import scratch_folder
 from ..base import PackageError
 from .archives import write_zip
 from .model import NAME
@@ -82,8 +82,8 @@ def compiled_jar(kotlinc: str, classpath: str, sources: Sequence[Path]) -> bytes
     Raises:
         PackageError: the compiler cannot be started, or refuses them.
     """
-    with tempfile.TemporaryDirectory(prefix="edgesdk-kotlin-") as scratch:
-        command = [kotlinc, "-d", scratch, "-classpath", classpath, "-jvm-target", "11", "-module-name", ARTIFACT]
+    with scratch_folder() as scratch:
+        command = [kotlinc, "-d", str(scratch), "-classpath", classpath, "-jvm-target", "11", "-module-name", ARTIFACT]
         try:
             done = subprocess.run([*command, *map(str, sources)], capture_output=True, text=True, check=False)
         except OSError as failure:
@@ -95,8 +95,8 @@ def compiled_jar(kotlinc: str, classpath: str, sources: Sequence[Path]) -> bytes
                 f"the library does not compile: {errors[0] if errors else f'{kotlinc} exited with {done.returncode}'}",
                 hint="classpath needs android.jar, ExecuTorch's classes.jar and kotlinx-coroutines-core",
             )
-        jar = Path(scratch) / "classes.jar"
-        paths = sorted(path for path in Path(scratch).rglob("*") if path.is_file())
+        jar = scratch / "classes.jar"
+        paths = sorted(path for path in scratch.rglob("*") if path.is_file())
         write_zip(jar, {path.relative_to(scratch).as_posix(): path for path in paths})
         return jar.read_bytes()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...bundle import FILE as MANIFEST
-from ...bundle import Bundle
+from ...bundle import SIGNATURE, Bundle
 from ...chat import bundle_tokenizer
 from ...model.tokenizer import Tokenizer
 from ..base import PackageError
@@ -32,7 +32,7 @@ class Carried:
 
 
 def write_model(bundle: Bundle, folder: Path) -> Carried:
-    """Write the tree: ``chat.json``, and the bundle in ``bundle``.
+    """Write the tree: ``chat.json``, and the bundle in ``bundle``, with its signature where it has one.
 
     Raises:
         PackageError: the bundle's chat template cannot be written as fixed strings.
@@ -40,7 +40,8 @@ def write_model(bundle: Bundle, folder: Path) -> Carried:
     chat = chat_format(bundle).text().encode()
     folder.mkdir(parents=True)
     (folder / CHAT).write_bytes(chat)
-    for name in (MANIFEST, *(entry.path for entry in bundle.manifest.files)):
+    beside = [MANIFEST, *([SIGNATURE] if (bundle.folder / SIGNATURE).is_file() else [])]
+    for name in (*beside, *(entry.path for entry in bundle.manifest.files)):
         target = folder / "bundle" / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(bundle.folder / name, target)

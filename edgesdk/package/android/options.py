@@ -31,6 +31,8 @@ class Options:
         kotlinc: Kotlin's compiler, for the library's classes in the AAR; without it the AAR brings the model alone.
         classpath: jars that the library is compiled against, separated as in PATH: android.jar, ExecuTorch's classes,
             kotlinx-coroutines-core.
+        key: file or 64 hexadecimal digits of a public key; the bundle must be signed with it (edgesdk sign), and the
+            app takes no model that is not, nor one that is older.
     """
 
     application_id: str = ""
@@ -40,6 +42,7 @@ class Options:
     pack: Literal["asset-pack", "ai-pack"] = "asset-pack"
     kotlinc: str = ""
     classpath: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True)

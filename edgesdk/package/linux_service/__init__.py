@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ... import __version__
+from ...archives import program_archive
 from ...converter import CONVERTERS
 from ...files import sha256
+from ...partials import scratch_folder
+from ...signing.pins import check_with
 from ...targets import open_target, targets_dir
 from ..base import PackageError, Written
+from ..runtime import check_versions
 from ..templates import fill
-from . import manager
 from .deb import write_deb
 from .python import copy_edgesdk, lock_text, read_lock, requirements, resolved, unpack_wheels
+from .whole import SUMS
 
 if TYPE_CHECKING:
     from ...bundle import Bundle, Manifest
@@ -26,6 +29,20 @@ if TYPE_CHECKING:
 
 PACKAGE = "edgesdk-service"
 LOCK = "python.lock"
+PROGRAM = "manager.pyz"
+_MAIN = b"""import sys
+
+from edgesdk.package.linux_service.manager import Service, main
+
+sys.exit(main(sys.argv[1:], Service()))
+"""
+_MODULES = (
+    "edgesdk.package.linux_service.manager",
+    "edgesdk.package.linux_service.pinned",
+    "edgesdk.package.linux_service.whole",
+    "edgesdk.signing.ed25519",
+    "edgesdk.signing.statement",
+)
 _DEBIAN = {"aarch64": "arm64", "x86_64": "amd64"}
 _VERSION = re.compile(r"[0-9][A-Za-z0-9.+~]*")
 _MAINTAINER = re.compile(r"[^<>\n]+ <[^<>\s]+@[^<>\s]+>")
@@ -42,6 +59,8 @@ class ServiceOptions:
         wheels: yes packs the Python packages that the server needs; no leaves them to the board.
         lock: a python.lock of an earlier deliverable, for the same wheels again.
         maintainer: who answers for the package.
+        key: file or 64 hexadecimal digits of a public key; the bundle must be signed with it (edgesdk sign), and so
+            must each one that the board takes later, which must not be older.
     """
 
     version: str = __version__
@@ -49,6 +68,7 @@ class ServiceOptions:
     wheels: Literal["yes", "no"] = "yes"
     lock: str = ""
     maintainer: str = "edgesdk user <root@localhost>"
+    key: str = ""
 
 
 class LinuxService:
@@ -64,10 +84,16 @@ class LinuxService:
                 f"the bundle is for {target.name} ({target.os}, {target.architecture}), not for a Linux board",
                 hint="export with --target linux-arm64, jetson-orin or linux-x86_64",
             )
-        if CONVERTERS.get(program.converter).on_device is None:
+        on_device = CONVERTERS.get(program.converter).on_device
+        if on_device is None:
             raise PackageError(
                 f"programs of '{program.converter}' have no session in Python, which the server is made of"
             )
+        if program.runtime not in on_device.runtimes:  # pip fetches it: a bundle must not choose what
+            raise PackageError(
+                f"programs of '{program.converter}' run in {' or '.join(on_device.runtimes)}, not in {program.runtime}"
+            )
+        check_versions(program.runtime_versions)
         if manifest.tokenizer.chat_template is None:
             raise PackageError("the bundle has no chat template, so a service cannot chat with it")
         checks = {
@@ -86,6 +112,7 @@ class LinuxService:
 
     def write(self, bundle: Bundle, options: ServiceOptions, folder: Path, progress: Progress) -> Written:
         manifest, source = bundle.manifest, targets_dir() / "posix" / "app"
+        signed = check_with(bundle, options.key) if options.key else None
         architecture = manifest.target.architecture
         root = folder / "root"
         payloads = root / "usr/lib/edgesdk-service/payload"
@@ -102,17 +129,18 @@ class LinuxService:
                 (folder / LOCK).write_text(lock_text(wheels), encoding="ascii", newline="\n")
             name = _seal(staged, options.version)
             staged.rename(payloads / name)
-        shutil.copy(manager.__file__, payloads.parent / "manager.py")
-        values = self._values(manifest, options, name, needed)
+        (payloads.parent / PROGRAM).write_bytes(program_archive(_MAIN, _MODULES))
+        values = {**self._values(manifest, options, name, needed), "key": signed.key if signed else None}
         fill(source / "root", root, values)
         fill(source / "readme", folder, values)
         shutil.copy(folder / "README.md", root / "usr/share/doc" / PACKAGE / "README.md")
         deb = f"{PACKAGE}_{options.version}_{values['architecture']}.deb"
-        with progress.stage("Writing the package"), tempfile.TemporaryDirectory() as scratch:
+        with progress.stage("Writing the package"), scratch_folder() as scratch:
             values["installed_kb"] = sum(file.stat().st_size for file in root.rglob("*") if file.is_file()) // 1024 + 1
-            fill(source / "control", Path(scratch), values)
-            write_deb(folder / deb, Path(scratch), root)
+            fill(source / "control", scratch, values)
+            write_deb(folder / deb, scratch, root)
         facts = {"package": deb, "version": name, "python": options.python, "wheels": options.wheels}
+        facts["bundle version"] = f"{signed.version}, signed" if signed else "not asked to be signed"
         facts["providers"] = " ".join(values["providers"]) or "the runtime's only one"
         return Written(facts, _remarks(manifest, options), (f"sudo dpkg -i {deb}", "edgesdk-service status"))
 
@@ -140,7 +168,7 @@ def _seal(folder: Path, version: str) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     lines = [f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     listing = "".join(lines).encode()
-    (folder / manager.SUMS).write_bytes(listing)
+    (folder / SUMS).write_bytes(listing)
     return f"{version}-{hashlib.sha256(listing).hexdigest()[:8]}"
 
 

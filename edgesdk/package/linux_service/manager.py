@@ -11,12 +11,14 @@
 its name only when it is whole, and its name ends with the beginning of the SHA-256 of its list of hashes, so that a
 cut at any moment leaves the old version in use, or the new one. One that did not come up is noted in ``refused``: it is
 not gone back to, nor tried again before its package is unpacked again.
+
+Where ``/etc/edgesdk/keys.toml`` pins a key, no version or bundle is used that is not signed with it. ``newest`` holds
+the greatest version of a bundle that came up: what is configured or pushed later must not be older.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import http.client
 import json
 import math
@@ -35,15 +37,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from .pinned import PinError, Pinned, read_pinned
+from .whole import SUMS, ServiceError, active_bundle, damage, listed, say
+
 UNIT = "edgesdk.service"
-SUMS = "SHA256SUMS"
 _TRIES = 3  # starts that a new version has
 _UP_SECONDS = 120.0
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-
-
-class ServiceError(Exception):
-    """Something is wrong on this board; the message says what, and the way out."""
 
 
 class Service:
@@ -72,6 +72,8 @@ class Service:
                 say(f"version {name} did not come up before, {before} stays in use (rm {self._note} to try it again)")
                 return
             self.install(name)
+            if (refused := self._refusal(name, self._newest())) is not None:
+                raise ServiceError(f"version {name} {refused}; {before or 'no version'} stays in use")
             if before != name:
                 self._write("trial", f"{name} 0")
                 self._switch(name)
@@ -113,7 +115,7 @@ class Service:
         """The version to start: the one in use, or the one before where it is damaged or did not come up."""
         with self._locked():
             current, previous, failed = self.version("current"), self.version("previous"), False
-            wrong = "is missing" if current is None else damage(self.versions / current)
+            wrong = "is missing" if current is None else self._wrong(current)
             if current is not None and wrong is None:
                 tried = self._tried(current)
                 if tried is None:
@@ -122,7 +124,7 @@ class Service:
                     self._write("trial", f"{current} {tried + 1}")
                     return current
                 wrong, failed = f"did not come up in {tried} starts", True
-            if previous is None or previous == current or damage(self.versions / previous) is not None:
+            if previous is None or previous == current or self._wrong(previous) is not None:
                 if current is not None and failed:
                     return current  # there is nothing better
                 raise ServiceError(
@@ -140,6 +142,7 @@ class Service:
         with self._locked():
             kept = {self.version("current"), self.version("previous")}
             (self.state / "trial").unlink(missing_ok=True)
+            self._note_newest()
             for folder in self.versions.iterdir():
                 if folder.name not in kept:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -150,7 +153,7 @@ class Service:
             current, previous = self.version("current"), self.version("previous")
             if previous is None or previous == current:
                 raise ServiceError("there is no version before")
-            wrong = damage(self.versions / previous)
+            wrong = self._wrong(previous)
             if wrong is not None:
                 raise ServiceError(f"version {previous} {wrong}")
             self._switch(previous)
@@ -168,7 +171,9 @@ class Service:
             raise ServiceError("no version is installed")
         folder, settings = self.versions / current, self._settings("service.toml")
         python = str(settings.get("python") or sys.executable)
-        bundle = active_bundle(Path(settings["store"])) if settings.get("store") else folder / "bundle"
+        bundle = folder / "bundle"
+        if settings.get("store"):
+            bundle, _ = active_bundle(Path(settings["store"]), self._pinned(), self._newest())
         environment = {**os.environ, "PYTHONPATH": str(folder / "python"), "PYTHONNOUSERSITE": "1"}
         environment.pop("EDGESDK_TOKEN", None)
         if settings.get("token"):
@@ -188,9 +193,17 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.terminate())
         if self.comes_up(math.inf, server):  # nobody else ends it: one that is slow is not one that fails
-            self.settle()
+            self._settled(server)
         status = server.wait()
         return status if status >= 0 else 128 - status  # as a shell says that a signal ended it
+
+    def _settled(self, server: subprocess.Popen[bytes]) -> None:
+        try:
+            self.settle()
+        except ServiceError:
+            server.terminate()
+            server.wait()
+            raise
 
     def comes_up(self, seconds: float, server: subprocess.Popen[bytes] | None = None) -> bool:
         """Whether the server answers within some seconds, and does not end meanwhile."""
@@ -228,10 +241,55 @@ class Service:
         """Check every file of both versions."""
         for link in ("current", "previous"):
             name = self.version(link)
-            wrong = None if name is None else damage(self.versions / name)
+            wrong = None if name is None else self._wrong(name)
             if wrong is not None:
                 raise ServiceError(f"{link} version {name} {wrong}")
             say(f"{link}: {name or 'none'}{' (verified)' if name else ''}")
+
+    def _wrong(self, name: str) -> str | None:
+        """Why a version is not to be used; one that was good before may be gone back to, whatever came after it."""
+        return damage(self.versions / name) or self._refusal(name)
+
+    def _refusal(self, name: str, newest: int = 1) -> str | None:
+        """Why the bundle of a whole version is refused; None where it is not, or no key is pinned."""
+        try:
+            self._bundle_version(name, newest)
+        except PinError as failure:
+            return str(failure)
+        return None
+
+    def _bundle_version(self, name: str, newest: int = 1) -> int | None:
+        folder = self.versions / name
+        hashes = listed((folder / SUMS).read_bytes())
+        return self._pinned().check(folder / "bundle", lambda path: hashes.get(f"bundle/{path}", ""), newest)
+
+    def _pinned(self) -> Pinned:
+        try:
+            return read_pinned(self.config)
+        except PinError as failure:
+            raise ServiceError(str(failure)) from None
+
+    def _newest(self) -> int:
+        with suppress(FileNotFoundError):
+            text = (self.state / "newest").read_text(encoding="ascii").strip()
+            if text.isdigit():
+                return int(text)
+            raise ServiceError(f"{self.state / 'newest'}: holds no version")
+        return 1
+
+    def _note_newest(self) -> None:
+        """Remember the version of the bundle in use, which came up."""
+        name, store = self.version("current"), self._settings("service.toml").get("store")
+        try:
+            if store:
+                _, version = active_bundle(Path(store), self._pinned(), self._newest())
+            else:
+                version = None if name is None else self._bundle_version(name)
+        except PinError as failure:
+            raise ServiceError(f"version {name} {failure}") from None
+        if version is not None and version > self._newest():
+            self._write("newest", str(version))
+            (self.state / "newest").chmod(0o644)  # `exec` reads it as another user
 
     def _switch(self, name: str) -> None:
         before = self.version("current")
@@ -303,54 +361,6 @@ class Service:
             yield
 
 
-def damage(folder: Path) -> str | None:
-    """What is wrong with a version, or None when every file is as its list says, and the list as its name says."""
-    try:
-        listing = (folder / SUMS).read_bytes()
-    except OSError:
-        return f"has no {SUMS}"
-    name = folder.name.removesuffix(".tmp")
-    if not name.endswith(f"-{hashlib.sha256(listing).hexdigest()[:8]}"):
-        return f"has another {SUMS} than its name says"
-    wanted = {path: digest for digest, _, path in (line.partition("  ") for line in listing.decode().splitlines())}
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()} - {SUMS}
-    if found != wanted.keys():
-        return f"has too many files or too few: {sorted(found ^ wanted.keys())[0]}"
-    return next((f"is damaged: {path}" for path, digest in wanted.items() if sha256(folder / path) != digest), None)
-
-
-def active_bundle(store: Path) -> Path:
-    """The bundle in use of a store that ``edgesdk push`` fills, or the one before where that is damaged."""
-    file = store / "active"
-    try:
-        names = file.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        raise ServiceError(f"{file}: there is none: edgesdk push or flash a bundle to this store") from None
-    for name in filter(None, names):
-        folder = store / "bundles" / name
-        with suppress(OSError, ValueError, KeyError):
-            entries = json.loads((folder / "manifest.json").read_bytes())["files"]
-            if all(sha256(folder / entry["path"]) == entry["sha256"] for entry in entries):
-                return folder
-        say(f"{folder}: damaged")
-    raise ServiceError(f"{store}: holds no whole bundle of those in use; push one again")
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file; "" where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
-
-
-def say(line: str) -> None:
-    """Say something to who looks at the log."""
-    sys.stderr.write(f"edgesdk-service: {line}\n")
-    sys.stderr.flush()
-
-
 def _link_or_copy(source: str, target: str) -> str:
     try:
         os.link(source, target)
@@ -407,7 +417,3 @@ def main(arguments: list[str], service: Service) -> int:
 
 def _become(line: list[str], environment: dict[str, str]) -> None:
     os.execve(line[0], line, environment)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], Service()))

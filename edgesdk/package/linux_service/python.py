@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import tempfile
 import zipfile
 from collections.abc import Sequence
 from importlib import import_module, metadata
@@ -14,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
 from ... import __version__
+from ...partials import scratch_folder
 from ...wheels import PIP, Wheel, download
 from ..base import PackageError
 
@@ -63,9 +63,9 @@ def resolved(needed: Sequence[str], python: str, architecture: str) -> tuple[Whe
     Raises:
         PackageError: pip finds no such set.
     """
-    with tempfile.TemporaryDirectory() as scratch:
+    with scratch_folder() as scratch:
         command = [*PIP, "install", "--dry-run", "--ignore-installed", "--quiet", "--no-input"]
-        command += ["--target", scratch, "--report", f"{scratch}/report.json", *_platform(python, architecture)]
+        command += ["--target", str(scratch), "--report", f"{scratch}/report.json", *_platform(python, architecture)]
         done = subprocess.run([*command, *needed], capture_output=True, text=True, check=False)
         if done.returncode:
             said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr.strip()]
@@ -73,7 +73,7 @@ def resolved(needed: Sequence[str], python: str, architecture: str) -> tuple[Whe
                 f"pip finds no wheels of Python {python} for {architecture}: {said[-1]}",
                 hint="--set wheels=no leaves them to the board",
             )
-        report = json.loads((Path(scratch) / "report.json").read_text(encoding="utf-8"))
+        report = json.loads((scratch / "report.json").read_text(encoding="utf-8"))
     found = []
     for entry in report["install"]:
         name, version = entry["metadata"]["name"], entry["metadata"]["version"]
@@ -111,13 +111,13 @@ def unpack_wheels(wheels: tuple[Wheel, ...], python: str, architecture: str, fol
     Raises:
         PackageError: one cannot be had, or holds what it may not.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        failed = download(wheels, Path(scratch), tuple(_platform(python, architecture)[2:]))
+    with scratch_folder() as scratch:
+        failed = download(wheels, scratch, tuple(_platform(python, architecture)[2:]))
         if failed is not None:
             raise PackageError(
                 f"the wheels cannot be fetched: {failed}", hint="--set wheels=no leaves them to the board"
             )
-        for file in sorted(Path(scratch).glob("*.whl")):
+        for file in sorted(scratch.glob("*.whl")):
             _unpack(file, folder)
 
 

@@ -6,7 +6,6 @@ the current can come back as an unsigned number of 64 bits.
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import time
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...devices.hosts import check_word
+from ...documents import parse_json
 from ...errors import EdgeError
 from .base import Meter, Metered, Quantity, Sensor
 from .listed import number, warm
@@ -104,8 +104,8 @@ def open_ios(udid: str) -> Meter:
 def battery_values(text: str) -> dict[str, float]:
     """Values by sensor, from the JSON of either program; what is not there, or is no value, is left out."""
     try:
-        registry = _registry(json.loads(text))
-    except (ValueError, RecursionError):
+        registry = _registry(parse_json(text, "what the phone says"))
+    except EdgeError:
         return {}
     values: dict[str, float] = {}
     milliampere, millivolt = _signed(registry.get("InstantAmperage")), _plain(registry.get("Voltage"))

@@ -4,6 +4,16 @@
 
 #include "frame.h"
 #include "port.h"
+#ifdef LOADER_KEYED
+#include "blake2s.h"
+#include "loader_key.h" /* LOADER_KEY, 32 bytes as an initializer */
+#define KEYED 1
+#define VERSIONS (LOADER_BYTES - 3u * PAGE_BYTES) /* two pages */
+#define COMMIT_BYTES (12u + BLAKE2S_BYTES)
+#else
+#define KEYED 0
+#define COMMIT_BYTES 8u
+#endif
 
 #define ROOM (FLASH_BYTES - LOADER_BYTES)
 #define RECORD (LOADER_BYTES - PAGE_BYTES)
@@ -50,6 +60,19 @@ int loader_whole(void) {
 
 int loader_called(void) { return called; }
 
+#ifdef LOADER_KEYED
+/* The version that a page holds; 0 where it holds none, or half of one. */
+static uint32_t held(uint32_t page) {
+    const uint32_t version = get32(flash(page));
+    return version == ~get32(flash(page) + 4) ? version : 0;
+}
+
+static uint32_t newest(void) {
+    const uint32_t one = held(VERSIONS), other = held(VERSIONS + PAGE_BYTES);
+    return one > other ? one : other;
+}
+#endif
+
 static uint8_t hello(void) {
     static const char name[] = BOARD_NAME;
     uint8_t *to = answer + 3;
@@ -63,10 +86,14 @@ static uint8_t hello(void) {
                                 whole ? get32(flash(RECORD) + 8) : 0};
     const uint32_t letters = sizeof name - 1 < 12 ? sizeof name - 1 : 12;
     *to++ = LOADER_VERSION;
-    *to++ = (uint8_t)whole;
+    *to++ = (uint8_t)(whole | KEYED << 1);
     *to++ = (uint8_t)(BLOCK_BYTES & 0xFF);
     *to++ = (uint8_t)(BLOCK_BYTES >> 8);
     for (unsigned i = 0; i < sizeof numbers / sizeof *numbers; i++, to += 4) put32(to, numbers[i]);
+#ifdef LOADER_KEYED
+    put32(to, newest());
+    to += 4;
+#endif
     memcpy(to, name, letters);
     answered = (uint32_t)(to - answer) - 3 + letters;
     return OK;
@@ -107,11 +134,48 @@ static int startable(uint32_t size) {
     return size >= 8 && stack > RAM_ORIGIN && stack - RAM_ORIGIN <= RAM_BYTES && (start & 1) && start - origin < size;
 }
 
-static uint8_t commit(uint32_t size, uint32_t crc) {
+#ifdef LOADER_KEYED
+/* Keep a version for good: in the page that does not hold the newest, so that one of the two is there at any moment. */
+static int keep_version(uint32_t version) {
+    const uint32_t page = held(VERSIONS) == newest() ? VERSIONS + PAGE_BYTES : VERSIONS;
+    uint8_t words[8];
+    if (version <= newest()) return 1;
+    put32(words, version);
+    put32(words + 4, ~version);
+    if (!erased(page)) return 0;
+    port_write(page, words, sizeof words);
+    return held(page) == version;
+}
+
+/* Whether who has the key vouches for this application, and it is not older than one before; `proof`: version, tag. */
+static uint8_t vouched(uint32_t size, const uint8_t *proof) {
+    static const uint8_t key[BLAKE2S_BYTES] = LOADER_KEY;
+    uint8_t first[BLAKE2S_BLOCK] = "edgesdk firmware", tag[BLAKE2S_BYTES], wrong = 0;
+    const uint32_t version = get32(proof);
+    put32(first + 16, size);
+    put32(first + 20, version);
+    blake2s(tag, key, first, flash(LOADER_BYTES), size);
+    for (uint32_t i = 0; i < sizeof tag; i++) wrong |= tag[i] ^ proof[4 + i];
+    if (wrong) return WRONG_TAG;
+    if (version < newest()) return TOO_OLD;
+    return keep_version(version) ? OK : FLASH_FAILED;
+}
+#else
+static uint8_t vouched(uint32_t size, const uint8_t *proof) {
+    (void)size;
+    (void)proof;
+    return OK;
+}
+#endif
+
+static uint8_t commit(const uint8_t *body) {
+    const uint32_t size = get32(body), crc = get32(body + 4);
     uint8_t record[16];
     if (size > ROOM) return OUTSIDE;
     if (sum(0, size) != crc) return WRONG_SUM;
     if (!startable(size)) return NOT_AN_APP;
+    const uint8_t status = vouched(size, body + 8);
+    if (status != OK) return status;
     put32(record, MAGIC);
     put32(record + 4, size);
     put32(record + 8, crc);
@@ -140,10 +204,10 @@ static uint8_t handled(uint8_t type, const uint8_t *body, uint32_t length) {
     if (type == SUMS) return sums(body, length);
     if (type == WRITE && length > 4 && length <= BLOCK_BYTES + 4) return write(get32(body), body + 4, length - 4);
     if (type == BOOT && length == 0) return loader_whole() ? OK : NO_APP;
+    if (type == COMMIT && length == COMMIT_BYTES) return commit(body);
     if (length != 8) return BAD_REQUEST;
     if (type == ERASE) return erase(get32(body), get32(body + 4));
     if (type == READ || type == SUM) return looked_at(type, get32(body), get32(body + 4));
-    if (type == COMMIT) return commit(get32(body), get32(body + 4));
     return BAD_REQUEST;
 }
 

@@ -1,6 +1,6 @@
 /* The loader: takes a firmware over the UART, and starts it only when all of it is there.
  *
- * Flash: the loader's code, the record in the last page of its LOADER_BYTES, the application behind it.
+ * Flash: the loader's code, two pages of versions, the record in the last page of LOADER_BYTES, the application behind.
  *
  * A frame is 00, COBS(type, sequence, body, CRC-32), 00. COBS keeps zeros out of a frame, so that one zero is enough to
  * find the next frame after any loss; the zero in front ends what was lost before. The CRC-32 is zlib's, of everything
@@ -15,11 +15,16 @@
  *   WRITE    offset u32, bytes (of words)         -   what is there already is not written again
  *   READ     offset u32, length u32               the bytes
  *   SUM      offset u32, length u32               CRC-32 u32
- *   COMMIT   size u32, crc u32                    -   writes the record, when flash has that sum
+ *   COMMIT   size u32, crc u32, proof             -   writes the record, when flash has that sum
  *   BOOT     -                                    -   starts the application after the answer
  *
- * hello: version u8, whole u8 (an application is committed and its sum fits), block u16, page u32, origin u32 (address),
- * room u32, RAM's address u32 and bytes u32, size u32 and CRC-32 u32 of the application (0 when not whole), board's name.
+ * hello: version u8, state u8 (1: an application is committed and its sum fits; 2: it asks for a proof), block u16, page u32, origin u32 (address),
+ * room u32, RAM's address u32 and bytes u32, size u32 and CRC-32 u32 of the application (0 when not whole), where it asks
+ * for a proof the greatest version u32, board's name.
+ *
+ * The proof: with a key built in (LOADER_KEYED), version u32 and a tag of 32 bytes, which is BLAKE2s with that key over
+ * "edgesdk firmware", size u32, version u32, zeros up to 64 bytes, and the application; otherwise nothing. The greatest
+ * version that was committed stays in flash, in turns in two pages before the record's, and an older one is refused.
  *
  * The record (magic, size, CRC-32, CRC-32 of these) is erased before the first change of the application and written
  * after everything was compared, so that a half-written application is never started. At reset the loader prints one
@@ -47,7 +52,9 @@ enum {
     WRONG_SUM,   /* flash does not hold what the host says */
     NOT_AN_APP,  /* its stack is not in RAM, or its start not in its flash */
     NO_APP,
-    BROKEN       /* a frame whose checksum does not fit; its answer has sequence number 0 */
+    BROKEN,      /* a frame whose checksum does not fit; its answer has sequence number 0 */
+    WRONG_TAG,   /* not made with the loader's key, for this application and version */
+    TOO_OLD      /* than one that was committed before */
 };
 
 /* One byte from the UART. Returns 1 when the application is to be started now. */

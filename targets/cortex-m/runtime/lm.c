@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "lm_check.h"
 #include "lm_image.h"
 #include "lm_kernels.h"
 #include "lm_vectors.h"
@@ -48,6 +49,7 @@ lm_status lm_open(lm_model *model, const void *image, size_t size, void *ram, si
         || header->size < sizeof *header)
         return LM_BAD_IMAGE;
     if (lm_crc32(0, (const uint8_t *)image + checked, header->size - checked) != header->crc) return LM_BAD_CRC;
+    if (!lm_image_fits(image)) return LM_BAD_IMAGE;
     if (lm_ram_bytes(image) > ram_size || ((uintptr_t)ram & 7)) return LM_NO_MEMORY;
     model->image = image;
     model->header = header;

@@ -11,6 +11,7 @@ import time
 from statistics import fmean
 from typing import Any
 
+from ....documents import parse_json, whole
 from ....errors import EdgeError
 from ..base import Meter, Sensor
 from .base import Collector, Reading, supplied, supply
@@ -139,8 +140,9 @@ class _Link:
         try:
             self._socket.sendall(json.dumps(request).encode() + b"\r\n")
             while True:
-                answer = json.loads(self._line())
-                if isinstance(answer, dict) and answer.get("trans_id") == request["trans_id"]:
+                answer = parse_json(self._line(), self._name)
+                ours = isinstance(answer, dict) and answer.get("trans_id") == request["trans_id"]
+                if ours and answer.get("type") != "progress":
                     return self._good(command, answer)
         except (OSError, ValueError) as failure:
             raise EdgeError(f"{self._name}: {failure}") from None
@@ -155,8 +157,6 @@ class _Link:
             said = found.get("message") or answer.get("errorcode") or "no reason given"
             hint = "log in to the Otii program and reserve a licence with automation"
             raise EdgeError(f"{self._name} refuses {command}: {said}", hint=hint)
-        if answer.get("type") == "progress":
-            return self._good(command, json.loads(self._line()))
         return found
 
     def _line(self) -> bytes:
@@ -172,13 +172,16 @@ class _Link:
 def open_otii(rest: str) -> Meter:
     """``otii://host:port``; this computer and port 1905 where they are not given."""
     host, _, port = rest.strip("/").partition(":")
-    if port and not port.isdecimal():
+    number = whole(port) if port else PORT
+    if number is None:
         raise EdgeError(f"otii://{rest}: no port '{port}'", hint="otii://127.0.0.1:1905")
-    return Otii(host or "127.0.0.1", int(port or PORT))
+    return Otii(host or "127.0.0.1", number)
 
 
 def _device(data: dict[str, Any]) -> object:
-    devices = [device for device in data.get("devices") or () if device.get("type") in _DEVICES]
+    listed = data.get("devices")
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    devices = [device for device in entries if device.get("type") in _DEVICES]
     if len(devices) == 1:
         return devices[0].get("device_id")
     names = ", ".join(str(device.get("name")) for device in devices) or "none"

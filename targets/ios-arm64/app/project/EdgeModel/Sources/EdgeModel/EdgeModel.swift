@@ -35,11 +35,12 @@ public actor EdgeModel {
 
   /// Verify the files and load the program; answers do it by themselves when nobody has.
   ///
-  /// - Parameter verifying: whether to check every file's SHA-256 before the runtime sees it.
+  /// - Parameter verifying: whether to check every file's SHA-256 before the runtime sees it; done in any case where the
+  ///   app asks for a signature, which is of those hashes.
   /// - Throws: `EdgeModelError`.
   public func load(verifying: Bool = true) async throws {
     guard !loaded else { return }
-    if verifying { try folder.verify() }
+    if verifying || folder.version != nil { try folder.verify() }
     try await engine.load()
     loaded = true
   }

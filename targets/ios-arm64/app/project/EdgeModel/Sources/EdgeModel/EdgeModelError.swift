@@ -6,6 +6,8 @@ public enum EdgeModelError: Error, Equatable {
   case missing(String)
   /// A file is not the one that was packed: another size or another SHA-256.
   case damaged(String)
+  /// It is not signed with the key that the app asks for, was changed since, or is older than the app takes.
+  case refused(String)
   /// The manifest or `chat.json` cannot be read, or is of a newer version.
   case unreadable(String, String)
   /// The model takes no system text.
@@ -25,6 +27,7 @@ extension EdgeModelError: LocalizedError {
     switch self {
     case .missing(let name): return "\(name) is missing: add the Model folder to the app, or download it again"
     case .damaged(let name): return "\(name) is damaged: delete it and download it again"
+    case .refused(let why): return "\(why): delete the model, and take one from where the app comes from"
     case .unreadable(let name, let why): return "\(name) cannot be read (\(why)): package the model again"
     case .noSystemText: return "this model takes no system text: put it into the first user's text"
     case .notAConversation: return "a conversation alternates user and assistant, and ends with a user's text"

@@ -62,8 +62,8 @@ public struct Manifest: Decodable, Sendable {
     return nil
   }
 
-  static func read(_ url: URL) throws -> Manifest {
-    let found: Manifest = try decoded(url)
+  static func read(_ data: Data) throws -> Manifest {
+    let found: Manifest = try decoded(data, "manifest.json")
     guard found.schema == schema else {
       throw EdgeModelError.unreadable("manifest.json", "schema \(found.schema); this app reads \(schema)")
     }
@@ -74,11 +74,15 @@ public struct Manifest: Decodable, Sendable {
 /// A JSON file with snake_case keys.
 func decoded<T: Decodable>(_ url: URL) throws -> T {
   guard let data = try? Data(contentsOf: url) else { throw EdgeModelError.missing(url.lastPathComponent) }
+  return try decoded(data, url.lastPathComponent)
+}
+
+private func decoded<T: Decodable>(_ data: Data, _ name: String) throws -> T {
   let decoder = JSONDecoder()
   decoder.keyDecodingStrategy = .convertFromSnakeCase
   do {
     return try decoder.decode(T.self, from: data)
   } catch {
-    throw EdgeModelError.unreadable(url.lastPathComponent, "\(error)")
+    throw EdgeModelError.unreadable(name, "\(error)")
   }
 }

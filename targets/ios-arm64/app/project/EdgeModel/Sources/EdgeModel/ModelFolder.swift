@@ -6,13 +6,20 @@ public struct ModelFolder: Sendable {
   public let url: URL
   public let manifest: Manifest
   public let format: ChatFormat
+  /// Of the model's signature; nil where the app asks for none.
+  public let version: Int?
 
   /// Open a folder that holds a bundle and `chat.json`.
   ///
-  /// - Throws: `EdgeModelError`: a file is missing, of another size, or unreadable. Hashes are checked by `verify`.
-  public init(_ url: URL) throws {
+  /// - Parameter signer: whose models are taken; nil takes any.
+  /// - Throws: `EdgeModelError`: it is not signed as asked, or a file is missing, of another size, or unreadable. Hashes
+  ///   are checked by `verify`.
+  public init(_ url: URL, signer: Signer? = .packaged) throws {
     self.url = url
-    manifest = try Manifest.read(url.appendingPathComponent("manifest.json"))
+    let file = url.appendingPathComponent("manifest.json")
+    guard let text = try? Data(contentsOf: file) else { throw EdgeModelError.missing(file.lastPathComponent) }
+    version = try signer?.check(url, manifest: text)
+    manifest = try Manifest.read(text)
     format = try ChatFormat.read(url.appendingPathComponent("chat.json"))
     for file in manifest.files {
       guard let size = try? self.file(file.path).resourceValues(forKeys: [.fileSizeKey]).fileSize else {

@@ -49,20 +49,30 @@ class Manifest internal constructor(val digest: String, json: JSONObject) {
             if (sha256(blank.byteInputStream()) != digest) {
                 throw BundleDamagedException("manifest.json is not the one that this app was packaged with ($digest)")
             }
-            return try {
+            return read(text)
+        }
+
+        /** Reads a manifest that was checked before. */
+        fun read(text: String): Manifest =
+            try {
                 val json = JSONObject(text)
                 val schema = json.getInt("schema")
                 if (schema != SCHEMA) throw BundleDamagedException("manifest.json has schema $schema, not $SCHEMA")
-                Manifest(digest, json)
+                Manifest(json.getString("digest"), json)
             } catch (failure: JSONException) {
                 throw BundleDamagedException("manifest.json cannot be read: ${failure.message}")
             }
-        }
     }
 }
 
-/** A bundle on this device's disk whose every byte is what the app was packaged with. */
-class Bundle private constructor(val folder: File, val manifest: Manifest, val chat: ChatFormat) {
+/**
+ * A bundle on this device's disk whose every byte is what the app was packaged with, or what a key that the app pins has
+ * signed.
+ *
+ * @property version of its signature; null where the app asks for none.
+ */
+class Bundle
+private constructor(val folder: File, val manifest: Manifest, val chat: ChatFormat, val version: Long?) {
     internal val program: File get() = File(folder, "$MODEL/${manifest.program}")
     internal val tokenizer: File get() = File(folder, "$MODEL/${manifest.tokenizer}")
 
@@ -77,17 +87,38 @@ class Bundle private constructor(val folder: File, val manifest: Manifest, val c
          * @param folder holds `chat.json` and, in `bundle`, the manifest with the files that it lists.
          * @throws BundleMissingException there is none.
          * @throws BundleDamagedException a file is missing, cut off or changed.
+         * @throws BundleRefusedException the app pins a key, and the model is not signed with it.
          */
         @Throws(EdgeModelException::class)
         fun open(folder: File, pinned: Pinned = Pinned.packaged): Bundle {
-            val manifest = Manifest.parse(text(folder, MANIFEST), pinned.digest)
+            val text = text(folder, MANIFEST)
+            val version = pinned.signer?.check(File(folder, MODEL), text)
+            return whole(folder, Manifest.parse(text, pinned.digest), pinned.chatSha256, version)
+        }
+
+        /**
+         * Opens a bundle that the app was not packaged with, such as a newer one from your own server: any that
+         * [signer] signed, in the same form of chat. Keep its [version], and take no older one later.
+         *
+         * @throws BundleMissingException there is none.
+         * @throws BundleDamagedException a file is missing, cut off or changed.
+         * @throws BundleRefusedException it is not signed with that key, or older.
+         */
+        @Throws(EdgeModelException::class)
+        fun openSigned(folder: File, signer: Signer, chatSha256: String = Packaged.CHAT_SHA256): Bundle {
+            val text = text(folder, MANIFEST)
+            val version = signer.check(File(folder, MODEL), text)
+            return whole(folder, Manifest.read(text), chatSha256, version)
+        }
+
+        private fun whole(folder: File, manifest: Manifest, chatSha256: String, version: Long?): Bundle {
             val chat = text(folder, CHAT)
-            if (sha256(chat.byteInputStream()) != pinned.chatSha256) {
+            if (sha256(chat.byteInputStream()) != chatSha256) {
                 throw BundleDamagedException("$CHAT is not the one that this app was packaged with")
             }
             val model = File(folder, MODEL)
             for (file in manifest.files) check(File(model, file.path), file)
-            return Bundle(folder, manifest, ChatFormat.parse(chat))
+            return Bundle(folder, manifest, ChatFormat.parse(chat), version)
         }
 
         private fun text(folder: File, name: String): String {
@@ -108,11 +139,14 @@ class Bundle private constructor(val folder: File, val manifest: Manifest, val c
     }
 }
 
-/** What a bundle must be: the SHA-256 of its manifest and of `chat.json`, fixed when the app was packaged. */
-class Pinned(val digest: String, val chatSha256: String) {
+/**
+ * What a bundle must be: the SHA-256 of its manifest and of `chat.json`, fixed when the app was packaged, and where a key
+ * is pinned, signed with it.
+ */
+class Pinned(val digest: String, val chatSha256: String, val signer: Signer? = null) {
     companion object {
         /** Of the bundle that this app was packaged with. */
-        val packaged: Pinned = Pinned(Packaged.DIGEST, Packaged.CHAT_SHA256)
+        val packaged: Pinned = Pinned(Packaged.DIGEST, Packaged.CHAT_SHA256, Packaged.SIGNER)
     }
 }
 

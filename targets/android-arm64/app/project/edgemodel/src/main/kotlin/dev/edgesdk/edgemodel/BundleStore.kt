@@ -69,7 +69,9 @@ object BundleStore {
         partial.mkdirs()
         val needed = files.sumOf { it.size }
         if (partial.usableSpace < needed) throw NoSpaceException(needed, partial.usableSpace)
-        val names = listOf(Bundle.CHAT, Bundle.MANIFEST) + files.map { "${Bundle.MODEL}/${it.path}" }
+        val signature = listOfNotNull(pinned.signer?.let { Signer.FILE })
+        val names =
+            listOf(Bundle.CHAT, Bundle.MANIFEST) + (signature + files.map { it.path }).map { "${Bundle.MODEL}/$it" }
         try {
             for (name in names) copy(context, name, File(partial, name))
         } catch (failure: IOException) {

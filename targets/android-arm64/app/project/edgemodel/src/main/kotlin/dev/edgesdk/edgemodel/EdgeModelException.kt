@@ -9,6 +9,9 @@ class BundleMissingException(message: String) : EdgeModelException(message)
 /** A file of the model is not what the app was built with: [BundleStore.forget] removes it, to be fetched again. */
 class BundleDamagedException(message: String) : EdgeModelException(message)
 
+/** The model is not signed with the key that the app asks for, was changed since, or is older than the app takes. */
+class BundleRefusedException(message: String) : EdgeModelException(message)
+
 /** The disk has no room for the model. */
 class NoSpaceException(val needed: Long, val free: Long) :
     EdgeModelException("the model needs $needed bytes, $free are free")
