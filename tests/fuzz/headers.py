@@ -88,7 +88,7 @@ class Gguf:
 
 def _changed_key(random: Random, key: tuple[bytes, int, Any]) -> tuple[bytes, int, Any]:
     name, kind, value = key
-    if kind == _LIST:
+    if kind == _LIST and isinstance(value, tuple):
         form, items = value
         items = list(items)
         at = random.randrange(len(items) + 1)
@@ -104,7 +104,7 @@ def _changed_key(random: Random, key: tuple[bytes, int, Any]) -> tuple[bytes, in
             case _:
                 items = items[at:]
         return name, kind, (form, items)
-    if kind == _TEXT:
+    if kind == _TEXT and isinstance(value, bytes):
         odd = [each.encode("utf-8", "surrogatepass") for each in VALUES if isinstance(each, str)]
         return name, kind, random.choice((*odd, b"gpt2", b"llama", b"bert", b"\xff", value + b"x"))
     return name, kind, random.choice([each for each in VALUES if isinstance(each, (int, float))])

@@ -27,6 +27,11 @@ _FLAGS = (
 )
 _LIMITS = ("-timeout=5", "-rss_limit_mb=1024", "-print_final_stats=1")
 _FLASH = {"FLASH_ORIGIN": 0, "FLASH_BYTES": 24576, "RAM_ORIGIN": 0x20000000, "RAM_BYTES": 16384}
+_BOARD = (
+    'BOARD_NAME="fuzz"',
+    *(f"{name}={value}u" for name, value in _FLASH.items()),
+    *("PAGE_BYTES=1024u", "BLOCK_BYTES=2048u"),
+)
 _PLACE = re.compile(r"SUMMARY: \S+ (.+)|==\d+==ERROR: (.+)|runtime error: (.+)")
 
 
@@ -119,14 +124,8 @@ HARNESSES: dict[str, Harness] = {
         512,
         ('BOARD_NAME="fuzz"', "BOARD_EMULATED=1"),
     ),
-    "loader": Harness(
-        ("loader/loader.c", "loader/frame.c"),
-        ("loader",),
-        1024,
-        (
-            'BOARD_NAME="fuzz"',
-            *(f"{name}={value}u" for name, value in _FLASH.items()),
-            *("PAGE_BYTES=1024u", "BLOCK_BYTES=2048u"),
-        ),
+    "loader": Harness(("loader/loader.c", "loader/frame.c"), ("loader",), 1024, _BOARD),
+    "keyed": Harness(
+        ("loader/loader.c", "loader/frame.c", "loader/blake2s.c"), ("loader",), 1024, (*_BOARD, "LOADER_KEYED")
     ),
 }

@@ -76,7 +76,9 @@ def main(name: str, folder: Path) -> None:
     """Write inputs into the folder's ``corpus``."""
     if name == "runner":
         _sizes(folder)
-    seeds = {"model": _images, "tokenizer": _tables, "runner": _commands, "loader": _frames}
+    if name == "keyed":
+        (folder / "loader_key.h").write_text(f"#define LOADER_KEY {{{','.join(map(str, range(32)))}}}\n")
+    seeds = {"model": _images, "tokenizer": _tables, "runner": _commands, "loader": _frames, "keyed": _frames}
     for title, content in seeds[name](folder).items():
         (folder / "corpus" / title).write_bytes(content)
 
