@@ -61,7 +61,7 @@ def _bodies(folder: Path) -> Case:
     with open_bundle(exported(folder, "linux-x86_64")) as bundle:
         tokenizer, session = bundle_tokenizer(bundle), Script(bundle, "hello")
     engine = Engine(session, tokenizer, 8)
-    app = make_app(engine, tokenizer, Served("x", "d" * 64, 0, ()), Settings(), None)
+    app = make_app(engine, Served("x", "d" * 64, 0, ()), Settings(), ())
 
     async def answered(body: bytes) -> int:
         """The status of the answer, which is read to its end."""
