@@ -44,10 +44,13 @@ class Watch:
     changed: tuple[str, ...]
 
     def outside(self, *folders: Path) -> list[str]:
-        """Changed paths that lie below none of some folders."""
+        """Changed paths that lie below none of some folders; a folder above one of them may be made for it."""
         allowed = [str(folder) for folder in folders]
+        above = {str(parent) for folder in folders for parent in folder.parents}
         return sorted({
-            path for path in self.changed if not any(path == each or path.startswith(f"{each}/") for each in allowed)
+            path
+            for path in self.changed
+            if path not in above and not any(path == each or path.startswith(f"{each}/") for each in allowed)
         })  # fmt: skip
 
 

@@ -105,7 +105,7 @@ class GgufFile:
             found = quants.dequantize(rows, GGMLQuantizationType(entry.kind))
         except NotImplementedError:
             raise ModelError(
-                f"{self.path}: tensor '{name}' is of type {_type_name(entry.kind)}, which no reader here knows",
+                f"{self.path}: tensor '{name}' is of type {_type_name(entry.kind)}, which gguf only names",
                 hint="give a GGUF file of another quantization, or the original checkpoint",
             ) from None
         return np.asarray(found, dtype=np.float32).reshape(entry.shape)

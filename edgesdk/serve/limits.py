@@ -17,6 +17,7 @@ from .settings import is_loopback
 _BODY_SECONDS = 30.0
 _AT_A_TIME = 8  # requests for something small: with more, each would wait for all others at every step
 _MOST_BODIES = 16  # of the largest size that the server holds at a time
+_READ_ON = 4  # so many times the largest body are read, and thrown away, for a client to hear that it is too large
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+))(?::[0-9]{1,5})?")
 OPEN = ("/health",)  # what needs no token: it tells a load balancer or a supervisor that the server lives
 #: Under this key of a request's scope stands whose it is.
@@ -130,7 +131,7 @@ class Limits:
         """
         declared = _header(scope["headers"], b"content-length")
         if declared.isdigit() and int(declared) > self._body:
-            raise self._too_large()
+            body.refused = self._too_large()
         try:
             async with asyncio.timeout(_BODY_SECONDS):
                 seen, more = 0, True
@@ -141,6 +142,9 @@ class Limits:
                     data = message.get("body", b"")
                     more, seen = message.get("more_body", False), seen + len(data)
                     if seen > self._body:
+                        body.refused = self._too_large()
+                        body.data.clear()
+                    if seen > _READ_ON * self._body:
                         raise self._too_large()
                     self._take(data, body)
         except TimeoutError:

@@ -31,8 +31,14 @@ class Returning:
         asyncio.get_running_loop().run_in_executor(None, give_back)
 
 
+def begin() -> None:
+    """Set apart what this process has when it begins to serve, so that garbage is found quickly."""
+    gc.freeze()
+
+
 def give_back() -> None:
-    """Free what only refers to itself, and return free memory of the C library's heap to the system."""
-    gc.collect()
+    """Return free memory of the C library's heap to the system; Python's own allocator does so by itself."""
+    if gc.get_freeze_count():  # by begin: elsewhere the garbage is another program's as well
+        gc.collect()  # failed requests: their tracebacks refer to their bodies, and these to them
     with suppress(OSError, AttributeError):  # glibc's own
         ctypes.CDLL(None).malloc_trim(0)

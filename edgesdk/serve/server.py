@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import socket
@@ -20,7 +19,7 @@ from fastapi import FastAPI
 from ..bundle import Bundle
 from ..chat import bundle_tokenizer, open_session
 from ..model.template_runner import RUNNER
-from . import logs
+from . import logs, memory
 from .app import Served, make_app
 from .connections import ACCEPTS, QUEUED, Connection, open_connections
 from .engine import Engine
@@ -39,6 +38,7 @@ class _WithProviders(Protocol):
 def run(bundle: Bundle, settings: Settings, ready: Callable[[str], None]) -> None:
     """Serve until a signal; see :func:`edgesdk.serve.serve`."""
     server = Server(bundle, settings, ready)
+    memory.begin()
     try:
         asyncio.run(server.serve(sockets=[server.listener]))
     finally:
@@ -86,7 +86,6 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        gc.freeze()  # what is here to stay need not be looked at again
         await super().startup(sockets)
         self.listener.listen(QUEUED)
         _tell_systemd("READY=1")
