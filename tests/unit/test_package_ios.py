@@ -154,9 +154,11 @@ def test_a_bundle_for_something_else_is_refused(bundle, tmp_path, capsys) -> Non
 def test_what_is_there_is_replaced_only_where_it_was_ours(phone_bundle, tmp_path) -> None:
     out = tmp_path / "out"
     package(phone_bundle, "ios", out)
-    (out / "mine.txt").write_text("from before")
     package(phone_bundle, "ios", out)
-    assert not (out / "mine.txt").exists()
+    (out / "mine.txt").write_text("from before")
+    with pytest.raises(PackageError, match="holds 'mine.txt'"):
+        package(phone_bundle, "ios", out)
+    assert (out / "mine.txt").read_text() == "from before"
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("years of work")
