@@ -110,7 +110,7 @@ def refuse_name(name: str, where: str, error: type[EdgeError] = ArchiveError) ->
         or pure.is_absolute()
         or not pure.parts
         or pure.as_posix() != name.removesuffix("/")  # two names of one file
-        or any(part == ".." or len(part.encode("utf-8", "replace")) > _NAME_BYTES for part in pure.parts)
+        or any(each == ".." or len(each.encode("utf-8", "replace")) > _NAME_BYTES for each in pure.parts)
         or any(mark in name for mark in "\\:\0")
     ):
         shown = name if len(name) <= 80 else name[:77] + "..."

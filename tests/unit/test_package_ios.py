@@ -156,7 +156,7 @@ def test_what_is_there_is_replaced_only_where_it_was_ours(phone_bundle, tmp_path
     package(phone_bundle, "ios", out)
     package(phone_bundle, "ios", out)
     (out / "mine.txt").write_text("from before")
-    with pytest.raises(PackageError, match="holds 'mine.txt'"):
+    with pytest.raises(PackageError, match=r"holds 'mine\.txt'"):
         package(phone_bundle, "ios", out)
     assert (out / "mine.txt").read_text() == "from before"
     other = tmp_path / "other"

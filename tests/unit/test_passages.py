@@ -572,7 +572,7 @@ _READERS = {
     "edgesdk/chat.py": "answers",
     "edgesdk/devices/chat.py": "answers",
     "edgesdk/seeing.py": "answers",
-    "edgesdk/serve/app.py": "answers",
+    "edgesdk/serve/engine.py": "answers",
     "edgesdk/compress/pruning/vocabulary.py": "counts tokens",
     "edgesdk/quality/tokens.py": "compares tokenizers",
     "edgesdk/oracle/texts.py": "compares tokenizers",
