@@ -58,7 +58,7 @@ def test_odd_parts_are_refused(
     key: str, value: Any, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = str(odd(bundle, tmp_path / "odd", key, value))
-    for command in (["inspect", folder], ["verify", folder], ["run", folder, "hi"], ["push", folder, "-d", "local"]):
+    for command in (["inspect", folder], ["verify", folder], ["run", folder, "hi"], ["doctor", folder]):
         assert run(command) == 1, command
         assert "manifest.json" in capsys.readouterr().err
 
