@@ -10,7 +10,7 @@ import numpy as np
 import edgesdk
 from edgesdk.converter import CONVERTERS
 from edgesdk.model.random_weights import RandomWeights
-from edgesdk.model.spec import DecoderSpec
+from edgesdk.model.spec import Attention, DecoderSpec, Layer, Mlp, Rope
 
 
 @dataclass(frozen=True)
@@ -53,3 +53,12 @@ def clear_case(
         if case.margin > margin and len(set(case.tokens)) >= 4:
             return case
     raise AssertionError("no random model of this kind gives a clear answer")
+
+
+def tiny_firmware(folder: Path) -> Path:
+    """A bundle of a random model with a firmware project, for a Cortex-M4F."""
+    attention = Attention(4, 2, 16, 0.25, Rope(10000.0))
+    spec = DecoderSpec("llama", 256, 64, 64, (Layer(attention, Mlp(128, "silu")),) * 2, 1e-5, tied=True)
+    model = edgesdk.Model(spec, RandomWeights(spec))
+    edgesdk.export(model, "cortex-m4f", folder, recipe="w8", context=64, checks=edgesdk.Checks(skip=True))
+    return folder

@@ -15,21 +15,18 @@ from pathlib import Path
 import pytest
 import serial
 
-import edgesdk
 from edgesdk.boards import Board, Emulator, microcontroller_dir, open_board
 from edgesdk.devices.flash import FlashError
 from edgesdk.devices.flash.flashing import flash_with
 from edgesdk.devices.flash.images import Image, read_image
 from edgesdk.devices.flash.uart import load_over_uart
 from edgesdk.errors import EdgeError
-from edgesdk.model import Model
-from edgesdk.model.random_weights import RandomWeights
-from edgesdk.model.spec import Attention, DecoderSpec, Layer, Mlp, Rope
 from edgesdk.runner_lines import opened, sealed, tokens_command
 from edgesdk_converters.cortex_m.double import DoubleSession
 
 from .cortex_m.lab import TOOLS
 from .lab.microcontrollers import Microcontroller, microcontroller
+from .models import tiny_firmware
 
 missing = [tool for tool in (*TOOLS, "gdb-multiarch") if shutil.which(tool) is None]
 pytestmark = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
@@ -84,12 +81,7 @@ def compiled(source: Path, folder: Path, *options: str) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory) -> Path:
-    attention = Attention(4, 2, 16, 0.25, Rope(10000.0))
-    spec = DecoderSpec("llama", 256, 64, 64, (Layer(attention, Mlp(128, "silu")),) * 2, 1e-5, tied=True)
-    folder = tmp_path_factory.mktemp("flash") / "bundle"
-    model = Model(spec, RandomWeights(spec))
-    edgesdk.export(model, "cortex-m4f", folder, recipe="w8", context=64, checks=edgesdk.Checks(skip=True))
-    return folder
+    return tiny_firmware(tmp_path_factory.mktemp("flash") / "bundle")
 
 
 @pytest.fixture(scope="module")

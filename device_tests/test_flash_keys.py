@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-import edgesdk
 from edgesdk.boards import microcontroller_dir, open_board
 from edgesdk.cli import run
 from edgesdk.devices.flash import FlashError
@@ -18,13 +17,11 @@ from edgesdk.devices.flash.images import read_image
 from edgesdk.devices.flash.loader import Loader
 from edgesdk.devices.flash.proofs import Proof, loader_key
 from edgesdk.devices.flash.uart import load_over_uart
-from edgesdk.model import Model
-from edgesdk.model.random_weights import RandomWeights
-from edgesdk.model.spec import Attention, DecoderSpec, Layer, Mlp, Rope
 from edgesdk.signing.keys import make_loader_key
 from edgesdk.signing.signature import sign
 
 from .lab.microcontrollers import microcontroller
+from .models import tiny_firmware
 from .signatures import Owners, copied
 from .test_flash import MICROBIT, TOOLS, application, compiled, events, port_of, reset, talks
 
@@ -43,12 +40,7 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    attention = Attention(4, 2, 16, 0.25, Rope(10000.0))
-    spec = DecoderSpec("llama", 256, 64, 64, (Layer(attention, Mlp(128, "silu")),) * 2, 1e-5, tied=True)
-    folder = tmp_path_factory.mktemp("flash") / "bundle"
-    model = Model(spec, RandomWeights(spec))
-    edgesdk.export(model, "cortex-m4f", folder, recipe="w8", context=64, checks=edgesdk.Checks(skip=True))
-    return folder
+    return tiny_firmware(tmp_path_factory.mktemp("flash") / "bundle")
 
 
 @pytest.fixture(scope="module")

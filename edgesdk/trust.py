@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from .documents import read_json
 from .errors import EdgeError
 from .files import replacing, sha256
 from .lines import shown_line
@@ -67,8 +68,8 @@ def _record() -> Path:
 def _known() -> dict[str, str]:
     """Absolute paths with the SHA-256 of what was trusted; a record that cannot be read trusts nothing."""
     try:
-        data = json.loads(_record().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        data = read_json(_record())
+    except EdgeError:
         return {}
     if not isinstance(data, dict):
         return {}

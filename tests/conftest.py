@@ -14,6 +14,8 @@ import pytest
 if TYPE_CHECKING:
     from edgesdk.model import Model
 
+    from .unit.signed_bundles import Signers
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 TEMPLATE = (
@@ -109,3 +111,23 @@ def compressed(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Mo
 
     folder = tmp_path_factory.mktemp("scratch")
     return open_recipe("w4g32")(edgesdk.open_model(checkpoint), Setting(folder, SILENT))[0]
+
+
+@pytest.fixture
+def own_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder of a configuration that nobody has but this test; a device list of the environment counts no more."""
+    import platformdirs
+
+    home = tmp_path / "configuration"
+    monkeypatch.setattr(platformdirs, "user_config_path", lambda name: home / name)
+    monkeypatch.delenv("EDGESDK_DEVICES", raising=False)
+    return home / "edgesdk"
+
+
+@pytest.fixture
+def signers(tmp_path: Path) -> Signers:
+    """Two owners of keys."""
+    from .unit.signed_bundles import Signers
+
+    (tmp_path / "signers").mkdir()
+    return Signers(tmp_path / "signers")

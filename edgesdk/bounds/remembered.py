@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..documents import read_json
+from ..errors import EdgeError
 from ..files import replacing, sha256
 
 
@@ -44,9 +46,9 @@ def damaged(record: Path, folder: Path) -> list[str]:
 
 def _read(record: Path) -> dict[str, tuple[int, int, str]]:
     try:
-        data = json.loads(record.read_text(encoding="utf-8"))
+        data = read_json(record)
         return {str(name): (int(size), int(time), str(digest)) for name, (size, time, digest) in data.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (EdgeError, ValueError, TypeError, AttributeError):
         return {}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import zipfile
 from collections.abc import Iterator, Set
@@ -13,6 +12,7 @@ from pathlib import Path
 from ..bounds.amounts import TEXT
 from ..bounds.regular import read_limited, refuse_irregular, regular_file
 from ..bounds.zips import ArchiveError, open_entry, opened_zip, refuse_name, unpack
+from ..documents import parse_json
 from ..errors import BundleError, EdgeError
 from ..files import file_entry, replacing
 from ..kinds import DECODER, described
@@ -163,8 +163,8 @@ def is_bundle(path: Path) -> bool:
         else:
             with opened_zip(path) as archive, open_entry(archive, archive.getinfo(FILE)) as file:
                 text = file.read(TEXT)
-        data = json.loads(text)
-    except (OSError, ValueError, KeyError, RecursionError, EdgeError):
+        data = parse_json(text, str(path))
+    except (OSError, ValueError, KeyError, EdgeError):
         return False
     return isinstance(data, dict) and {"schema", "program", "files", "digest"} <= data.keys()
 

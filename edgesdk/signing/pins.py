@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..bundle import FILE, SIGNATURE, Bundle, Manifest
 from ..cache import alone_in
+from ..documents import read_json
 from ..files import replacing
 from ..lines import Line, check_line
 from ..partials import scratch_folder
@@ -79,12 +80,9 @@ def read_pins() -> Pins:
         SignatureError: the record cannot be read. It is not taken for an empty one.
     """
     path = _record()
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return Pins()
-    except (OSError, ValueError, RecursionError) as failure:
-        raise SignatureError(f"{path}: the record of pinned keys cannot be read ({failure})", hint=_MEND) from None
+    data = read_json(path, SignatureError, hint=_MEND)
     pins = load(Pins, data, str(path), SignatureError)
     known = [*pins.revoked, *(key for each in pins.pins for key in each.keys)]
     if not all(KEY.fullmatch(key) for key in known) or not all(is_version(each.newest) for each in pins.pins):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..bundle import SIGNATURE, Bundle, open_bundle, pack
+from ..documents import read_json
 from ..files import replacing
 from ..progress import SILENT, Progress
 from ..schema import dump, load
@@ -88,19 +89,16 @@ def read_signature(folder: Path) -> Signature | None:
         return None
     if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_FILE:
         raise SignatureError(f"{path}: no signature, but another kind of file, or too large", hint=_RESIGN)
-    try:
-        data = json.loads(path.read_bytes().decode("ascii"))
-    except (ValueError, RecursionError):
-        raise SignatureError(f"{path}: not valid JSON", hint=_RESIGN) from None
+    data = read_json(path, SignatureError, hint=_RESIGN)
     schema = data.get("schema") if isinstance(data, dict) else None
     if type(schema) is int and schema > SCHEMA:
         raise SignatureError(f"{path}: signature schema {schema}, and this edgesdk reads up to {SCHEMA}")
     signature = load(Signature, data, str(path), SignatureError)
     fine = {
-        "schema": type(schema) is int and schema == SCHEMA,
+        "schema": signature.schema == SCHEMA,
         "algorithm": signature.algorithm == ALGORITHM,
         "key": KEY.fullmatch(signature.key),
-        "version": is_version(data["version"]),
+        "version": is_version(signature.version),
         "manifest": KEY.fullmatch(signature.manifest),
         "signature": SIGNATURE_DIGITS.fullmatch(signature.signature),
     }

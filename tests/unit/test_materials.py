@@ -29,18 +29,12 @@ from edgesdk.signing.openssf import make_openssf_key, sign_openssf
 from edgesdk.signing.signature import check, sign
 
 from .profile_records import record
-from .signed_bundles import Signers, flip, small_bundle
+from .signed_bundles import flip, small_bundle
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     return small_bundle(tmp_path / "bundle")
-
-
-@pytest.fixture
-def signers(tmp_path: Path) -> Signers:
-    (tmp_path / "signers").mkdir()
-    return Signers(tmp_path / "signers")
 
 
 def bill(bundle: Path) -> dict:

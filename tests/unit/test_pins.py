@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import platformdirs
 import pytest
 
 from edgesdk.bundle import SIGNATURE, open_bundle
@@ -19,19 +18,7 @@ from edgesdk.signing import SignatureError, pins
 
 from .signed_bundles import Signers, flip, small_bundle
 
-
-@pytest.fixture(autouse=True)
-def own_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    home = tmp_path / "configuration"
-    monkeypatch.setattr(platformdirs, "user_config_path", lambda name: home / name)
-    monkeypatch.delenv("EDGESDK_DEVICES", raising=False)
-    return home / "edgesdk"
-
-
-@pytest.fixture
-def signers(tmp_path: Path) -> Signers:
-    (tmp_path / "signers").mkdir()
-    return Signers(tmp_path / "signers")
+pytestmark = pytest.mark.usefixtures("own_configuration")
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import platformdirs
 import pytest
 
 from edgesdk.bundle import SIGNATURE, open_bundle
@@ -25,16 +24,7 @@ from edgesdk.signing.signature import sign
 
 from .signed_bundles import Signers, small_bundle
 
-
-@pytest.fixture(autouse=True)
-def own_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(platformdirs, "user_config_path", lambda name: tmp_path / "configuration" / name)
-
-
-@pytest.fixture
-def signers(tmp_path: Path) -> Signers:
-    (tmp_path / "signers").mkdir()
-    return Signers(tmp_path / "signers")
+pytestmark = pytest.mark.usefixtures("own_configuration")
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import shutil
 import stat
 from pathlib import Path
 
-import platformdirs
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -21,25 +20,14 @@ from edgesdk.signing import SignatureError, ed25519, keys
 from edgesdk.signing.signature import check, read_signature, sign
 from edgesdk.signing.statement import LARGEST_VERSION, statement
 
-from .signed_bundles import Signers, flip, small_bundle
+from .signed_bundles import flip, small_bundle
+
+pytestmark = pytest.mark.usefixtures("own_configuration")
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     return small_bundle(tmp_path / "bundle")
-
-
-@pytest.fixture
-def signers(tmp_path: Path) -> Signers:
-    (tmp_path / "signers").mkdir()
-    return Signers(tmp_path / "signers")
-
-
-@pytest.fixture(autouse=True)
-def own_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    home = tmp_path / "configuration"
-    monkeypatch.setattr(platformdirs, "user_config_path", lambda name: home / name)
-    return home / "edgesdk"
 
 
 def checked(path: Path, *allowed: str, oldest: int = 1) -> int:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import platformdirs
 import pytest
 
 import edgesdk
@@ -29,15 +28,9 @@ from edgesdk.profile.sensors.meters import open_meter
 from edgesdk.sweep import sweep
 from edgesdk.wheels import PIP
 
+pytestmark = pytest.mark.usefixtures("own_configuration")
+
 PLANTED = "from pathlib import Path\nPath(__file__).with_name('PWNED').touch()\n"
-
-
-@pytest.fixture(autouse=True)
-def own_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    home = tmp_path / "configuration"
-    monkeypatch.setattr(platformdirs, "user_config_path", lambda name: home / name)
-    monkeypatch.delenv("EDGESDK_DEVICES", raising=False)
-    return home / "edgesdk"
 
 
 @pytest.fixture
