@@ -8,8 +8,8 @@ import gc
 import time
 from contextlib import suppress
 
-_QUIET_SECONDS = 0.5
-_SELDOM_SECONDS = 2.0
+_QUIET_SECONDS = 0.2
+_SELDOM_SECONDS = 1.0
 LARGE = 50_000  # characters of a prompt that is worth it by itself
 
 
