@@ -45,12 +45,15 @@ def load(cls: type[T], data: object, where: str, error: type[EdgeError] = EdgeEr
     from pydantic import ValidationError
 
     try:  # as JSON, whose arrays are tuples where strictness would else refuse the parser's lists
-        loaded: T = _adapter(cls).validate_json(json.dumps(data), strict=not texts)
+        plain = json.dumps(data, ensure_ascii=False).encode()
+        loaded: T = _adapter(cls).validate_json(plain, strict=not texts)
     except ValidationError as failure:
         first = failure.errors(include_url=False)[0]
         key = ".".join(str(part) for part in first["loc"])
         found = "" if first["type"] == "missing" else f", found {_short(first['input'])}"
         raise error(f"{where}: key '{key}': {first['msg'].lower()}{found}") from None
+    except UnicodeEncodeError:
+        raise error(f"{where}: holds half of a surrogate pair, which is no text") from None
     except (TypeError, ValueError, RecursionError) as failure:
         raise error(f"{where}: holds what is no plain data ({failure})") from None
     if (endless := _endless(data, "")) is not None:

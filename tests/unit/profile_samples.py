@@ -369,7 +369,7 @@ def hostile() -> Profile:
         base,
         bundle=dataclasses.replace(base.bundle, model=HOSTILE, recipe=HOSTILE),
         device=dataclasses.replace(base.device, name="=HYPERLINK(\"http://evil.example\")", model=HOSTILE,
-                                   identity=HOSTILE + "\ud800\x00"),
+                                   identity=HOSTILE + "\x00"),
         regime={HOSTILE: HOSTILE},
         energy_scope=HOSTILE,
         runtime=HOSTILE,

@@ -141,7 +141,13 @@ def test_what_comes_out_is_what_went_in(where, tmp_path) -> None:
         assert not history.add(read_profile(tmp_path / "p.json"))  # a file's profile is the same profile
         assert not history.add(dataclasses.replace(profile(), plan=dataclasses.replace(profile().plan, idle=3)))
         assert profile() in list(history.profiles())
-        assert hostile() in list(history.profiles())  # half characters and NUL too
+        assert hostile() in list(history.profiles())  # NUL too
+
+
+def test_half_a_character_is_no_text(where) -> None:
+    half = dataclasses.replace(profile(), regime={"power mode": "\ud800"})
+    with History(where) as history, pytest.raises(EdgeError, match="half of a surrogate pair"):
+        history.add(half)
 
 
 def test_a_trend_keeps_apart_what_is_not_compared(where) -> None:

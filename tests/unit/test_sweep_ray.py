@@ -12,6 +12,7 @@ from edgesdk.sweep import sweep
 from edgesdk.sweep.jobs import perform, whole_bundle
 from edgesdk.sweep.matrix import resolve
 from edgesdk.sweep.plan import read_sweep
+from edgesdk.trust import trust
 
 from ..conftest import make_checkpoint
 
@@ -49,12 +50,13 @@ def test_a_sweep_on_ray(tmp_path, cluster) -> None:
         assert _weights(out / "bundles" / cell.job.key) == _weights(tmp_path / cell.recipe)
 
 
-def test_a_cluster_that_is_not_there_is_said_at_once(tmp_path) -> None:
+def test_a_cluster_that_is_not_there_is_said_at_once(tmp_path, own_configuration) -> None:
     make_checkpoint(tmp_path / "tiny")
     path = tmp_path / "sweep.toml"
     path.write_text(
         'models = ["tiny"]\nrecipes = ["w8"]\ntargets = ["linux-x86_64"]\nexecutor = "ray"\naddress = "127.0.0.1:1"\n'
     )
+    trust(path)
     with pytest.raises(EdgeError, match=r"no Ray cluster answers at 127\.0\.0\.1:1"):
         sweep(path, tmp_path / "out")
 
