@@ -18,6 +18,8 @@ from .registry import unknown
 from .speculative import DraftStatistics, SpeculativeSession
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from .session import RunnerStatistics, Session
 
 
@@ -137,9 +139,18 @@ class Answering:
         self.reused = 0
 
     def stream(
-        self, ids: list[int], *, sampling: Sampling, max_tokens: int, stop: Sequence[str], statistics: Statistics
+        self,
+        ids: list[int],
+        *,
+        sampling: Sampling,
+        max_tokens: int,
+        stop: Sequence[str],
+        statistics: Statistics,
+        observe: Callable[[int, np.ndarray], object] | None = None,
     ) -> Iterator[str]:
         """The answer to a prompt of token ids, piece by piece; ``statistics`` are filled in meanwhile.
+
+        ``observe`` is told each token with its logits, as :func:`~edgesdk.generation.generate` does.
 
         Raises:
             EdgeError: the prompt leaves no room for an answer; the cache stays as it was.
@@ -160,6 +171,7 @@ class Answering:
             stop=stop,
             statistics=statistics,
             held=self.reused,
+            observe=observe,
         )
         return self._remembering(new, ids, statistics)
 

@@ -37,6 +37,7 @@ class Encoder:
     """A bundle's encoder with its tokenizer.
 
     Attributes:
+        tokenizer: of the bundle.
         labels: names of a classifier's labels; () for one that embeds.
         context: tokens that a text is cut at.
     """
@@ -44,7 +45,7 @@ class Encoder:
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         self.session = open_encoder_session(bundle, threads)
         self.context = self.session.context
-        self._tokenizer = bundle_tokenizer(bundle)
+        self.tokenizer = bundle_tokenizer(bundle)
         head: dict[str, Any] = bundle.manifest.model.spec["head"]
         self.labels: tuple[str, ...] = tuple(head.get("labels", ()))
         self._scores = head.get("scores", "none")
@@ -75,10 +76,10 @@ class Encoder:
 
     def count(self, text: str) -> int:
         """Tokens of a text, as the program sees them."""
-        return len(batch_ids(self._tokenizer, [text], self.context)[0])
+        return len(batch_ids(self.tokenizer, [text], self.context)[0])
 
     def _rows(self, texts: Sequence[str]) -> np.ndarray:
-        return self.session.encode(batch_ids(self._tokenizer, texts, self.context))
+        return self.session.encode(batch_ids(self.tokenizer, texts, self.context))
 
 
 def _scored(logits: np.ndarray, kind: str) -> np.ndarray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ from .errors import EdgeError
 if TYPE_CHECKING:
     from .model.tokenizer import Tokenizer
     from .session import Session
+
+
+_LARGEST_CHANGE = 1e4  # of a logit
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,9 @@ class Sampling:
         repetition_penalty: divide positive and multiply negative logits of all tokens of the prompt and the answer so
             far (CTRL, arXiv 1909.05858; as transformers does).
         seed: of the random numbers; None takes one from the system.
+        frequency_penalty: taken from the logit of a token for each time that the answer has it (OpenAI's API).
+        presence_penalty: taken from the logit of every token that the answer has (OpenAI's API).
+        bias: added to the logits of tokens, by id.
     """
 
     temperature: float = 0.0
@@ -36,6 +43,9 @@ class Sampling:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     seed: int | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    bias: Mapping[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         checks = {
@@ -44,6 +54,9 @@ class Sampling:
             "top_p": 0 < self.top_p <= 1,
             "min_p": 0 <= self.min_p < 1,
             "repetition_penalty": 1e-3 <= self.repetition_penalty <= 1e3,
+            "frequency_penalty": abs(self.frequency_penalty) <= _LARGEST_CHANGE,
+            "presence_penalty": abs(self.presence_penalty) <= _LARGEST_CHANGE,
+            "bias": all(abs(value) <= _LARGEST_CHANGE for value in self.bias.values()),
             "seed": self.seed is None or self.seed >= 0,
         }
         for key, fine in checks.items():
@@ -58,11 +71,10 @@ class Sampler:
         self._options = options
         self._random = np.random.default_rng(options.seed)
 
-    def choose(self, logits: np.ndarray, seen: Sequence[int] = ()) -> int:
-        """The next token from logits [vocab], given the tokens so far."""
+    def choose(self, logits: np.ndarray, seen: Sequence[int] = (), said: Sequence[int] = ()) -> int:
+        """The next token from logits [vocab], given all tokens so far and those of the answer."""
         options = self._options
-        if options.repetition_penalty != 1.0 and seen:
-            logits = _penalized(logits, seen, options.repetition_penalty)
+        logits = self._changed(logits, seen, said)
         if options.temperature == 0:
             return int(logits.argmax())
         order = np.argsort(-logits, kind="stable")
@@ -78,6 +90,22 @@ class Sampler:
             keep = min(keep, int((weights >= options.min_p * weights[0]).sum()))
         kept = weights[:keep] / weights[:keep].sum()
         return int(order[self._random.choice(len(kept), p=kept)])
+
+    def _changed(self, logits: np.ndarray, seen: Sequence[int], said: Sequence[int]) -> np.ndarray:
+        """The logits with penalties and bias; they themselves where there are none."""
+        options = self._options
+        if options.repetition_penalty != 1.0 and seen:
+            logits = _penalized(logits, seen, options.repetition_penalty)
+        taken = {token: -value for token, value in options.bias.items()}
+        if options.frequency_penalty or options.presence_penalty:
+            for token, count in Counter(said).items():
+                more = options.frequency_penalty * count + options.presence_penalty
+                taken[token] = taken.get(token, 0.0) + more
+        if taken:
+            logits = logits.copy()
+            index = np.fromiter(taken, dtype=np.int64)
+            logits[index] -= np.fromiter(taken.values(), dtype=np.float64)
+        return logits
 
 
 def _penalized(logits: np.ndarray, seen: Sequence[int], penalty: float) -> np.ndarray:
@@ -115,6 +143,7 @@ def generate(
     stop: Sequence[str] = (),
     statistics: Statistics | None = None,
     held: int = 0,
+    observe: Callable[[int, np.ndarray], object] | None = None,
 ) -> Iterator[str]:
     """Run ``prompt`` in the session and yield the answer's text piece by piece.
 
@@ -131,6 +160,7 @@ def generate(
         stop: strings that end the answer; they are not part of it.
         statistics: filled in while running.
         held: how many tokens of the prompt, from its beginning, the session holds already; the others are run.
+        observe: told each token of the answer, with the logits [vocab] that it was chosen from, before its text.
 
     Raises:
         EdgeError: the prompt is empty, longer than the context, or held whole; or the session holds another number of
@@ -149,10 +179,12 @@ def generate(
     statistics.prompt_tokens, statistics.prefill_seconds = len(new), time.perf_counter() - started
     started = time.perf_counter()
     for count in range(max_tokens):
-        token = sampler.choose(logits, seen)
+        token = sampler.choose(logits, seen, statistics.tokens)
         if token in tokenizer.special.stop:
             statistics.reason = "stop"
             break
+        if observe is not None:
+            observe(token, logits)
         statistics.tokens.append(token)
         seen.append(token)
         if piece := text.push(token):

@@ -11,6 +11,8 @@ from .template_runner import RUNNER, Mark, TemplateStuckError
 if TYPE_CHECKING:
     from .tokenizer import Tokenizer
 
+#: What a caller may set a template's variable to: no text but a word, so that none becomes a token.
+Variable = bool | int | float | str
 #: Names under which a message's reasoning is handed over; templates read the first, gpt-oss ``thinking``.
 _REASONING = ("reasoning_content", "thinking", "reasoning")
 _WAY_OUT = "correct the template in the model's folder (chat_template.jinja), or take it away to export without one"
@@ -23,6 +25,7 @@ def render_template(
     *,
     answering: bool,
     marks: Sequence[Mark] = (),
+    variables: Mapping[str, Variable] | None = None,
 ) -> str:
     """A conversation as a chat template writes it.
 
@@ -32,12 +35,15 @@ def render_template(
         names: named special tokens, each a variable of the template; those that are absent stay undefined.
         answering: whether the assistant's turn is opened at the end.
         marks: tokens for which the template writes marks, so that no message can write them.
+        variables: more of the template's own, such as ``enable_thinking``; named tokens and those of this
+            function stay as they are.
 
     Raises:
         TemplateStuckError: the template took too long or too much.
         ModelError: the template is not valid Jinja, or it refuses the conversation.
     """
     values = {
+        **{name: value for name, value in (variables or {}).items() if name not in names},
         "messages": [_message(message) for message in messages],
         "tools": None,
         "documents": None,

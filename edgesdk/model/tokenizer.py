@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
-from .chat_template import render_template
+from .chat_template import Variable, render_template
 from .sealed import Sealed, encode_ids
 from .template_runner import Mark
 from .tokenizer_bounds import no_panic
@@ -193,13 +193,15 @@ class Tokenizer:
             config["chat_template"] = self.chat_template
         return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
 
-    def chat(self, messages: Sequence[Message]) -> list[int]:
+    def chat(self, messages: Sequence[Message], variables: Mapping[str, Variable] | None = None) -> list[int]:
         """Ids of a conversation, ready for the assistant's answer; special tokens in its messages are plain text.
+
+        ``variables`` are more of the template's own, such as ``enable_thinking``.
 
         Raises:
             ModelError: there is no chat template, or it refuses the conversation.
         """
-        return self.sealed_ids(self.render_sealed(messages))
+        return self.sealed_ids(self.render_sealed(messages, variables))
 
     @cached_property
     def sealed(self) -> Sealed:
@@ -209,13 +211,15 @@ class Tokenizer:
         policy = (special.bos, special.pad, *special.stop, *special.prefix, *named)
         return Sealed(backend, (index for index in policy if index is not None), self.chat_template or "")
 
-    def render_sealed(self, messages: Sequence[Mapping[str, object]]) -> str:
+    def render_sealed(
+        self, messages: Sequence[Mapping[str, object]], variables: Mapping[str, Variable] | None = None
+    ) -> str:
         """As :meth:`render`, with marks in the place of the template's own special tokens.
 
         Raises:
             ModelError: there is no chat template, or it refuses the conversation.
         """
-        return self._rendered(messages, answering=True, marks=tuple(self.sealed.marks.values()))
+        return self._rendered(messages, answering=True, marks=tuple(self.sealed.marks.values()), variables=variables)
 
     def sealed_ids(self, text: str) -> list[int]:
         """Ids of a text in which marks are special tokens, and nothing else is.
@@ -234,10 +238,19 @@ class Tokenizer:
         """
         return self._rendered(messages, answering=answering, marks=())
 
-    def _rendered(self, messages: Sequence[Mapping[str, object]], *, answering: bool, marks: Sequence[Mark]) -> str:
+    def _rendered(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        *,
+        answering: bool,
+        marks: Sequence[Mark],
+        variables: Mapping[str, Variable] | None = None,
+    ) -> str:
         if self.chat_template is None:
             raise ModelError("this model has no chat template", hint="give a plain prompt")
-        return render_template(self.chat_template, messages, self.variables, answering=answering, marks=marks)
+        return render_template(
+            self.chat_template, messages, self.variables, answering=answering, marks=marks, variables=variables
+        )
 
 
 def _check_unicode(text: str) -> None:

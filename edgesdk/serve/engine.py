@@ -1,4 +1,4 @@
-"""The model behind a server: one session, one answer at a time, a bounded queue before it."""
+"""One model behind a server: jobs wait in a bounded queue, and run one after the other in a thread of their own."""
 
 from __future__ import annotations
 
@@ -6,42 +6,27 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-from ..chat import Answering
-from ..errors import EdgeError, ModelError
-from ..generation import Sampling, Statistics
-from ..model.template_runner import RUNNER, TemplateStuckError
+from ..errors import EdgeError
+from ..model.template_runner import RUNNER
 from .memory import LARGE, give_back
-from .stoppable import StoppableSession, StoppedError
+from .stoppable import StoppedError
 
-if TYPE_CHECKING:
-    from ..model.tokenizer import Message, Tokenizer
-    from ..session import Session
-
-_FIRST_GUESS = 5.0  # seconds of an answer, before one was seen
 _LONGEST_ADVICE = 120
-_LONGEST_TOKEN = 16  # characters that a token has at most, on the mean of a prompt
+_FIRST_ADVICE = 5.0  # seconds of a job, before one was seen
 _CUT_SECONDS = 0.5  # for a step of the model to end
 
 
 class BusyError(EdgeError):
-    """Every place is taken; ``retry_after`` says in how many seconds one may be free."""
+    """There is no place, or none in time; ``retry_after`` says in how many seconds one may be free."""
 
     def __init__(self, message: str, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
-
-
-class PromptError(EdgeError):
-    """The messages make no prompt for this model; ``code`` is OpenAI's word for it, where it has one."""
-
-    def __init__(self, message: str, code: str | None = None) -> None:
-        super().__init__(f"messages: {message}")
-        self.code = code
 
 
 class StoppingError(EdgeError):
@@ -50,73 +35,92 @@ class StoppingError(EdgeError):
 
 @dataclass(frozen=True)
 class Started:
-    """An answer began after so many seconds in the queue."""
+    """A job began after so many seconds in the queue."""
 
     waited: float
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Some text of an answer, of whole characters."""
-
-    text: str
-
-
-@dataclass(frozen=True)
 class Ended:
-    """An answer is complete; ``reused`` tokens of its prompt were in the cache."""
-
-    statistics: Statistics
-    reused: int
+    """A job is complete."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """An answer will not be completed."""
+    """A job will not be completed."""
 
     error: EdgeError
 
 
-Event = Started | Piece | Ended | Failed
-
-
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Job:
-    """One question: what is asked, by whom, and where its events go (called from the engine's thread).
+    """One request: whose it is, and where its events go (called from the engine's thread)."""
 
-    What one user's question left in the cache is never reused for another's.
-    """
-
-    messages: Sequence[Message]
-    user: str
-    sampling: Sampling
-    max_tokens: int
-    stop: Sequence[str]
-    emit: Callable[[Event], None]
+    user: Hashable
+    emit: Callable[[Any], None]
     stopped: threading.Event = field(default_factory=threading.Event)
     asked: float = field(default_factory=time.monotonic)
+    waited: float = 0.0
     reason: EdgeError | None = None
+
+    @property
+    def size(self) -> int:
+        """Characters of what is asked."""
+        raise NotImplementedError
+
+
+class Worker(Protocol):
+    """What runs jobs of one kind of model.
+
+    Attributes:
+        context: most tokens that the model takes.
+    """
+
+    context: int
+
+    def check(self, job: Any) -> None:
+        """Refuse, before it waits, what cannot be run.
+
+        Raises:
+            PromptError: it is too large, or nothing for this model.
+        """
+
+    def run(self, job: Any) -> None:
+        """Run a job, and emit what comes of it, ``Started`` first.
+
+        Raises:
+            StoppedError: the job's ``stopped`` was set meanwhile.
+            EdgeError: it cannot be run.
+        """
+
+    def recover(self) -> None:
+        """Begin anew after a failure of the runtime."""
 
 
 class Engine:
-    """Answers jobs in the order of their coming, in a thread of its own.
+    """Runs jobs in the order of their coming, in a thread of its own."""
 
-    Attributes:
-        context: most tokens of a prompt and its answer.
-    """
+    def __init__(self, worker: Worker, queue: int, wait_seconds: float) -> None:
+        """Start.
 
-    def __init__(self, session: Session, tokenizer: Tokenizer, queue: int) -> None:
-        self.context = session.context
-        self._session = StoppableSession(session)
-        self._tokenizer, self._queue = tokenizer, queue
-        self._answering = Answering(self._session, tokenizer)
-        self._user: str | None = None  # whose question the cache holds
+        Args:
+            worker: runs them.
+            queue: how many may wait.
+            wait_seconds: how long one may have to wait, as far as the time of those before it is known.
+        """
+        self._worker, self._queue, self._patience = worker, queue, wait_seconds
         self._waiting: deque[Job] = deque()
         self._running: Job | None = None
         self._change = threading.Condition()
-        self._stopping, self._seconds = False, _FIRST_GUESS
+        self._stopping = False
+        self._seconds: float | None = None  # of a job, on the mean of the last ones
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
+
+    @property
+    def context(self) -> int:
+        """Most tokens that the model takes."""
+        return self._worker.context
 
     @property
     def waiting(self) -> int:
@@ -125,7 +129,7 @@ class Engine:
 
     @property
     def running(self) -> int:
-        """1 while a job is answered."""
+        """1 while a job runs."""
         return int(self._running is not None)
 
     @property
@@ -137,7 +141,7 @@ class Engine:
         """Refuse, before any work for it, what :meth:`submit` would.
 
         Raises:
-            BusyError: the queue is full.
+            BusyError: the queue is full, or its wait would be too long.
             StoppingError: it is stopping.
         """
         with self._change:
@@ -147,16 +151,11 @@ class Engine:
         """Take a job.
 
         Raises:
-            PromptError: its messages are far longer than the context.
-            BusyError: the queue is full.
+            PromptError: the worker cannot run it.
+            BusyError: the queue is full, or its wait would be too long.
             StoppingError: it is stopping.
         """
-        characters = sum(len(message["content"]) for message in job.messages)
-        if characters > self.context * _LONGEST_TOKEN:
-            raise PromptError(
-                f"{characters} characters leave no room for an answer in the context of {self.context} tokens",
-                "context_length_exceeded",
-            )
+        self._worker.check(job)
         with self._change:
             self._refuse()
             self._waiting.append(job)
@@ -165,8 +164,16 @@ class Engine:
     def _refuse(self) -> None:
         if self._stopping:
             raise StoppingError("the server is stopping")
-        if len(self._waiting) + self.running > self._queue:
+        ahead = len(self._waiting) + self.running
+        if ahead > self._queue:
             raise BusyError(f"{len(self._waiting)} requests wait already, and no more may", self._retry_after())
+        wait = (self._seconds or 0.0) * ahead
+        if wait > self._patience:
+            raise BusyError(
+                f"{ahead} requests are before this one, which takes about {wait:.0f} seconds; "
+                f"none waits longer than {self._patience:g} here",
+                self._retry_after(),
+            )
 
     def cancel(self, job: Job) -> bool:
         """Give a job up; True where it had not begun, and then nothing of it comes."""
@@ -183,7 +190,7 @@ class Engine:
             return BusyError(f"no answer began in {time.monotonic() - job.asked:.0f} seconds", self._retry_after())
 
     def close(self, seconds: float) -> bool:
-        """Refuse what waits, let the running answer go on for so long, and end.
+        """Refuse what waits, let the running job go on for so long, and end.
 
         Returns: whether it ended; a step of the model that does not end is left alone.
         """
@@ -203,7 +210,7 @@ class Engine:
         return not self._thread.is_alive()
 
     def cut(self) -> None:
-        """Cut the running answer off."""
+        """Cut the running job off."""
         with self._change:
             if self._running is not None:
                 self._running.reason = StoppingError("the server is stopping: the answer was cut off")
@@ -212,18 +219,21 @@ class Engine:
 
     def _retry_after(self) -> int:
         ahead = len(self._waiting) + self.running
-        return max(1, min(_LONGEST_ADVICE, math.ceil(self._seconds * ahead)))
+        seconds = _FIRST_ADVICE if self._seconds is None else self._seconds
+        return max(1, min(_LONGEST_ADVICE, math.ceil(seconds * ahead)))
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
             began = time.monotonic()
-            event = self._answer(job)
+            job.waited = began - job.asked
+            event = self._run(job)
+            took = time.monotonic() - began
             with self._change:
                 self._running = None
+                self._seconds = took if self._seconds is None else self._seconds + 0.2 * (took - self._seconds)
             job.emit(event)
-            if sum(len(message["content"]) for message in job.messages) > LARGE:
+            if job.size > LARGE:
                 give_back()
-            self._seconds += 0.2 * (time.monotonic() - began - self._seconds)
 
     def _next(self) -> Job | None:
         with self._change:
@@ -233,42 +243,15 @@ class Engine:
             self._running = self._waiting.popleft()
             return self._running
 
-    def _answer(self, job: Job) -> Event:
-        statistics, waited = Statistics(), time.monotonic() - job.asked
-        self._session.stopped = job.stopped
+    def _run(self, job: Job) -> Ended | Failed:
         try:
-            ids = self._prompt(job)
-            if job.user != self._user:
-                self._answering.forget()
-                self._user = job.user
-            job.emit(Started(waited))
-            for text in self._answering.stream(
-                ids, sampling=job.sampling, max_tokens=job.max_tokens, stop=job.stop, statistics=statistics
-            ):
-                job.emit(Piece(text))
+            self._worker.run(job)
         except StoppedError:
             return Failed(job.reason or EdgeError("nobody waits for the answer any more"))
         except EdgeError as failure:
             return Failed(failure)
-        except BaseException as failure:  # of a runtime, a panic too: one answer fails, the next has an empty cache
+        except BaseException as failure:  # of a runtime, a panic too: one job fails, the next begins anew
             with suppress(Exception):
-                self._session.reset()
-            self._answering = Answering(self._session, self._tokenizer)
+                self._worker.recover()
             return Failed(EdgeError(f"the model failed: {type(failure).__name__}: {failure}"))
-        return Ended(statistics, self._answering.reused)
-
-    def _prompt(self, job: Job) -> list[int]:
-        try:
-            ids = self._tokenizer.chat(job.messages)
-        except TemplateStuckError:
-            raise
-        except ModelError as failure:
-            raise PromptError(failure.message) from None
-        if not ids:
-            raise PromptError("they make no tokens")
-        if len(ids) >= self.context:
-            raise PromptError(
-                f"{len(ids)} tokens leave no room for an answer in the context of {self.context}",
-                "context_length_exceeded",
-            )
-        return ids
+        return Ended()

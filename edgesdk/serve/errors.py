@@ -67,7 +67,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
         400: "The request cannot be answered as it is; the message names the parameter.",
         401: "The token is missing or wrong.",
         403: "The server has no token, and was asked by another name than this machine's, or by a web page.",
-        404: "There is no such model.",
+        404: "There is no such model, or no such route.",
         408: "The body did not come in time.",
         413: "The body is too large.",
         429: "Every place is taken, or none became free in time.",
@@ -82,8 +82,8 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return found | {"default": {"model": ErrorBody, "description": "Any other error."}}
 
 
-def add_handlers(app: FastAPI) -> None:
-    """Answer every failure in one shape."""
+def add_handlers(app: FastAPI, routes: str) -> None:
+    """Answer every failure in one shape; ``routes`` says what is served."""
 
     @app.exception_handler(ApiError)
     async def _api(_: Request, failure: ApiError) -> JSONResponse:
@@ -94,8 +94,12 @@ def add_handlers(app: FastAPI) -> None:
         return _refused(failure).response()
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, failure: HTTPException) -> JSONResponse:
-        response = ApiError(failure.status_code, str(failure.detail)).response()
+    async def _http(request: Request, failure: HTTPException) -> JSONResponse:
+        words = {404: "there is no such route", 405: f"this route does not take {request.method}"}
+        said = words.get(failure.status_code)
+        message = str(failure.detail) if said is None else f"{said}; {routes}"
+        code = "unknown_url" if failure.status_code == 404 else None
+        response = ApiError(failure.status_code, message, code=code).response()
         response.headers.update(failure.headers or {})
         return response
 
@@ -106,17 +110,34 @@ def add_handlers(app: FastAPI) -> None:
 
 def _refused(failure: RequestValidationError) -> ApiError:
     first = failure.errors()[0]
-    place = [str(part) for part in first["loc"] if part != "body"]
-    name = ".".join(place)
-    if first["type"] == "extra_forbidden":
-        return ApiError(400, f"{name}: this server does not support it", param=name, code="unsupported_parameter")
-    if first["type"] == "literal_error":
-        message = f"{name}: {first['msg'].lower()}; nothing else is supported here"
-        return ApiError(400, message, param=name, code="unsupported_value")
-    if first["type"] == "json_invalid":
-        return ApiError(400, "the body is not valid JSON", code="invalid_json")
+    name = ".".join(_place(first["loc"]))
+    message = first["msg"].lower()
+    match first["type"]:
+        case "extra_forbidden":
+            return ApiError(400, f"{name}: this server does not support it", param=name, code="unsupported_parameter")
+        case "literal_error":
+            message += "; nothing else is supported here"
+            return ApiError(400, f"{name}: {message}", param=name, code="unsupported_value")
+        case "value_error":
+            message = message.removeprefix("value error, ")
+            return ApiError(400, f"{name}: {message}", param=name, code="unsupported_value")
+        case "json_invalid":
+            return ApiError(400, "the body is not valid JSON", code="invalid_json")
     return ApiError(
         400,
-        f"{name}: {first['msg'].lower()}" if name else "send a JSON object, with Content-Type: application/json",
+        f"{name}: {message}" if name else "send a JSON object, with Content-Type: application/json",
         param=name or None,
     )
+
+
+def _place(parts: tuple[int | str, ...]) -> list[str]:
+    """The parameter's path; behind it pydantic names the kinds of values that it tried."""
+    place = []
+    for part in parts:
+        if isinstance(part, str) and (part in _KINDS or "[" in part or not part.isidentifier()):
+            break
+        place.append(str(part))
+    return place[1:] if place[:1] == ["body"] else place
+
+
+_KINDS = ("str", "int", "float", "bool", "TextPart")

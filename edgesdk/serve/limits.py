@@ -1,24 +1,23 @@
-"""What stands before the routes: whose request it is, bodies of a bounded size, and the count of responses."""
+"""What stands before the routes: whose request it is, web pages, bodies of a bounded size, the count of responses."""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .connections import CONNECTION
 from .errors import ApiError
-from .settings import is_loopback
+from .pages import Pages, header
+from .paths import route_path
 
 _BODY_SECONDS = 30.0
 _AT_A_TIME = 8  # requests for something small: with more, each would wait for all others at every step
 _MOST_BODIES = 16  # of the largest size that the server holds at a time
 _READ_ON = 4  # so many times the largest body are read, and thrown away, for a client to hear that it is too large
-_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9.-]+))(?::[0-9]{1,5})?")
 OPEN = ("/health",)  # what needs no token: it tells a load balancer or a supervisor that the server lives
 #: Under this key of a request's scope stands whose it is.
 USER = "edgesdk.user"
@@ -37,8 +36,7 @@ class Limits:
     """Reads a request's body whole before anything sees it, and refuses what is too large, too slow or not allowed.
 
     Whose a request is follows from its token. Without tokens, which is so on the loopback only, each connection counts
-    as a user of its own, and web pages in this machine's browser could ask too: from a name that was made to lead here,
-    or across origins. Both are refused. Any port is taken: a tunnel may have another one.
+    as a user of its own. HEAD is answered as GET, without the body.
     """
 
     def __init__(
@@ -46,6 +44,8 @@ class Limits:
         app: ASGIApp,
         body: int,
         tokens: Sequence[str],
+        pages: Pages,
+        paths: Collection[str],
         responded: Callable[[str, int], None],
         refuse: Callable[[], None],
     ) -> None:
@@ -55,10 +55,13 @@ class Limits:
             app: the application.
             body: largest body, in bytes.
             tokens: of the users.
+            pages: which of the web may ask.
+            paths: of the application's routes.
             responded: told the path and the status of every response.
             refuse: raises ApiError where no request with a body can be answered now.
         """
         self._app, self._body, self._responded, self._refuse = app, body, responded, refuse
+        self._pages, self._paths = pages, paths
         self._tokens = [token.encode() for token in tokens]
         self._held = 0  # bytes of bodies
         self._turns = asyncio.Semaphore(_AT_A_TIME)
@@ -68,13 +71,22 @@ class Limits:
             await self._app(scope, receive, send)
             return
 
+        headers = scope["headers"]
+        told = self._pages.headers(headers)
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]  # what stands beside HTTP leaves the body out
+        scope = {**scope, "method": method, "path": route_path(scope["path"], self._paths)}
+
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self._responded(getattr(scope.get("route"), "path", "other"), message["status"])
+                message = {**message, "headers": [*message["headers"], *told]}
             await send(message)
 
         body = _Body()
         try:
+            if (preflight := self._pages.preflight(method, headers)) is not None:
+                await preflight(scope, receive, counted)
+                return
             scope[USER] = self._user(scope)
             if await self._read(scope, receive, body):
                 await self._answered(scope, _replayed(body, receive), counted)
@@ -108,11 +120,11 @@ class Limits:
     def _user(self, scope: Scope) -> str:
         headers = scope["headers"]
         if not self._tokens:
-            _refuse_web_pages(headers)
+            self._pages.refuse(headers)
             return f"connection {scope.get('state', {}).get(CONNECTION)}"
         if scope["path"] in OPEN:
             return "anyone"
-        kind, _, given = _header(headers, b"authorization").partition(b" ")
+        kind, _, given = header(headers, b"authorization").partition(b" ")
         same = [hmac.compare_digest(given.strip(), token) for token in self._tokens]
         if kind.lower() != b"bearer" or not any(same):
             raise ApiError(
@@ -129,7 +141,7 @@ class Limits:
         Raises:
             ApiError: it is too large or too slow, or there is no place for it.
         """
-        declared = _header(scope["headers"], b"content-length")
+        declared = header(scope["headers"], b"content-length")
         if declared.isdigit() and int(declared) > self._body:
             body.refused = self._too_large()
         try:
@@ -169,31 +181,6 @@ class Limits:
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"the body is larger than {self._body} bytes", code="body_too_large")
-
-
-def _header(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> bytes:
-    return next((value for key, value in headers if key == name), b"")
-
-
-def _refuse_web_pages(headers: Sequence[tuple[bytes, bytes]]) -> None:
-    host = _header(headers, b"host").decode("latin-1")
-    found = _HOST.fullmatch(host)
-    if found is None or not is_loopback((found[1] or found[2]).lower()):
-        raise ApiError(
-            403,
-            f"without a token, this server answers to localhost and loopback addresses, not to the host '{host}': "
-            "start it with a token to reach it by other names",
-            kind="permission_error",
-            code="host_not_allowed",
-        )
-    origins = [value.decode("latin-1").lower() for key, value in headers if key == b"origin"]
-    if any(origin != f"http://{host}".lower() for origin in origins):
-        raise ApiError(
-            403,
-            "without a token, this server does not answer to web pages: start it with a token that the page sends",
-            kind="permission_error",
-            code="origin_not_allowed",
-        )
 
 
 def _replayed(body: _Body, receive: Receive) -> Receive:

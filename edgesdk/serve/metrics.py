@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from .engine import Ended, Started
+from .decoding import Answered
+from .encoding import Rows
+from .engine import Started
 
 if TYPE_CHECKING:
     from .engine import Engine
@@ -36,6 +38,7 @@ class Metrics:
         self._reused = Counter(
             "edgesdk_reused_prompt_tokens", "Those of them that the cache held already.", registry=registry
         )
+        self._embedded = Counter("edgesdk_embedded_tokens", "Tokens of texts that were embedded.", registry=registry)
         self._answer = Counter("edgesdk_answer_tokens", "Tokens of answers.", registry=registry)
         self._waited = Histogram("edgesdk_queue_seconds", "Time in the queue.", buckets=_SECONDS, registry=registry)
         self._prefill = Histogram(
@@ -60,8 +63,14 @@ class Metrics:
         """Count an answer's start."""
         self._waited.observe(event.waited)
 
-    def ended(self, event: Ended) -> None:
-        """Count a complete answer."""
+    def count(self, event: object) -> None:
+        """Count what a job gave."""
+        if isinstance(event, Rows):
+            self._embedded.inc(event.tokens)
+        elif isinstance(event, Answered):
+            self._answered(event)
+
+    def _answered(self, event: Answered) -> None:
         found = event.statistics
         self._prompt.inc(found.prompt_tokens + event.reused)
         self._reused.inc(event.reused)

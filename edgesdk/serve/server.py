@@ -16,12 +16,17 @@ from typing import Any, Protocol, runtime_checkable
 import uvicorn
 from fastapi import FastAPI
 
-from ..bundle import Bundle
+from ..bundle import Bundle, kind_of
 from ..chat import bundle_tokenizer, open_session
+from ..encoders import Encoder
+from ..kinds import ENCODER
 from ..model.template_runner import RUNNER
 from . import logs, memory
-from .app import Served, make_app
+from .app import Loaded, add_decoder, add_encoder, make_app
+from .asking import Served
 from .connections import ACCEPTS, QUEUED, Connection, open_connections
+from .decoding import Decoder
+from .encoding import Embedder
 from .engine import Engine
 from .settings import TOKEN_VARIABLE, ServeError, Settings, tokens
 
@@ -69,6 +74,7 @@ class Server(uvicorn.Server):
             backlog=ACCEPTS,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]  # it goes to the loop's call_later
             timeout_graceful_shutdown=_FLUSH_SECONDS,
         )
         super().__init__(config)
@@ -131,18 +137,32 @@ def _end_now() -> None:
 
 
 def _loaded(bundle: Bundle, settings: Settings, known: tuple[str, ...]) -> tuple[Engine, FastAPI]:
+    manifest = bundle.manifest
+    serve = _encoder if kind_of(manifest) == ENCODER else _decoder
+    engine, providers, add = serve(bundle, settings)
+    served = Served(manifest.model.name, manifest.digest, int(time.time()), providers)
+    return engine, make_app(engine, served, settings, known, add)
+
+
+def _decoder(bundle: Bundle, settings: Settings) -> Loaded:
     tokenizer = bundle_tokenizer(bundle)
-    if tokenizer.chat_template is None:
-        raise ServeError(
-            f"{bundle.manifest.model.name}: has no chat template, so it cannot chat",
-            hint="export an instruction-tuned model; edgesdk run continues plain text",
-        )
-    RUNNER.start()
+    if tokenizer.chat_template is not None:
+        RUNNER.start()
     session = open_session(bundle, settings.threads or None, settings.providers)
     providers = session.providers if isinstance(session, _WithProviders) else _NO_CHOICE
-    served = Served(bundle.manifest.model.name, bundle.manifest.digest, int(time.time()), providers)
-    engine = Engine(session, tokenizer, settings.queue)
-    return engine, make_app(engine, served, settings, known)
+    engine = Engine(Decoder(session, tokenizer), settings.queue, settings.wait_seconds)
+    return engine, providers, partial(add_decoder, tokenizer=tokenizer)
+
+
+def _encoder(bundle: Bundle, settings: Settings) -> Loaded:
+    name = bundle.manifest.model.name
+    if settings.providers:
+        raise ServeError(f"{name}: encoders run in one way only: they know no providers")
+    encoder = Encoder(bundle, threads=settings.threads or None)
+    if encoder.labels:
+        raise ServeError(f"{name}: gives labels, and only embeddings are served", hint="edgesdk run gives its labels")
+    engine = Engine(Embedder(encoder), settings.queue, settings.wait_seconds)
+    return engine, _NO_CHOICE, partial(add_encoder, encoder=encoder)
 
 
 def _listener(settings: Settings) -> socket.socket:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,11 @@ TOKEN_VARIABLE = "EDGESDK_TOKEN"
 _SHORTEST_TOKEN = 16
 _LONGEST_FILE = 1 << 20
 _LONGEST_STOP = 3.0
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\s/?#@,\"]*", re.IGNORECASE)
+_WAYS_OUT = {
+    "stop_seconds": f"at most {_LONGEST_STOP:g}: a server ends within 5 seconds",
+    "origins": "an origin is a scheme, a host and perhaps a port, such as http://localhost:3000; * is any",
+}
 
 
 class ServeError(EdgeError):
@@ -32,8 +38,13 @@ class Settings:
         token_file: file with a token a line, one for each user, which clients send as ``Authorization: Bearer``; "":
             none. Only its owner may have permissions for it.
         queue: requests that may wait while one is answered; the next is refused with 429.
-        wait_seconds: how long one may wait before it is refused with 429.
-        max_tokens: most tokens of one answer.
+        wait_seconds: how long one may wait before it is refused with 429; at once where those before it, at the speed
+            of the last answers, take longer.
+        max_tokens: most tokens of one answer; one that asks for more gets these.
+        strict_model: whether a request that names another model is refused.
+        origins: of web pages that may ask, such as ``http://localhost:3000``; "*" is any. None named: any where clients
+            need a token, and only the server's own where they do not.
+        keep_alive_seconds: how long a connection may be idle between two requests.
         body_kb: largest body of a request, in 1000 bytes.
         connections: most connections at a time; a new one takes the place of the one that keeps the server waiting
             longest.
@@ -46,9 +57,12 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8080
     token_file: str = ""
-    queue: int = 8
+    queue: int = 64
     wait_seconds: float = 60.0
     max_tokens: int = 1024
+    strict_model: bool = False
+    origins: tuple[str, ...] = ()
+    keep_alive_seconds: float = 75.0
     body_kb: int = 1000
     connections: int = 512
     address_connections: int = 256
@@ -62,6 +76,8 @@ class Settings:
             "queue": 0 <= self.queue <= 10_000,
             "wait_seconds": 0 < self.wait_seconds <= 3600,
             "max_tokens": 1 <= self.max_tokens <= 1_000_000,
+            "origins": all(map(_is_origin, self.origins)),
+            "keep_alive_seconds": 1 <= self.keep_alive_seconds <= 3600,
             "body_kb": 1 <= self.body_kb <= 100_000,
             "connections": 16 <= self.connections <= 60_000,
             "address_connections": 1 <= self.address_connections <= 60_000,
@@ -70,8 +86,7 @@ class Settings:
         }
         for key, fine in checks.items():
             if not fine:
-                hint = f"at most {_LONGEST_STOP:g}: a server ends within 5 seconds" if key == "stop_seconds" else None
-                raise ServeError(f"serve: {key} = {getattr(self, key)} is out of range", hint=hint)
+                raise ServeError(f"serve: {key} = {getattr(self, key)} is out of range", hint=_WAYS_OUT.get(key))
 
 
 def open_settings(path: Path) -> Settings:
@@ -112,6 +127,10 @@ def tokens(settings: Settings, environment: str | None) -> tuple[str, ...]:
             hint="python3 -c 'import secrets; print(secrets.token_urlsafe(32))' makes one; one a line",
         )
     return tuple(dict.fromkeys(found))
+
+
+def _is_origin(text: str) -> bool:
+    return _ORIGIN.fullmatch(text) is not None
 
 
 def _is_token(text: str) -> bool:

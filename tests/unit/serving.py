@@ -111,6 +111,6 @@ def running(
 
 def script_of(running: Running) -> Script:
     """The script behind a server."""
-    session = running.server.engine._session._session
+    session = running.server.engine._worker._session._session
     assert isinstance(session, Script)
     return session

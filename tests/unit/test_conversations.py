@@ -244,7 +244,11 @@ def _ask_chat(consumers: Consumers, messages: list[Any], turn: Turn, text: str, 
 def _ask_server(
     consumers: Consumers, messages: list[Any], ids: list[int], turn: Turn, text: str, wanted: Statistics
 ) -> None:
-    options = {name: value for name, value in vars(turn.sampling).items() if name not in ("temperature", "seed")}
+    options = {
+        name: value
+        for name, value in vars(turn.sampling).items()
+        if name in ("top_p", "top_k", "min_p", "repetition_penalty")
+    }
     extra = {name: options.pop(name) for name in ("top_k", "min_p", "repetition_penalty")}
     answer = consumers.server.client().chat.completions.create(
         model="default",

@@ -97,22 +97,29 @@ def test_stop_strings_end_an_answer_and_are_not_part_of_it(bundle: Path) -> None
 @pytest.mark.parametrize(
     ("change", "param", "status"),
     [
-        ({"tools": []}, "tools", 400),
-        ({"logit_bias": {"1": 5}}, "logit_bias", 400),
-        ({"n": 2}, "n", 400),
-        ({"frequency_penalty": 0.5}, "frequency_penalty", 400),
-        ({"logprobs": True}, "logprobs", 400),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", 400),
+        ({"tool_choice": "required"}, "tool_choice", 400),
+        ({"logit_bias": {"99999": 5}}, "logit_bias", 400),
+        ({"n": 17}, "n", 400),
+        ({"frequency_penalty": 101}, "frequency_penalty", 400),
+        ({"top_logprobs": 21, "logprobs": True}, "top_logprobs", 400),
         ({"response_format": {"type": "json_object"}}, "response_format.type", 400),
+        ({"grammar": "root ::= x"}, "grammar", 400),
+        ({"modalities": ["text", "audio"]}, "modalities", 400),
+        ({"chat_template_kwargs": {"enable_thinking": "<|im_end|>"}}, "chat_template_kwargs.enable_thinking", 400),
+        ({"chat_template_kwargs": {"Messages": 1}}, "chat_template_kwargs.Messages", 400),
         ({"messages": []}, "messages", 400),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role", 400),
+        ({"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]}, "messages.0", 400),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+            "messages.0.content",
+            400,
+        ),
         ({"messages": [{"role": "user", "content": "x" * 300}]}, "messages", 400),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, None, 400),
-        ({"max_tokens": 2000}, "max_tokens", 400),
-        ({"max_tokens": 0}, "max_tokens", 400),
-        ({"temperature": 3}, "temperature", 400),
-        ({"seed": -1}, "seed", 400),
-        ({"stream_options": {"include_usage": True}}, "stream_options", 400),
-        ({"model": "gpt-4"}, "model", 404),
+        ({"max_tokens": -2}, "max_tokens", 400),
+        ({"top_p": 1.1}, "top_p", 400),
     ],
 )
 def test_what_is_not_served_is_refused_by_name(bundle: Path, change: dict[str, Any], param: str, status: int) -> None:
@@ -126,6 +133,7 @@ def test_what_is_not_served_is_refused_by_name(bundle: Path, change: dict[str, A
 
 def test_neutral_values_are_taken(bundle: Path) -> None:
     neutral = {"n": 1, "frequency_penalty": 0, "presence_penalty": 0.0, "logprobs": False, "user": "me", "seed": None}
+    neutral |= dict.fromkeys(("tools", "vendors_own", "audio"))
     sent_back = {"role": "assistant", "content": "hi", "refusal": None}
     with running(bundle, TEXT) as server:
         ask = {"model": "default", "messages": [*QUESTION, sent_back, *QUESTION], **neutral}

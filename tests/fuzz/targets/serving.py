@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import MutableMapping
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -53,15 +54,18 @@ def _bodies(folder: Path) -> Case:
     from edgesdk.bundle import open_bundle
     from edgesdk.chat import bundle_tokenizer
     from edgesdk.serve import Settings
-    from edgesdk.serve.app import Served, make_app
+    from edgesdk.serve.app import add_decoder, make_app
+    from edgesdk.serve.asking import Served
+    from edgesdk.serve.decoding import Decoder
     from edgesdk.serve.engine import Engine
 
     from ...unit.serving import Script
 
     with open_bundle(exported(folder, "linux-x86_64")) as bundle:
         tokenizer, session = bundle_tokenizer(bundle), Script(bundle, "hello")
-    engine = Engine(session, tokenizer, 8)
-    app = make_app(engine, Served("x", "d" * 64, 0, ()), Settings(), ())
+    engine = Engine(Decoder(session, tokenizer), 8, 60.0)
+    add = partial(add_decoder, tokenizer=tokenizer)
+    app = make_app(engine, Served("x", "d" * 64, 0, ()), Settings(), (), add)
 
     async def answered(body: bytes) -> int:
         """The status of the answer, which is read to its end."""
