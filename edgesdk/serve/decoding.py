@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,19 +20,28 @@ if TYPE_CHECKING:
     from ..model.tokenizer import Tokenizer
     from ..session import Session
 
+_FALLBACK = re.compile(r"<0x([0-9A-F]{2})>")
 _LONGEST_TOKEN = 16  # characters that a token has at most, on the mean of a prompt
 
 
 @dataclass(frozen=True)
+class Written:
+    """A token within a text: its text, in which a part of a character is U+FFFD, and its bytes in UTF-8."""
+
+    text: str
+    data: bytes
+
+
+@dataclass(frozen=True)
 class Likelihood:
-    """A token of an answer: its text, the natural logarithm of its probability, and those of the likeliest.
+    """A token of an answer, the natural logarithm of its probability, and the likeliest.
 
     They are of the model's own distribution, before temperature and penalties.
     """
 
-    text: str
+    token: Written
     logprob: float
-    top: tuple[tuple[str, float], ...]
+    top: tuple[tuple[Written, float], ...]
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,7 @@ class Decoder:
         self._tokenizer = tokenizer
         self._answering = Answering(self._session, tokenizer)
         self._user: Hashable = None  # whose question the cache holds
-        self._text = lru_cache(4096)(self._text_of)
+        self._written = lru_cache(4096)(self._written_of)
 
     def check(self, job: Generation) -> None:
         for prompt in job.prompts:
@@ -152,17 +162,33 @@ class Decoder:
         logprobs -= np.log(np.exp(logprobs).sum())
         best = np.argpartition(-logprobs, min(count, len(logprobs) - 1))[:count]
         best = best[np.argsort(-logprobs[best], kind="stable")]
-        top = tuple((self._text(int(index)), float(logprobs[index])) for index in best)
-        return Likelihood(self._text(token), float(logprobs[token]), top)
+        top = tuple((self._written(int(index)), float(logprobs[index])) for index in best)
+        return Likelihood(self._written(token), float(logprobs[token]), top)
 
-    def _text_of(self, token: int) -> str:
-        """The text of one token within a text, where its leading blank counts."""
-        backend = self._tokenizer.backend
+    def _written_of(self, token: int) -> Written:
+        """One token as it is behind others, where its leading blank counts."""
+        backend, name = self._tokenizer.backend, self._tokenizer.token(token)
         if token in backend.get_added_tokens_decoder():
-            return self._tokenizer.token(token)
+            return Written(name, name.encode())
         before = self._tokenizer.encode("a")
         start, whole = (backend.decode(ids, skip_special_tokens=False) for ids in (before, [*before, token]))
-        return whole.removeprefix(start)
+        text = whole.removeprefix(start)
+        return Written(text, text.encode() if "\ufffd" not in text else _bytes(name))
+
+
+def _bytes(name: str) -> bytes:
+    """The bytes of a token that is a part of a character, from its name in the vocabulary."""
+    if found := _FALLBACK.fullmatch(name):
+        return bytes([int(found[1], 16)])
+    return bytes(letters[letter] for letter in name if letter in (letters := _byte_letters()))
+
+
+@cache
+def _byte_letters() -> dict[str, int]:
+    """The letters that byte-level vocabularies write bytes with (GPT-2): printable ones are themselves."""
+    own = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in own]
+    return {chr(byte): byte for byte in own} | {chr(256 + index): byte for index, byte in enumerate(others)}
 
 
 def _sampling(sampling: Sampling, choice: int) -> Sampling:

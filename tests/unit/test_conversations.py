@@ -254,11 +254,11 @@ def _ask_server(
         model="default",
         messages=messages,
         temperature=turn.sampling.temperature,
+        top_p=turn.sampling.top_p,
         seed=turn.sampling.seed,
         max_tokens=turn.most,
         stop=turn.stop or None,
         extra_body=extra,
-        **options,
     )
     assert answer.choices[0].message.content == text
     assert answer.usage is not None and answer.usage.prompt_tokens_details is not None

@@ -212,7 +212,7 @@ BODIES: dict[str, Any] = {
     "depth": b"[" * (LARGE // 2) + b"]" * (LARGE // 2),
     "depth of objects": b'{"a":' * (LARGE // 6) + b"1" + b"}" * (LARGE // 6),
     "an integer": json.dumps(ASK).encode()[:-1] + b', "seed": ' + b"9" * LARGE + b"}",
-    "a number": json.dumps(ASK).encode()[:-1] + b', "temperature": 9.' + b"9" * LARGE + b"}",
+    "a number": json.dumps(ASK).encode()[:-1] + b', "temperature": 9999.' + b"9" * LARGE + b"}",
     "not a number": json.dumps(ASK | {"temperature": float("nan")}).encode(),
     "no Unicode": b"\xff\xfe" * 1000,
 }

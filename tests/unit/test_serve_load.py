@@ -86,6 +86,8 @@ def test_a_fuzzer_finds_no_failure_of_the_server(bundle: Path, tmp_path: Path, m
                 response = case.call(headers={"Authorization": f"Bearer {TOKEN}"}, timeout=PATIENCE)
                 found[(case.path, response.status_code)] += 1
                 assert response.status_code < 500, response.text
+                if response.status_code == 413:  # of a large body that is wrong too
+                    return
                 case.validate_response(response, excluded_checks=[positive_data_acceptance])  # prompts may be too long
 
             try:

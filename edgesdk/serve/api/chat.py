@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from ...model.chat_template import Variable
 from ...model.tokenizer import Message
 from ..asking import Asking, Site, answered, streamed
-from ..decoding import Answered, Generation, Likelihood, Piece
+from ..decoding import Answered, Generation, Likelihood, Piece, Written
 from ..errors import documented
 from ..prompts import Conversation
 from .base import (
@@ -151,7 +151,7 @@ class TopLogprob(BaseModel):
 
     token: str
     logprob: float
-    bytes: list[int] | None = Field(description="of its text in UTF-8; null where it is a part of a character")
+    bytes: list[int] = Field(description="of its text in UTF-8, of which it may be a part of a character")
 
 
 class TokenLogprob(TopLogprob):
@@ -283,18 +283,17 @@ def _logprobs(likely: list[Likelihood] | tuple[Likelihood, ...]) -> Logprobs | N
         return None
     content = [
         TokenLogprob(
-            token=each.text,
+            **_named(each.token),
             logprob=each.logprob,
-            bytes=_bytes(each.text),
-            top_logprobs=[TopLogprob(token=text, logprob=value, bytes=_bytes(text)) for text, value in each.top],
+            top_logprobs=[TopLogprob(**_named(token), logprob=value) for token, value in each.top],
         )
         for each in likely
     ]
     return Logprobs(content=content)
 
 
-def _bytes(text: str) -> list[int] | None:
-    return None if "\ufffd" in text else list(text.encode())
+def _named(token: Written) -> dict[str, Any]:
+    return {"token": token.text, "bytes": list(token.data)}
 
 
 def finish(end: Answered) -> FinishReason:

@@ -148,7 +148,7 @@ async def _chunks(
         match found:
             case Piece(index, text, likely):
                 logprobs = _logprobs(likely, offsets.get(index, 0))
-                offsets[index] = offsets.get(index, 0) + sum(len(each.text) for each in likely)
+                offsets[index] = offsets.get(index, 0) + sum(len(each.token.text) for each in likely)
                 choice = TextChoice(index=index, text=text, logprobs=logprobs)
             case Answered(index) as end:
                 ends.append(end)
@@ -167,10 +167,10 @@ def _logprobs(likely: Sequence[Likelihood], offset: int) -> TextLogprobs | None:
     offsets = []
     for each in likely:
         offsets.append(offset)
-        offset += len(each.text)
+        offset += len(each.token.text)
     return TextLogprobs(
-        tokens=[each.text for each in likely],
+        tokens=[each.token.text for each in likely],
         token_logprobs=[each.logprob for each in likely],
-        top_logprobs=[dict(each.top) for each in likely],
+        top_logprobs=[{token.text: value for token, value in each.top} for each in likely],
         text_offset=offsets,
     )

@@ -1,8 +1,11 @@
-"""``/v1/responses``: the part of OpenAI's newer API that maps onto a conversation; nothing is stored."""
+"""``/v1/responses``: the part of OpenAI's newer API that maps onto a conversation.
+
+Answers are kept in memory for a while, so that a request may go on from one by its id; ``store: false`` keeps nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -11,9 +14,12 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from ...generation import Sampling
+from ...model.tokenizer import Message
 from ..asking import Asking, Site, answered, streamed
 from ..decoding import Answered, Generation, Piece
 from ..errors import documented
+from ..kept import Kept
+from ..limits import USER
 from ..prompts import Conversation
 from .base import Sampled, Several, event, limit
 from .chat import (
@@ -36,6 +42,13 @@ class InputItem(AskedMessage):
     type: Literal["message"] | None = None
 
 
+class Reference(BaseModel):
+    """An answer of before, by its id."""
+
+    type: Literal["item_reference"]
+    id: str = Field(max_length=200)
+
+
 class TextOptions(BaseModel):
     """How the answer is written."""
 
@@ -51,7 +64,7 @@ class Reasoning(BaseModel):
 class ResponseRequest(Toolless):
     """A request of the Responses API."""
 
-    input: str | Annotated[Several[InputItem], Field(min_length=1, max_length=_MOST_ITEMS)]
+    input: str | Annotated[Several[Reference | InputItem], Field(min_length=1, max_length=_MOST_ITEMS)]
     instructions: str | None = Field(None, description="a system message before the input")
     max_output_tokens: int | None = Field(None, ge=-1)
     temperature: float | None = Field(None, ge=-1, le=1000, description="0 is greedy; 1 unless given, and below 0")
@@ -60,19 +73,26 @@ class ResponseRequest(Toolless):
     text: TextOptions | None = None
     reasoning: Reasoning | None = None
     background: Literal[False] | None = None
-    previous_response_id: None = Field(None, description="nothing is stored: send the whole conversation")
+    store: bool | None = Field(None, description="whether the answer is kept for a while; true unless given")
+    previous_response_id: str | None = Field(
+        None, max_length=200, description="of an answer that this one goes on from"
+    )
 
     def sampling(self) -> Sampling:
         """How tokens are chosen."""
         return Sampled.model_validate({"temperature": self.temperature, "top_p": self.top_p}).sampling()
 
-    def conversation(self) -> Conversation:
-        """The prompt."""
-        given = self.input
-        messages = [AskedMessage(role="system", content=self.instructions)] if self.instructions else []
-        messages += [AskedMessage(role="user", content=given)] if isinstance(given, str) else given
-        effort = self.reasoning.effort if self.reasoning else None
-        return Conversation([message.plain() for message in messages], effort_variables(effort), "input")
+    def messages(self, kept: Callable[[str, str], Sequence[Message]]) -> list[Message]:
+        """The conversation without instructions; ``kept`` gives messages of before by id and the parameter's name.
+
+        Raises:
+            ApiError: messages of before are not here any more.
+        """
+        before = kept(self.previous_response_id, "previous_response_id") if self.previous_response_id else ()
+        if isinstance(self.input, str):
+            return [*before, {"role": "user", "content": self.input}]
+        items = [kept(item.id, "input") if isinstance(item, Reference) else [item.plain()] for item in self.input]
+        return [*before, *(message for messages in items for message in messages)]
 
 
 class OutputText(BaseModel):
@@ -142,8 +162,8 @@ class ResponseObject(BaseModel):
     temperature: float | None = None
     top_p: float | None = None
     max_output_tokens: int | None = None
-    previous_response_id: None = None
-    store: Literal[False] = False
+    previous_response_id: str | None = None
+    store: bool
     text: TextOptions = TextOptions(format=PlainFormat(type="text"))
     truncation: Literal["disabled"] = "disabled"
 
@@ -196,6 +216,7 @@ class TextEvent(_OfText):
 
 def add_responses(router: APIRouter, site: Site) -> None:
     """Serve the Responses API."""
+    kept = Kept()
 
     @router.post(
         "/v1/responses",
@@ -205,22 +226,41 @@ def add_responses(router: APIRouter, site: Site) -> None:
     async def responses(request: Request, asked: ResponseRequest) -> Response:
         """Answer a conversation, whole or as a stream of server-sent events."""
         site.check_model(asked.model)
+        owner = _owner(request)
+        messages = asked.messages(partial(kept.get, owner))
+        instructions: list[Message] = [{"role": "system", "content": asked.instructions}] if asked.instructions else []
+        effort = asked.reasoning.effort if asked.reasoning else None
+        prompt = Conversation([*instructions, *messages], effort_variables(effort), "input")
+
+        def keep(response: str, item: str, text: str) -> None:
+            answer: Message = {"role": "assistant", "content": text}
+            if asked.store is not False:
+                kept.add(owner, item, [answer])
+                kept.add(owner, response, [*messages, answer])
+
         job = partial(
             Generation,
-            prompts=[asked.conversation()],
+            prompts=[prompt],
             sampling=asked.sampling(),
             max_tokens=limit(site.settings.max_tokens, asked.max_output_tokens),
         )
-        asking, found = Asking(site, request, lambda mine: job(**mine)), _Written(site, asked)
+        asking, found = Asking(site, request, lambda mine: job(**mine)), _Written(site, asked, keep)
         if asked.stream:
             return await streamed(asking, found.stream)
         return await answered(asking, found.whole)
 
 
-class _Written:
-    """A response as it comes to be."""
+def _owner(request: Request) -> str:
+    """Who may refer to an answer: the user of its token; without tokens whoever was told its id, on any connection."""
+    user = str(request.scope[USER])
+    return user if user.startswith("token ") else ""
 
-    def __init__(self, site: Site, asked: ResponseRequest) -> None:
+
+class _Written:
+    """A response as it comes to be; ``keep`` is told its ids and its text when it is complete."""
+
+    def __init__(self, site: Site, asked: ResponseRequest, keep: Callable[[str, str, str], None]) -> None:
+        self._keep = keep
         shared = site.completion("resp_")
         self._response = ResponseObject(
             id=shared["id"],
@@ -232,6 +272,8 @@ class _Written:
             temperature=asked.temperature,
             top_p=asked.top_p,
             max_output_tokens=asked.max_output_tokens,
+            previous_response_id=asked.previous_response_id,
+            store=asked.store is not False,
         )
         self._item = site.completion("msg_")["id"]
         self._number = -1
@@ -274,6 +316,7 @@ class _Written:
         return OutputMessage(id=self._item, status=status, content=[OutputText(text=text) for text in texts])
 
     def _ended(self, text: str, end: Answered) -> ResponseObject:
+        self._keep(self._response.id, self._item, text)
         usage = usage_of([end])
         whole = finish(end) == "stop"
         return self._response.model_copy(
