@@ -14,6 +14,7 @@ from .api.chat import add_chat
 from .api.completions import add_completions
 from .api.embeddings import add_embeddings
 from .api.models import add_health, add_models
+from .api.props import add_props
 from .api.responses import add_responses
 from .api.tokens import add_tokens
 from .asking import Served, Site, refuse_when_full
@@ -63,9 +64,10 @@ def make_app(engine: Engine, served: Served, settings: Settings, tokens: Sequenc
 def add_decoder(router: APIRouter, site: Site, tokenizer: Tokenizer) -> None:
     """The routes of a decoder: conversations where it has a chat template, texts always."""
     if tokenizer.chat_template is not None:
-        add_chat(router, site)
-        add_responses(router, site)
+        add_chat(router, site, tokenizer)
+        add_responses(router, site, tokenizer)
     add_completions(router, site)
+    add_props(router, site, tokenizer)
     add_tokens(router, site, tokenizer)
 
 

@@ -62,7 +62,7 @@ async function openai() {
   });
   await tried('openai', 'structured', async () =>
     create({ response_format: { type: 'json_schema', json_schema: { name: 'n', schema, strict: true } } }));
-  await tried('openai', 'tools', async () => create({ tools: [plainTool] }));
+  await tried('openai', 'tools offered', async () => create({ tools: [plainTool] }));
 }
 
 async function langchain() {
@@ -92,7 +92,7 @@ async function langchain() {
     return (await vectors.embedDocuments(['w5', 'w9']))[1].length;
   });
   await tried(name, 'structured', async () => of({}).withStructuredOutput(schema).invoke('hi'));
-  await tried(name, 'tools', async () => of({}).bindTools([plainTool]).invoke('hi'));
+  await tried(name, 'tools offered', async () => of({}).bindTools([plainTool]).invoke('hi'));
 }
 
 async function vercel(name, language, vectors) {
@@ -118,7 +118,7 @@ async function vercel(name, language, vectors) {
     await tried(name, 'embeddings', async () =>
       (await embedMany({ model: vectors, values: ['w5', 'w9'] })).embeddings[1].length);
   }
-  await tried(name, 'tools', async () => {
+  await tried(name, 'tools offered', async () => {
     const tools = { f: tool({ description: 'f', inputSchema: jsonSchema(schema), execute: async () => 'x' }) };
     return (await generateText({ ...plain, prompt: 'hi', tools })).finishReason;
   });

@@ -112,7 +112,7 @@ def openai_python() -> None:
             .message.parsed
         ),
     )
-    tried(name, "tools", lambda: create(model=MODEL, messages=ASKED, max_tokens=4, tools=[TOOL]))  # type: ignore
+    tried(name, "tools offered", lambda: create(model=MODEL, messages=ASKED, max_tokens=4, tools=[TOOL]))  # type: ignore
 
 
 def langchain() -> None:
@@ -140,7 +140,7 @@ def langchain() -> None:
     tried(name, "responses", lambda: model(use_responses_api=True).invoke("hi").content)
     tried(name, "embeddings", lambda: len(vectors.embed_documents(["w5", "w9"])[1]))
     tried(name, "structured", lambda: model().with_structured_output(Named).invoke("hi"))
-    tried(name, "tools", lambda: model().bind_tools([TOOL]).invoke("hi"))
+    tried(name, "tools offered", lambda: model().bind_tools([TOOL]).invoke("hi"))
 
 
 def lite_llm() -> None:
@@ -192,7 +192,7 @@ def lite_llm() -> None:
         ),
     )
     tried(name, "structured", lambda: ask(ASKED, response_format=Named))
-    tried(name, "tools", lambda: ask(ASKED, tools=[TOOL]))
+    tried(name, "tools offered", lambda: ask(ASKED, tools=[TOOL]))
 
 
 def with_instructor() -> None:
@@ -210,8 +210,7 @@ def with_instructor() -> None:
             return "an answer that is no JSON"
 
     tried("instructor", "chat", lambda: asked(instructor.Mode.MD_JSON))
-    tried("instructor", "structured", lambda: asked(instructor.Mode.JSON))
-    tried("instructor", "tools", lambda: asked(instructor.Mode.TOOLS))
+    tried("instructor", "structured", lambda: (asked(instructor.Mode.TOOLS), asked(instructor.Mode.JSON)))
 
 
 if __name__ == "__main__":

@@ -97,7 +97,6 @@ def test_stop_strings_end_an_answer_and_are_not_part_of_it(bundle: Path) -> None
 @pytest.mark.parametrize(
     ("change", "param", "status"),
     [
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", 400),
         ({"tool_choice": "required"}, "tool_choice", 400),
         ({"logit_bias": {"99999": 5}}, "logit_bias", 400),
         ({"n": 17}, "n", 400),

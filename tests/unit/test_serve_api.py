@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -87,6 +88,7 @@ def encoder_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         {"logit_bias": {}},
         {"tools": []},
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
         {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "none"},
         {"functions": [], "function_call": "auto"},
         {"tool_choice": "auto"},
@@ -171,6 +173,23 @@ def test_more_tokens_than_there_may_be_are_cut_to_the_limit(bundle: Path, field:
         found = ask(server, max_tokens=32_000, temperature=0, logit_bias={"2": -100, "1": -100, "0": -100})
         assert found["choices"][0]["finish_reason"] == "length"
         assert found["usage"]["total_tokens"] >= 255
+
+
+def test_tools_that_a_template_reads_are_refused(checkpoint: Path, tmp_path: Path) -> None:
+    """Their calls would be plain text; a template that does not read them makes the same prompt without."""
+    shutil.copytree(checkpoint, tmp_path / "model")
+    config = json.loads((tmp_path / "model/tokenizer_config.json").read_text())
+    config["chat_template"] = "{% if tools %}{{ tools | tojson }}{% endif %}" + config["chat_template"]
+    (tmp_path / "model/tokenizer_config.json").write_text(json.dumps(config))
+    edgesdk.export(tmp_path / "model", "linux-x86_64", tmp_path / "b", context=128, checks=edgesdk.Checks(skip=True))
+    tools: Any = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    with running(tmp_path / "b", TEXT) as server:
+        client = server.client()
+        with pytest.raises(openai.BadRequestError, match="chat template tells it of tools"):
+            client.chat.completions.create(model="m", messages=QUESTION, tools=tools)
+        with pytest.raises(openai.BadRequestError, match="chat template tells it of tools"):
+            client.responses.create(model="m", input="x", tools=[{"type": "function", "name": "f", "parameters": {}}])
+        assert ask(server, tools=tools, tool_choice="none")["choices"][0]["message"]["content"] == TEXT
 
 
 def test_a_strict_server_has_one_name(bundle: Path) -> None:
@@ -437,7 +456,7 @@ def test_a_missing_route_says_what_is_served(scripted: Running) -> None:
     assert route_path("/v1/models/", ["/v1/models", "/v1/models/"]) == "/v1/models"
 
 
-@pytest.mark.parametrize("path", ["/health", "/v1/models", "/v1/models/default", "/metrics", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/health", "/props", "/v1/models", "/v1/models/default", "/metrics", "/openapi.json"])
 def test_head_is_get_without_a_body(scripted: Running, path: str) -> None:
     status, headers, body = call(scripted, "HEAD", path)
     assert (status, body) == (200, b"") and int(headers["content-length"]) > 0

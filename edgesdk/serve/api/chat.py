@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated, Any, Literal, get_args
@@ -11,10 +12,10 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ...model.chat_template import Variable
-from ...model.tokenizer import Message
+from ...model.tokenizer import Message, Tokenizer
 from ..asking import Asking, Site, answered, streamed
 from ..decoding import Answered, Generation, Likelihood, Piece, Written
-from ..errors import documented
+from ..errors import ApiError, documented
 from ..prompts import Conversation
 from .base import (
     DONE,
@@ -34,6 +35,8 @@ _MOST_MESSAGES = 10_000
 _MOST_PARTS = 1000  # of a message
 _EVENTS = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
 STREAMED = {"text/event-stream": {"schema": _EVENTS}}
+_MOST_TOOLS = 1000
+_TOOLS = re.compile(r"\btools\b")
 _NO_CALLS: dict[str, Any] = {"enum": [None, []], "description": "calls of tools are not served"}
 TextKind = Literal["text", "input_text", "output_text"]
 
@@ -101,28 +104,31 @@ def effort_variables(effort: Effort | None) -> dict[str, Variable]:
 VariableName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 
 
-class Toolless(Named):
-    """A request to a server that makes no calls of tools."""
+class WithTools(Named):
+    """A request that may offer tools, of which a model knows nothing whose chat template does not read them."""
 
-    tool_choice: Literal["none", "auto"] | None = Field(None, description="with none, tools are not read")
-    tools: Annotated[list[Any], Field(max_length=0)] | None = Field(None, description="calls of tools are not served")
+    tool_choice: Literal["none", "auto"] | None = Field(None, description="calls of tools are not served")
+    tools: Annotated[Several[dict[str, Any]], Field(max_length=_MOST_TOOLS)] | None = Field(
+        None, description="taken where the chat template does not read them, or tool_choice is none: then nothing does"
+    )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_unused_tools(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("tool_choice") == "none":
-            return {key: value for key, value in data.items() if key not in ("tools", "functions")}
-        return data
+    def check_tools(self, tokenizer: Tokenizer) -> None:
+        """Refuse tools that the model would be told of: the calls in its answers would be plain text.
 
-    @field_validator("tools", mode="before")
-    @classmethod
-    def _refuse_tools(cls, tools: Any) -> Any:
-        if tools:
-            raise ValueError("calls of tools are not served here: send none, or tool_choice none")
-        return tools
+        Raises:
+            ApiError: the chat template reads them.
+        """
+        if self.tools and self.tool_choice != "none" and _TOOLS.search(tokenizer.chat_template or ""):
+            raise ApiError(
+                400,
+                "tools: this model's chat template tells it of tools, and its calls are not served here: send none, or "
+                "tool_choice none",
+                param="tools",
+                code="unsupported_value",
+            )
 
 
-class ChatRequest(Sampled, Toolless):
+class ChatRequest(Sampled, WithTools):
     """A chat completion request."""
 
     messages: Several[AskedMessage] = Field(min_length=1, max_length=_MOST_MESSAGES)
@@ -216,7 +222,7 @@ class ChatChunk(Completion):
     usage: Usage | None = None
 
 
-def add_chat(router: APIRouter, site: Site) -> None:
+def add_chat(router: APIRouter, site: Site, tokenizer: Tokenizer) -> None:
     """Serve conversations."""
 
     @router.post(
@@ -227,6 +233,7 @@ def add_chat(router: APIRouter, site: Site) -> None:
     async def chat_completions(request: Request, asked: ChatRequest) -> Response:
         """Answer a conversation, whole or as a stream of server-sent events."""
         site.check_model(asked.model)
+        asked.check_tools(tokenizer)
         most = limit(site.settings.max_tokens, asked.max_completion_tokens, asked.max_tokens, asked.n_predict)
         job = partial(
             Generation,

@@ -14,7 +14,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from ...generation import Sampling
-from ...model.tokenizer import Message
+from ...model.tokenizer import Message, Tokenizer
 from ..asking import Asking, Site, answered, streamed
 from ..decoding import Answered, Generation, Piece
 from ..errors import documented
@@ -27,7 +27,7 @@ from .chat import (
     AskedMessage,
     Effort,
     PlainFormat,
-    Toolless,
+    WithTools,
     effort_variables,
     finish,
     usage_of,
@@ -61,7 +61,7 @@ class Reasoning(BaseModel):
     effort: Effort | None = None
 
 
-class ResponseRequest(Toolless):
+class ResponseRequest(WithTools):
     """A request of the Responses API."""
 
     input: str | Annotated[Several[Reference | InputItem], Field(min_length=1, max_length=_MOST_ITEMS)]
@@ -214,7 +214,7 @@ class TextEvent(_OfText):
     logprobs: list[None] = []
 
 
-def add_responses(router: APIRouter, site: Site) -> None:
+def add_responses(router: APIRouter, site: Site, tokenizer: Tokenizer) -> None:
     """Serve the Responses API."""
     kept = Kept()
 
@@ -226,6 +226,7 @@ def add_responses(router: APIRouter, site: Site) -> None:
     async def responses(request: Request, asked: ResponseRequest) -> Response:
         """Answer a conversation, whole or as a stream of server-sent events."""
         site.check_model(asked.model)
+        asked.check_tools(tokenizer)
         owner = _owner(request)
         messages = asked.messages(partial(kept.get, owner))
         instructions: list[Message] = [{"role": "system", "content": asked.instructions}] if asked.instructions else []
