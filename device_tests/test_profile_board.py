@@ -103,7 +103,7 @@ def board(lab_board: Board) -> SshDevice:
 def test_rails_and_zones_are_found_by_name(board: SshDevice, lab_board: Board) -> None:
     lab_board.set_rail(1, 4800, 1600)
     lab_board.set_temperature("gpu", 48.5)
-    found = {sensor.name: sensor for sensor in discover(board)}
+    found = {sensor.name: sensor for sensor in discover(board).sensors}
     assert {"VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC", "cpu-thermal", "gpu-thermal", "tj-thermal"} <= set(found)
     assert (found["VDD_IN"].quantity, found["VDD_IN"].scope, found["VDD_IN"].total) == ("power", "board", True)
     assert (found["cpu-thermal"].limit, found["cpu-thermal"].critical) == (99.0, 104.5)

@@ -69,7 +69,7 @@ def test_each_vendors_services_are_understood(phone: AdbDevice, vendor: str) -> 
     phone.run(hide, check=True)  # as on phones whose shell may not read them
     try:
         _become(phone, vendor)
-        found = discover(phone)
+        found = discover(phone).sensors
         now = once(phone, found)
     finally:
         phone.run("mv /sys/hidden/* /sys/class && rmdir /sys/hidden", check=True)

@@ -59,6 +59,12 @@ _ROWS = {
     help="Wait before every repeat until the hottest zone is as cool.",
 )
 @click.option(
+    "--wait-quiet",
+    callback=span,
+    metavar="TIME",
+    help="Wait so long, at most, until other programs leave the processors.",
+)
+@click.option(
     "--sustained",
     callback=span,
     metavar="TIME",
@@ -105,6 +111,7 @@ def command(
     starts: int | None,
     warmup: int,
     cooldown_to: float | None,
+    wait_quiet: float | None,
     sustained: float | None,
     interval: float | None,
     idle: float,
@@ -136,6 +143,7 @@ def command(
         cooldown_to,
         idle=idle,
         sustained=sustained,
+        wait_quiet=wait_quiet,
         interval=interval or 0.1,
         share=None if interval else Plan.share,
         memory=not quick,

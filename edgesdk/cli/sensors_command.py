@@ -24,11 +24,16 @@ def command(device: str | None, fleet: Path | None, meters: bool, as_json: bool)
 
     with chosen_device(device, fleet, "edgesdk sensors") as found:
         place = shell_of(found)
-        sensors = discover(place)
+        survey = discover(place)
+        sensors = survey.sensors
         now = once(place, sensors)
     if as_json:
         print_json([{"sensor": sensor, "unit": sensor.unit, "now": now.get(sensor.name)} for sensor in sensors])
+        for remark in survey.remarks:
+            echo(remark.text, err=True)
         return
+    for remark in survey.remarks:
+        echo(remark.text, err=True)
     if not sensors:
         echo(f"{device or 'the device'} has no sensors that this user may read")
         return

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import __version__
 from ..schema import load
+from . import contention
 from .batteries import plugged, spent
 from .energy import Track, chosen, energy_of_counter, energy_of_power
 from .lines import checked
@@ -39,6 +40,7 @@ from .schema import (
 from .statistics import quantile, summarised
 from .throttling import judged, worst
 from .timeline import Run, timeline
+from .zones import without_sensor
 
 _NEAR = 11.0  # seconds: slow sensors are looked at every ten
 _FLOOR = 0.1  # share of tokens that nothing disturbed, where something disturbs most
@@ -72,16 +74,24 @@ class _Deriving:
             r.length not in self._plan.prompt_tokens or r.threads not in self._plan.threads for r in self._line.runs
         ):
             raise ProfileError("the record has a repeat that its plan does not have")
+        self._dummies = without_sensor(self._sensors, self._line.tracks)
+        self._sensors = tuple(
+            replace(s, evidence=f"{s.evidence}; no sensor: it {self._dummies[s.name]}")
+            if s.name in self._dummies
+            else s
+            for s in self._sensors
+        )
         self._source = chosen([s for s in self._sensors if s.name in self._line.tracks])
         self._stuck = False  # a power sensor that said nothing above 0
         self._power, self._unsure = self._powered()
         self._idle = self._idle_section()
+        self._contention, self._disturbed = self._contended()
 
     def profile(self) -> Profile:
         cases = tuple(
             self._case(length, threads) for threads in self._plan.threads for length in self._plan.prompt_tokens
         )
-        reasons = self._overall()
+        reasons = self._overall(cases)
         sampler = self._sampler_section()
         measured = any(case.latency.validity != "invalid" for case in cases)
         validity: Validity = "invalid" if not measured else "degraded" if reasons else "valid"
@@ -112,7 +122,14 @@ class _Deriving:
             series=tuple(_series(name, track) for name, track in self._line.tracks.items()),
             commit=self._header.get("commit"),
             paired=self._header.get("paired"),
+            contention=self._contention,
         )
+
+    def _contended(self) -> tuple[Section, list[Reason]]:
+        """What other programs used, and what of it is a doubt."""
+        start = self._by_key.get("start", {}).get("used")
+        repeats = [run.line.get("used") for run in self._line.runs if run.kind == "repeat"]
+        return contention.judged(_used(start), [_used(each) for each in repeats])
 
     def _case(self, length: int, threads: int | None) -> Case:
         runs = [r for r in self._line.runs if r.length == length and r.threads == threads and r.kind != "part"]
@@ -230,6 +247,8 @@ class _Deriving:
         return None
 
     def _no_source(self) -> Reason:
+        if remark := next(iter(self._header.get("remarks", ())), None):
+            return reason(remark["code"], remark["text"])
         measured = any(sensor.quantity in ("power", "energy") for sensor in self._sensors)
         return reason("no-total" if measured else "no-sensor")
 
@@ -249,7 +268,8 @@ class _Deriving:
             return self._line.tracks[self._source.name], None
         if name := plugged(self._sensors, self._line.tracks):
             return None, reason("charging", name)
-        power, doubt, evidence = spent(self._source, self._line.tracks)
+        parts = next(raw["parts"] for raw in self._header["raw"] if raw["name"] == self._source.name)
+        power, doubt, evidence = spent(self._source, self._line.tracks, parts)
         if evidence:
             self._sensors = tuple(replace(s, evidence=evidence) if s == self._source else s for s in self._sensors)
         return power, doubt
@@ -270,7 +290,11 @@ class _Deriving:
         return Section("valid" if powers else "invalid", () if powers else (reason("short-window"),), {"power": value})
 
     def _temperature(self, runs: Sequence[Run]) -> Section:
-        zones = [s.name for s in self._sensors if s.quantity == "temperature" and s.scope not in ("battery",)]
+        zones = [
+            s.name
+            for s in self._sensors
+            if s.quantity == "temperature" and s.scope != "battery" and s.name not in self._dummies
+        ]
         tracks = [t for name in zones if (t := self._line.tracks.get(name)) is not None and t.values.size]
         if not tracks:
             missing = reason("no-sensor")
@@ -298,6 +322,7 @@ class _Deriving:
         tracks = {
             name: _within(track, start - _NEAR, float("inf") if failed else end)  # what slow sensors said last holds on
             for name, track in self._line.tracks.items()
+            if name not in self._dummies
         }
         rates = [pair for run in runs for pair in zip(run.tokens, run.latencies, strict=True)]
         gone = failed and any(line.get("code") == "device-gone" for line in self._failures())
@@ -309,7 +334,7 @@ class _Deriving:
             return []
         return [line for line in self._lines if line["key"].startswith("failed/")][-1:]
 
-    def _overall(self) -> tuple[Reason, ...]:
+    def _overall(self, cases: Sequence[Case]) -> tuple[Reason, ...]:
         found = [reason(line["code"], line["text"]) for line in self._failures()]
         if not found and "end" not in self._by_key:
             found.append(reason("cut-short", "it goes on when the same command runs again"))
@@ -322,6 +347,13 @@ class _Deriving:
             found += [
                 each for each in case.reasons if each.code in ("emulated", "clock-jump", "regime-changed", "not-cooled")
             ]
+        found += self._disturbed
+        wide = (
+            contention.wide(case.latency.values["decode_rate"])
+            for case in cases
+            if "decode_rate" in case.latency.values
+        )
+        found += [each for each in wide if each is not None]
         return tuple(dict.fromkeys(found))
 
     def _load(self) -> Section:
@@ -365,6 +397,10 @@ class _Deriving:
 def _each(runs: Sequence[Run], measure: Callable[[Run], float | None], unit: str) -> Value:
     found = [value for run in runs if (value := measure(run)) is not None]
     return summarised(found, unit, "cut-short" if not runs else "not-reported")
+
+
+def _used(found: dict[str, Any] | None) -> contention.Used | None:
+    return None if found is None else contention.Used(**found)
 
 
 def _steady(found: dict[str, str]) -> dict[str, str]:

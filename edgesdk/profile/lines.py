@@ -23,6 +23,14 @@ class Raw(TypedDict):
     name: str
     wraps_at: Annotated[float, Gt(0)] | None
     parts: list[str]
+    rests: NotRequired[bool]
+
+
+class Remarked(TypedDict):
+    """What kept the device from saying more."""
+
+    code: str
+    text: str
 
 
 class Header(TypedDict):
@@ -39,6 +47,7 @@ class Header(TypedDict):
     regime: dict[str, str] | None
     commit: NotRequired[str | None]
     paired: NotRequired[str | None]
+    remarks: NotRequired[list[Remarked]]
 
 
 class Samples(TypedDict):
@@ -71,6 +80,7 @@ class Cooled(TypedDict):
 
     seconds: Seconds
     hottest: float | None
+    ignored: NotRequired[list[str]]
 
 
 class Said(TypedDict):
@@ -94,6 +104,22 @@ class Line(TypedDict):
     hello: NotRequired[Said]
 
 
+class Used(TypedDict):
+    """What the processors did."""
+
+    seconds: Annotated[float, Gt(0)]
+    foreign: Annotated[float, Ge(0)]
+    wanted: Annotated[float, Ge(0)]
+    stolen: Annotated[float, Ge(0)]
+    count: Annotated[int, Gt(0)]
+
+
+class Start(Line):
+    """The device before the runner's first start."""
+
+    used: Used | None
+
+
 class Load(Line):
     """A start of the runner."""
 
@@ -110,6 +136,7 @@ class Repeat(Line):
     started: NotRequired[Seconds | None]
     jump: NotRequired[bool | float | None]
     cooled: NotRequired[Cooled | None]
+    used: NotRequired[Used | None]
 
 
 class Cost(Line):
@@ -151,6 +178,7 @@ class Failed(Line):
 
 _KINDS: Mapping[str, Any] = {
     "header": Header,
+    "start": Start,
     "load": Load,
     "repeat": Repeat,
     "sustained": Repeat,

@@ -21,7 +21,7 @@ from .derive import derived
 from .record import Record, is_complete, read_record
 from .regime import regime
 from .run import Measuring
-from .sampler import discover
+from .sampler import Survey, discover
 from .schema import BundleFacts, DeviceFacts, Plan, Profile, ProfileError, SensorFacts, write_profile
 from .sensors.base import Meter, Sensor, Sum
 
@@ -145,7 +145,8 @@ def _prepared(
     """A measurement that is ready to run, with its record."""
     refuse_kind(bundle.manifest, "a profile")
     _refuse_plan(plan, bundle)
-    found, facts = _sensors(device), _facts(device)
+    survey, facts = _survey(device), _facts(device)
+    found = survey.sensors
     every = [*(sensor for meter in meters for sensor in meter.sensors), *found]  # a meter goes before the device's own
     header = {
         "bundle": dump(bundle_facts(bundle)),
@@ -153,7 +154,8 @@ def _prepared(
         "plan": dump(plan),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "sensors": [dump(_sensor_facts(each)) for each in every],
-        "raw": [{"name": s.name, "wraps_at": s.wraps_at, "parts": _parts(s)} for s in every],
+        "raw": [{"name": s.name, "wraps_at": s.wraps_at, "parts": _parts(s), "rests": s.rests} for s in every],
+        "remarks": [dump(each) for each in survey.remarks],
         "regime": regime(device) if isinstance(device, ShellDevice) else {},
         "commit": commit,
         "paired": paired,
@@ -194,8 +196,8 @@ def _refuse_plan(plan: Plan, bundle: Bundle) -> None:
         )
 
 
-def _sensors(device: Device) -> list[Sensor]:
-    return discover(device) if isinstance(device, ShellDevice) else []
+def _survey(device: Device) -> Survey:
+    return discover(device) if isinstance(device, ShellDevice) else Survey([], [])
 
 
 def _facts(device: Device) -> Facts:

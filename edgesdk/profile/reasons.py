@@ -8,9 +8,11 @@ from .schema import Reason
 
 #: Code to what it says to people.
 REASONS: Final[dict[str, str]] = {
+    "busy-start": "other programs used the device before the run",
     "charging": "the device was charging: what its battery gave is not what it spent",
     "clock-jump": "a clock jumped in the middle of a repeat",
     "clocks-apart": "the sampler's clock could not be put on the runner's",
+    "contended": "other programs used the device during the repeats",
     "cut-short": "the run ended before it was complete",
     "device-gone": "the connection to the device broke",
     "emulated": "an emulator: its time is not a device's",
@@ -20,12 +22,15 @@ REASONS: Final[dict[str, str]] = {
     "no-total": "no sensor measures all that the device spends",
     "not-asked": "the plan leaves it out",
     "not-cooled": "the device did not cool down in time",
+    "not-permitted": "the device has such a sensor, and this user may not read it",
     "not-reported": "the runner does not report it",
     "regime-changed": "governor or clock limits changed during the run",
     "runner-failed": "the runner failed",
     "sensor-lost": "a sensor stopped answering",
     "sensor-stuck": "the sensor of power said nothing above 0",
     "short-window": "the window has too few samples for an energy",
+    "stolen": "a hypervisor gave processor time to others",
+    "wide-interval": "repeats differ too much for a figure to go by",
     "sign-unknown": "the sign of the battery's current could not be told",
     "unit-unsure": "the unit of the battery's current could not be confirmed",
     "throttled": "the device held back",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..devices.shell import ShellDevice
 from ..errors import EdgeError
 from ..progress import Progress, Stage
 from ..schema import dump
+from .contention import Look, at_rest, between, look, wait_for_quiet
 from .prompts import prompt
 from .record import Line, Record
 from .regime import regime_or_none
@@ -25,6 +26,8 @@ from .sensors.base import Meter, Sensor
 
 _METERED = 0.3  # seconds in which every meter has given a value
 _LOOK = 1.0  # seconds between two looks at the temperature
+_FROZEN = 15.0  # seconds of waiting, after which a zone that never moved is not waited for
+_PLATEAU, _FALL = 60.0, 0.5  # seconds in which the hottest zone must fall by so many °C, or it will not
 _JUMP = 0.05  # seconds that two clocks may drift apart within a repeat
 
 
@@ -45,6 +48,7 @@ class Measuring:
         self._device, self._bundle, self._plan, self._record = device, bundle, plan, record
         self._sensors, self._meters, self._progress = tuple(sensors), tuple(meters), progress
         self._sampler: Sampler | None = None
+        self._spans: dict[str, tuple[float, float]] = {}  # least and most of every sensor of the device
         self._lost: str | None = None  # why a meter is gone
         self._link: RunnerLink
 
@@ -60,6 +64,7 @@ class Measuring:
     def steps(self) -> Generator[None, None, None]:
         """As :meth:`run`, a repeat at a time, so that two bundles can be measured in turns."""
         self._record.add({"key": f"session/{time.time_ns()}"})
+        self._before()
         with self._metering():
             for threads in self._plan.threads:
                 if any(key not in self._record for key in self._wanted(threads)):
@@ -71,6 +76,22 @@ class Measuring:
             self._memory()
         if "end" not in self._record:
             self._record.add({"key": "end"})
+
+    def _before(self) -> None:
+        """Whether the device is left alone, before anything of this run is on it."""
+        if not isinstance(self._device, ShellDevice):
+            return
+        if self._plan.wait_quiet is not None:
+            wait_for_quiet(self._device, self._plan.wait_quiet, self._progress)
+        if "start" not in self._record:
+            used = at_rest(self._device)
+            self._record.add({"key": "start", "used": None if used is None else dump(used)})
+
+    def _processors(self) -> Look | None:
+        pid = self._link.hello.get("pid")
+        if not isinstance(self._device, ShellDevice) or not isinstance(pid, int):
+            return None
+        return look(self._device, pid)
 
     def _wanted(self, threads: int | None) -> Iterator[str]:
         """Keys of all that is measured with so many threads."""
@@ -178,6 +199,7 @@ class Measuring:
         sampler = self._sampler
         before, events = self._clock(), list[dict[str, Any]]()
         self._settle()
+        used = self._processors()
         started = time.monotonic()
         try:
             for event in self._link.measured(self._prompt(line["length"]), self._plan.new_tokens + 1):
@@ -185,6 +207,7 @@ class Measuring:
         except (EdgeError, OSError, KeyboardInterrupt) as failure:
             self._part(line, events, before, failure)
             raise
+        spent = between(used, self._processors())
         self._settle()
         after = self._clock()
         self._record.add(
@@ -195,6 +218,7 @@ class Measuring:
                 "samples": self._taken(),
                 "clock": before,
                 "jump": _jump(before, after),
+                "used": None if spent is None else dump(spent),
                 "uncertainty": None if sampler is None else sampler.uncertainty,
                 "lost": self._lost or (None if sampler is None or sampler.failure is None else sampler.failure.message),
             }
@@ -318,13 +342,17 @@ class Measuring:
         """What sensors said since the last call, by the clock that they have."""
         found: Line = {}
         if self._sampler is not None:
-            found["device"] = dump(self._sampler.taken())
+            samples = self._sampler.taken()
+            for name, values in samples.values.items():
+                for value in values:
+                    self._widen({} if value is None else {name: value})
+            found["device"] = dump(samples)
         for meter in self._meters:
-            samples = Samples()
-            for moment, values in self._metered(meter):
-                for name, value in values.items():
-                    samples.add(name, moment, value)
-            found["host"] = dump(samples) if "host" not in found else _joined(found["host"], samples)
+            metered = Samples()
+            for moment, given in self._metered(meter):
+                for name, each in given.items():
+                    metered.add(name, moment, each)
+            found["host"] = dump(metered) if "host" not in found else _joined(found["host"], metered)
         return found or None
 
     def _metered(self, meter: Meter) -> list[tuple[float, dict[str, float]]]:
@@ -342,14 +370,32 @@ class Measuring:
         target = self._plan.cooldown_to
         if target is None or self._sampler is None:
             return None
-        started, hottest = time.monotonic(), None
+        started, hottest, ignored = time.monotonic(), None, set[str]()
         zones = {s.name for s in self._sensors if s.quantity == "temperature" and s.scope in ("zone", "battery")}
-        while time.monotonic() - started < self._plan.cooldown_limit:
-            hottest = max((value for value in self._sampler.now(zones).values() if value is not None), default=None)
+        falling: list[tuple[float, float]] = []
+        while (waited := time.monotonic() - started) < self._plan.cooldown_limit:
+            said = {name: value for name, value in self._sampler.now(zones).items() if value is not None}
+            self._widen(said)
+            if waited >= _FROZEN:
+                ignored |= {name for name in said if said[name] > target and self._never_moved(name)}
+            hottest = max((value for name, value in said.items() if name not in ignored), default=None)
             if hottest is None or hottest <= target:
                 break
+            falling = [*falling, (waited, hottest)]
+            before = [value for at, value in falling if at <= waited - _PLATEAU]
+            if before and before[-1] - hottest < _FALL:
+                break  # as cool as its surroundings let it become
             time.sleep(_LOOK)
-        return {"seconds": time.monotonic() - started, "hottest": hottest}
+        return {"seconds": time.monotonic() - started, "hottest": hottest, "ignored": sorted(ignored)}
+
+    def _widen(self, said: Mapping[str, float]) -> None:
+        for name, value in said.items():
+            low, high = self._spans.get(name, (value, value))
+            self._spans[name] = min(low, value), max(high, value)
+
+    def _never_moved(self, name: str) -> bool:
+        low, high = self._spans[name]
+        return low == high
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

@@ -13,7 +13,8 @@ from ..devices.base import DeviceError, DeviceTimeoutError
 from ..devices.shell import ShellDevice, ShellLine
 from ..errors import EdgeError
 from . import sensors as sources
-from .sensors.base import Asked, Files, Sensor, Sum
+from .sensors.base import Asked, Files, Remark, Sensor, Sum
+from .sensors.listed import warm
 
 _SCRIPT = Path(__file__).with_name("sampler.sh").read_text(encoding="utf-8")
 _SLOW = 1.0  # seconds between two looks at what changes slowly
@@ -247,18 +248,28 @@ class Sampler:
         self._noted(look, after - before)
 
     def _heard(self, sensor: Sensor, moment: float, value: float | None) -> None:
+        if sensor.quantity == "temperature" and not warm(value):  # a part without power, at this moment
+            value = None
         self._took.add(sensor.name, moment, value)
         self._last[sensor.name] = value
 
 
-def discover(device: ShellDevice) -> list[Sensor]:
+@dataclass(frozen=True)
+class Survey:
+    """What a device can measure of itself, and what keeps it from more."""
+
+    sensors: list[Sensor]
+    remarks: list[Remark]
+
+
+def discover(device: ShellDevice) -> Survey:
     """The sensors of a device, in one round trip.
 
     Raises:
         DeviceError: the device does not answer.
     """
     done = device.run("exec sh -s", stdin=sources.listing().encode(), timeout=60)
-    return sources.discovered(done.text)
+    return Survey(sources.discovered(done.text), sources.remarked(done.text))
 
 
 def _often(found: Sequence[Sensor]) -> list[Sensor]:

@@ -89,6 +89,7 @@ class Plan:
         warmup: runs in each start that are not counted.
         cooldown_to: °C that the hottest zone must come down to before every repeat; None waits for nothing.
         cooldown_limit: seconds of waiting, at most.
+        wait_quiet: seconds to wait, at most, until other programs leave the processors; None waits for nothing.
         idle: seconds of rest whose power is the baseline.
         sustained: seconds that one case is repeated for, without rest, to see what heat does; None does not.
         interval: seconds between two looks at what energy is computed from.
@@ -116,6 +117,7 @@ class Plan:
     cost: int = 3
     operators: bool = True
     seed: int = 1
+    wait_quiet: float | None = None
 
     def start_of(self, index: int) -> int:
         """In which of the runner's starts a repeat is measured."""
@@ -282,6 +284,7 @@ class Profile:
         operators_reason: why there are no operators.
         paired: the same in two profiles whose repeats were measured in turns.
         sampler: ``cpu_share`` of one core, ``decode_cost`` (1 means none).
+        contention: processors that other programs used: ``start``, ``foreign`` in the repeats; ``stolen`` by others.
     """
 
     schema: int
@@ -310,6 +313,7 @@ class Profile:
     series: tuple[Series, ...] = ()
     commit: str | None = None
     paired: str | None = None
+    contention: Section = field(default_factory=lambda: Section("invalid"))
 
 
 def write_profile(profile: Profile, path: Path) -> None:

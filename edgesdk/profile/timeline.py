@@ -88,7 +88,7 @@ def timeline(lines: Sequence[Line], ticks: float | None, sensors: Sequence[Line]
     Args:
         lines: of the record.
         ticks: of the runner's clock in a second; None where they are no time, which leaves ticks as they are.
-        sensors: name, ``wraps_at`` and, of a sum, the names of its ``parts``.
+        sensors: name, ``wraps_at``, of a sum the names of its ``parts``, and whether it ``rests``.
     """
     axis, runs, idle = _Axis(), list[Run](), list[dict[str, tuple[float, float]]]()
     moments: dict[str, list[float]] = {}
@@ -117,7 +117,12 @@ def timeline(lines: Sequence[Line], ticks: float | None, sensors: Sequence[Line]
             tracks[name] = unwrapped(tracks[name], sensor["wraps_at"])
         if parts and all(part in tracks for part in parts):
             tracks[name] = added([tracks[part] for part in parts])
-    lost = frozenset(name for name, each in values.items() if any(v is None for v in each) and tracks[name].values.size)
+    resting = {sensor["name"] for sensor in sensors if sensor.get("rests")}
+    lost = frozenset(
+        name
+        for name, each in values.items()
+        if any(v is None for v in each) and tracks[name].values.size and name not in resting
+    )
     return Timeline(tuple(runs), tuple(idle), tracks, lost)
 
 

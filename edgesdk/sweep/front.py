@@ -19,6 +19,7 @@ class Point:
         name: of the recipe.
         kind: class of the colour.
         text: what it says when pointed at.
+        sure: whether its figures are to be believed; others are shown, and not on the front.
     """
 
     x: float
@@ -26,10 +27,13 @@ class Point:
     name: str
     kind: str
     text: str
+    sure: bool = True
 
 
 def front(points: Sequence[Point], better: Better) -> list[Point]:
     """Points that no other is at least as good as in both figures and better than in one, from left to right.
+
+    Only those that are sure are among them, and beat others.
 
     Args:
         points: lower ``y`` is better.
@@ -41,4 +45,5 @@ def front(points: Sequence[Point], better: Better) -> list[Point]:
         no_worse = sign * a.x <= sign * b.x and a.y <= b.y
         return no_worse and (a.x != b.x or a.y != b.y)
 
-    return sorted((one for one in points if not any(beats(it, one) for it in points)), key=lambda it: (it.x, it.y))
+    sure = [point for point in points if point.sure]
+    return sorted((one for one in sure if not any(beats(it, one) for it in sure)), key=lambda it: (it.x, it.y))

@@ -154,7 +154,9 @@ def _panel(name: str, asked: _Asked, kinds: dict[str, str]) -> Panel:
         x, y = row.figures[asked.metric].value, row.figures[asked.quality].value
         if x is not None and y is not None:
             text = f"{row.recipe} for {row.target}: {by(x)} {by.unit}, {_QUALITY[asked.quality]} {number(y)}"
-            points.append(Point(x / by.by, y, row.recipe, kinds[row.target], text))
+            sure = asked.metric == "bytes" or _believed(row)
+            said_too = text if sure else f"{text} ({', '.join(row.reasons)})"
+            points.append(Point(x / by.by, y, row.recipe, kinds[row.target], said_too, sure))
     if not points:
         missing = [row.figures[asked.metric] for row in asked.rows if row.figures[asked.metric].value is None]
         return Panel(asked.title, missing=f"Not measured: {_why(next(iter(missing), None))}.")
@@ -171,9 +173,16 @@ def _panel(name: str, asked: _Asked, kinds: dict[str, str]) -> Panel:
 
 def _note(asked: _Asked, points: Sequence[Point], best: Sequence[Point]) -> str:
     left = len(asked.rows) - len(points)
-    names = ", ".join(dict.fromkeys(point.name for point in best))
+    names = ", ".join(dict.fromkeys(point.name for point in best)) or "none"
+    grey = sum(not point.sure for point in points)
+    doubted = f" {grey} in grey {'is' if grey == 1 else 'are'} not to be believed (see the table)." if grey else ""
     more = f" {left} without one of the figures {'is' if left == 1 else 'are'} not drawn." if left else ""
-    return f"On the front: {names}.{more}"
+    return f"On the front: {names}.{doubted}{more}"
+
+
+def _believed(row: Row) -> bool:
+    """Whether a profile's figures are: a panel of emulated time says so in its title, and compares nothing else."""
+    return row.validity == "valid" or "emulated" in row.reasons
 
 
 def _why(figure: Figure | None) -> str:
@@ -203,7 +212,8 @@ def _drawn(
         drawing.level(level)
     drawing.line([(point.x, point.y) for point in best], "front")
     for point in points:
-        drawing.dot(point.x, point.y, point.kind if point in best else f"{point.kind} off", point.text)
+        kind = "unsure" if not point.sure else point.kind if point in best else f"{point.kind} off"
+        drawing.dot(point.x, point.y, kind, point.text)
     _named(drawing, points, best, level)
     return drawing.svg()
 

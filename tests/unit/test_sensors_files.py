@@ -90,7 +90,7 @@ def test_a_hot_trip_limits_where_there_is_no_passive_one() -> None:
     assert zone.limit == 90
 
 
-@pytest.mark.parametrize("temp", [-273000, -273150, -256000, -40000, 150000, 2147483647, -99900, 0, 42, "", "nan", "x"])
+@pytest.mark.parametrize("temp", [-273000, -273150, -40000, 150000, 2147483647, -99900, 0, 42, "", "nan", "x"])
 def test_zones_whose_temperature_is_a_sentinel_or_of_another_unit_are_left_out(temp) -> None:
     assert zones(("cpu", temp), ("gpu", 45000)) == ["gpu"]
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import count
 
 from ...registry import Registry
-from .base import Files, Sensor, Source, Sum
+from .base import Files, Remark, Remarking, Sensor, Source, Sum
 
 SOURCES: Registry[Source] = Registry(
     "source of sensors",
@@ -66,6 +66,17 @@ def discovered(text: str) -> list[Sensor]:
         found = SOURCES.get(name).found(sections[name]) if name in sections else []
         kept = _limited(kept, found) + _new(kept, found)
     return kept
+
+
+def remarked(text: str) -> list[Remark]:
+    """What is there and cannot be read, from what :func:`listing` printed."""
+    sections = _sections(text)
+    found: list[Remark] = []
+    for name in _names():
+        source = SOURCES.get(name)
+        if isinstance(source, Remarking) and name in sections:
+            found += source.remarks(sections[name])
+    return found
 
 
 def values(source: str, text: str) -> dict[str, float]:

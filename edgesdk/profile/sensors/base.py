@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 Quantity = Literal["temperature", "power", "voltage", "current", "energy", "charge", "frequency", "level", "flag"]
 Scope = Literal["board", "rail", "battery", "package", "zone", "core", "device"]
@@ -81,6 +81,7 @@ class Sensor:
         limit: from where the device holds back, in the sensor's unit: a passive trip, the largest clock.
         critical: from where the device shuts down.
         wraps_at: where a counter starts again from 0.
+        rests: whether it says nothing while its part has no power, which is no failure.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Sensor:
     limit: float | None = None
     critical: float | None = None
     wraps_at: float | None = None
+    rests: bool = False
 
     @property
     def unit(self) -> str:
@@ -115,6 +117,22 @@ class Source(Protocol):
 
     def values(self, text: str) -> dict[str, float]:
         """Values by key, from what a command of an :class:`Asked` reading printed; what is no value is left out."""
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What keeps a device from saying more, with the way out; ``code`` as in :mod:`..reasons`."""
+
+    code: str
+    text: str
+
+
+@runtime_checkable
+class Remarking(Protocol):
+    """A source that knows of sensors which cannot be read."""
+
+    def remarks(self, text: str) -> list[Remark]:
+        """What is there and cannot be read, from what ``listing`` printed."""
 
 
 class Meter(Protocol):

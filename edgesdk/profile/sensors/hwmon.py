@@ -6,15 +6,17 @@ boot, so that names come from chip and label.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from .base import Files, Quantity, Scope, Sensor
+from .boards import connected, with_total
 from .listed import counted, folders, number, numbered, shown, warm
-from .rails import with_total
 
 _CLASS = "/sys/class/hwmon/hwmon*"
+_ONE_CHANNEL = re.compile(r"ina2\d\d[a-z]?|isl28022|sy24655|sq52206")  # drivers ina2xx and ina238 of the kernel
 _INA3221_CHANNELS = (1, 2, 3)  # 4 to 6 are the shunts' voltages, 7 their sum
 
 
@@ -78,7 +80,7 @@ def _generic(folder: str, files: Mapping[str, str]) -> Iterator[Sensor]:
                 continue
             if file.endswith("_average") and f"power{index}_input" in files:
                 continue
-            label = files.get(f"{file.rpartition('_')[0]}_label")
+            label = files.get(f"{file.rpartition('_')[0]}_label") or _of_channel(files, kind, index)
             alone = files["name"] if len(numbers) == 1 else f"{files['name']} {file.rpartition('_')[0]}"
             sensor = Sensor(
                 label or alone,
@@ -91,6 +93,13 @@ def _generic(folder: str, files: Mapping[str, str]) -> Iterator[Sensor]:
             yield replace(sensor, critical=_critical(files, index)) if kind.quantity == "temperature" else sensor
 
 
+def _of_channel(files: Mapping[str, str], kind: _Kind, index: int) -> str | None:
+    """The label of a power or a current whose chip has one channel: that of the voltage at its bus."""
+    if kind.quantity not in ("power", "current") or not _ONE_CHANNEL.fullmatch(files["name"]):
+        return None
+    return files.get(f"in{index}_label")
+
+
 def _critical(files: Mapping[str, str], index: int) -> float | None:
     raw = number(files.get(f"temp{index}_crit"))
     return raw / 1000 if raw is not None and 0 < raw < 200_000 else None
@@ -100,7 +109,7 @@ def _ina3221(folder: str, files: Mapping[str, str]) -> Iterator[Sensor]:
     for index in _INA3221_CHANNELS:
         label = files.get(f"in{index}_label", "")
         volts, amperes = f"in{index}_input", f"curr{index}_input"
-        if not label or "NC" in label or number(files.get(volts)) is None or number(files.get(amperes)) is None:
+        if not connected(label) or number(files.get(volts)) is None or number(files.get(amperes)) is None:
             continue
         yield Sensor(
             label,

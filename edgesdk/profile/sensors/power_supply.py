@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .base import Asked, Files, Quantity, Sensor
+from .base import Asked, Files, Quantity, Sensor, Sum
 from .listed import folders, number, shown, warm
 
 _CLASS = "/sys/class/power_supply/*"
@@ -74,12 +74,24 @@ class PowerSupply:
                 evidence = "power_supply ABI: online is 1 while the charger supplies"
                 reading = Files((f"{folder}/online",))
                 sensors.append(Sensor(f"{name} online", "flag", "device", self.name, reading, evidence))
-        return sensors
+        return _together(sensors, len(batteries))
 
     def values(self, text: str) -> dict[str, float]:
         """``charging``, from the line ``status WORD``; missing where the word is none that the kernel knows."""
         words = [line.partition("status ")[2].strip().casefold() for line in text.splitlines() if "status " in line]
         return {"charging": _STATUS[words[0]]} if words and words[0] in _STATUS else {}
+
+
+def _together(sensors: list[Sensor], batteries: int) -> list[Sensor]:
+    """Several batteries feed the device together: their powers add up, each with its own sign and state."""
+    powers = tuple(sensor.name for sensor in sensors if sensor.total)
+    if batteries < 2:
+        return sensors
+    parts = [replace(sensor, total=False) for sensor in sensors]
+    if len(powers) < batteries:
+        return parts  # the others' power is not known
+    evidence = "the sum of all batteries, each with its own sign, unit and state"
+    return [*parts, Sensor("batteries power", "power", "battery", "power_supply", Sum(powers), evidence, total=True)]
 
 
 def _battery(name: str, folder: str, files: Mapping[str, str]) -> Iterator[Sensor]:

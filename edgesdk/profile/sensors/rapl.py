@@ -6,7 +6,7 @@ Format: Documentation/power/powercap/powercap.rst of the kernel: microjoule, cum
 
 from __future__ import annotations
 
-from .base import Files, Sensor, Sum
+from .base import Files, Remark, Sensor, Sum
 from .listed import counted, folders, number, shown
 
 _CLASS = "/sys/class/powercap/intel-rapl:*"
@@ -44,6 +44,17 @@ class Rapl:
         names = tuple(sensor.name for sensor in sensors if sensor.name.startswith("package-"))
         evidence = f"{_EVIDENCE}; the sum of all packages, each to be unwrapped before it is added"
         return [*sensors, Sensor("packages", "energy", "package", self.name, Sum(names), evidence, total=True)]
+
+    def remarks(self, text: str) -> list[Remark]:
+        """Zones that have a name, and whose counter this user may not read."""
+        closed = [folder for folder, files in folders(text).items() if "name" in files and "energy_uj" not in files]
+        if not closed:
+            return []
+        way = (
+            f"RAPL is there, and this user may not read it: chmod a+r {closed[0]}/energy_uj as root (until the next "
+            "boot), or a udev rule for the subsystem powercap that does"
+        )
+        return [Remark("not-permitted", way)]
 
     def values(self, text: str) -> dict[str, float]:
         return {}

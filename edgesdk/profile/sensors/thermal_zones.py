@@ -9,12 +9,12 @@ import re
 from collections.abc import Mapping
 
 from .base import Files, Sensor
+from .boards import is_gated, is_placeholder
 from .listed import counted, folders, number, numbered, shown, warm
 
 _CLASS = "/sys/class/thermal/thermal_zone*"
 #: Zones of current limiters and of the battery's gauge: mA, mV and percent, in a file that should hold a temperature.
 _OTHER = re.compile(r"^socd?$|(^|[-_])(ibat|vbat|bcl|ocp|uvlo|vdroop|batoilo)([-_\d]|$)", re.IGNORECASE)
-_ABSENT = ("pmic-die", 100_000.0)  # Jetson modules without that sensor
 _EVIDENCE = "thermal sysfs ABI: temp is in millidegree Celsius"
 
 
@@ -35,6 +35,7 @@ class ThermalZones:
                 _EVIDENCE,
                 limit=_trip(files, "passive") or _trip(files, "hot"),
                 critical=_trip(files, "critical"),
+                rests=_rests(files),
             )
             for folder, files in folders(text).items()
             if _sensible(files)
@@ -46,9 +47,21 @@ class ThermalZones:
 
 def _sensible(files: Mapping[str, str]) -> bool:
     kind, raw = files.get("type", ""), number(files.get("temp"))
-    if not kind or raw is None or _OTHER.search(kind) or (kind.casefold(), raw) == _ABSENT:
+    if not kind or _OTHER.search(kind):
+        return False
+    if raw is None or _rests(files):
+        return _rests(files)
+    if is_placeholder(kind, raw / 1000):
         return False
     return warm(raw / 1000) and abs(raw) >= 1000  # less is a zone that is off, or one of another unit
+
+
+def _rests(files: Mapping[str, str]) -> bool:
+    """Whether it is a zone whose part has no power now: it says so, or cannot be read although it has trips."""
+    raw = number(files.get("temp"))
+    if raw is None:
+        return "temp" not in files and any(name.startswith("trip_point_") for name in files)
+    return is_gated(raw / 1000)
 
 
 def _trip(files: Mapping[str, str], kind: str) -> float | None:
