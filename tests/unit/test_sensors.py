@@ -20,7 +20,7 @@ from edgesdk.profile.sensors.ios import battery_values, thermal_state
 from edgesdk.profile.sensors.meters.base import parsed_line
 
 RECORDINGS = Path(__file__).parent / "sensor_recordings"
-LISTINGS = sorted(path.name for path in RECORDINGS.glob("*.txt") if path.name != "tegrastats.txt")
+LISTINGS = sorted(path.name for path in RECORDINGS.glob("*.txt") if not path.name.startswith("tegrastats"))
 TEXTS = [path.read_text() for path in sorted(RECORDINGS.iterdir())]
 SHELLS = [
     command
