@@ -89,6 +89,21 @@ def test_doubts_are_said_with_their_code(changes: dict, code: str) -> None:
     assert latency.values["decode_rate"].value is not None
 
 
+def test_what_other_programs_used_is_a_doubt_with_its_code() -> None:
+    def made(**used: float):
+        whole = {"seconds": 1.0, "foreign": 0.01, "wanted": 2.0, "stolen": 0.0, "count": 4} | used
+        lines = [{**line, "used": whole} if line["key"].startswith("repeat/") else line for line in record()]
+        return derived([lines[0], {"key": "start", "used": None}, *lines[1:]])
+
+    quiet, loud = made(), made(foreign=1.0)
+    assert quiet.validity == "valid" and quiet.contention.values["foreign"].value == pytest.approx(0.01)
+    assert quiet.contention.values["start"].reason == "not-reported"
+    assert loud.validity == "degraded" and [each.code for each in loud.reasons] == ["contended"]
+    assert loud.cases[0].latency.values == quiet.cases[0].latency.values  # what was measured stays
+    assert [each.code for each in made(stolen=0.5).reasons] == ["stolen"]
+    assert derived(record()).contention.validity == "invalid"
+
+
 def test_a_changed_regime_within_a_run_is_said() -> None:
     changed = {"key": "regime/0/1", "regime": {"policy0": "powersave 1000-2000 kHz"}}
     made = derived([*record(), changed])

@@ -384,6 +384,21 @@ def test_the_front() -> None:
     ]
     assert [it.name for it in front(points, "lower")] == ["a", "b", "e", "d"]
     assert [it.name for it in front(points, "higher")] == ["d"]
+    unsure = [replace(point, sure=point.name not in "db") for point in points]
+    assert [it.name for it in front(unsure, "lower")] == ["a", "e"]  # and what is unsure beats nothing
+
+
+def test_what_is_not_to_be_believed_is_grey_and_not_on_the_front() -> None:
+    table = hostile()
+    first, second, failed = table.rows
+    doubted = replace(table, rows=(replace(first, validity="degraded", reasons=("contended",)), second, failed))
+    text = render(doubted)
+    assert "dot unsure" in text and "dot unsure" not in render(table)
+    assert "1 in grey is not to be believed (see the table)." in text
+    emulated = replace(table, rows=(replace(first, validity="degraded", reasons=("emulated",)), second, failed))
+    assert "dot unsure" not in render(emulated)  # the panel's title says so
+    none = replace(table, rows=(replace(first, validity="degraded"), replace(second, validity="invalid"), failed))
+    assert "On the front: none. 2 in grey are not to be believed" in render(none)
 
 
 def test_exclusions() -> None:
