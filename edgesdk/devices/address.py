@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from .base import DeviceError
 from .transports import TRANSPORTS
 
 FILE = "devices.toml"
+_HOME = re.compile(r"\A(?:\$HOME|\$\{HOME\})(?=/|\Z)")
+_NO_FOLDER = re.compile(r"~[^/]|.*\$", re.DOTALL)
 _HINT = "edgesdk devices lists what is attached; addresses are " + ", ".join(
     ("local", "adb:SERIAL", "ssh:user@host:port", "serial:/dev/ttyACM0@115200", "ios:UDID")
 )
@@ -26,7 +29,7 @@ class Settings:
 
     Attributes:
         address: ``adb:SERIAL``, ``ssh:user@host:port``, ``serial:/dev/ttyACM0@115200``, ``local`` or ``ios:UDID``.
-        store: folder on the device that bundles go under.
+        store: folder on the device that bundles go under; ``~`` and ``$HOME`` are the home folder there.
         key: file of the private key, for ssh.
         known_hosts: file of host keys, for ssh; None takes the user's own.
         python: the interpreter on the device that has the runtime.
@@ -52,6 +55,21 @@ class Settings:
     def kind(self) -> str:
         """The transport."""
         return self.address.partition(":")[0]
+
+    @property
+    def folder(self) -> str:
+        """The store's folder with ``~`` for the device's home; "" where the device chooses.
+
+        Raises:
+            DeviceError: it begins with another user's home, or with another variable.
+        """
+        found = _HOME.sub("~", self.store or "", count=1)
+        if _NO_FOLDER.match(found):
+            raise DeviceError(
+                f"store = '{shown_line(found)}': of what a shell would fill in, only ~ and $HOME are known",
+                hint="write the folder's whole path, or one below ~",
+            )
+        return found
 
     @property
     def rest(self) -> str:

@@ -25,7 +25,7 @@ class DeviceChat:
     def __init__(self, link: RunnerLink, bundle: Bundle, sampling: Sampling | None = None) -> None:
         """Raises DeviceError: a sampling that no runner on a device has."""
         sampling = sampling or Sampling()
-        if sampling.top_k or sampling.min_p or sampling.repetition_penalty != 1.0:
+        if sampling != Sampling(sampling.temperature, top_p=sampling.top_p, seed=sampling.seed):
             raise DeviceError("runners on devices sample by temperature, top_p and seed, and by nothing else")
         self._link, self._sampling = link, sampling
         self.tokenizer = bundle_tokenizer(bundle)

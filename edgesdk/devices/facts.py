@@ -10,7 +10,9 @@ from ..documents import whole
 from ..lines import shown_line
 from ..targets import Target, open_target, target_names
 
-PROBE = Path(__file__).with_name("facts.sh").read_text(encoding="utf-8")
+#: What scripts for devices have of programs, and what a device says about itself.
+PROGRAMS, _FACTS = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("programs.sh", "facts.sh"))
+PROBE = PROGRAMS + _FACTS
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import threading
 import time
@@ -11,11 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
-from ..documents import whole
 from ..errors import EdgeError
 from ..files import replacing
 from .base import Ability, Advance, Completed, Device, DeviceError, DeviceGoneError, DeviceTimeoutError, unheard
-from .facts import PROBE, Facts, parsed
+from .facts import PROBE, PROGRAMS, Facts, parsed
 
 _BLOCK = 1 << 18
 _STALL = 60.0  # seconds without a sign of life
@@ -31,6 +31,17 @@ family() {
 }
 { kill -TERM "-$pid" || family "$pid"; } 2> /dev/null
 """
+
+
+# What a login shell is given, whichever it is: fish, csh and zsh read this line as POSIX shells do. The command follows
+# on standard input, where no login shell sees it, and ends with a line of its own.
+_MARK, _END = "@edgesdk-began", "@edgesdk-command-ends"
+_STUB = (
+    f"exec sh -c 'echo {_MARK} $$;n=$(echo;echo x);n=${{n%x}};c=;"
+    f'while IFS= read -r l;do case $l in {_END})break;;esac;c=$c$l$n;done;unset l n;eval "$c"\''
+)
+_MARKED = re.compile(rb"@edgesdk-began (\d{1,10})\r?\n")
+_MOST_SAID = 1 << 20
 
 
 class Channel(Protocol):
@@ -81,7 +92,7 @@ class ShellDevice(Device):
         """
 
     def facts(self) -> Facts:
-        root = shlex.quote(self.settings.store or "")
+        root = shlex.quote(self.settings.folder)
         answer = self.run("exec sh -s", stdin=f"{PROBE}\nroot={root}\nfacts\n".encode(), timeout=30)
         return parsed(answer.text)
 
@@ -124,7 +135,7 @@ class ShellDevice(Device):
         Returns:
             The sha256 of what it was given, in hexadecimal.
         """
-        return self._write(f"tee {shlex.quote(target)} | sha256sum", source, target, 0, advance).split(" ")[0]
+        return self._write(f"written {shlex.quote(target)}", source, target, 0, advance).split(" ")[0]
 
     def _write(self, command: str, source: Path, target: str, offset: int, advance: Advance) -> str:
         """Give a file to a command that writes it to ``target``; what the command prints."""
@@ -137,7 +148,7 @@ class ShellDevice(Device):
                     yield block
                     advance(len(block))
 
-            done = self.run(f"{command}; stat -c %s {quoted}", stdin=pieces(), timeout=_STALL)
+            done = self.run(f"{PROGRAMS}\n{command}; size_of {quoted}", stdin=pieces(), timeout=_STALL)
         *said, written = done.text.splitlines() or [""]
         if done.status or (written != str(size) and done.stderr):
             raise DeviceError(f"{self.name}: {target} cannot be written: {done.reason}", hint=hint_for(done.reason))
@@ -198,9 +209,7 @@ class Running:
     def __init__(self, device: ShellDevice, command: str) -> None:
         """Start it. Raises DeviceError: the device cannot be reached, or has no POSIX shell."""
         self._device = device
-        self.channel = device.open(
-            f"echo $$; {command}" if command.startswith("exec ") else f"echo $$; exec sh -c {shlex.quote(command)}"
-        )
+        self.channel = _started(device, command)
         self._ready: list[tuple[Literal["out", "err"], bytes]] = []
         self._ended = False
         try:
@@ -228,18 +237,19 @@ class Running:
             return
         command = f"pid={self.pid}; {_KILL}"
         with suppress(EdgeError, OSError):
-            killer = self._device.open(command)
+            killer = _started(self._device, command)
             with suppress(TimeoutError):
                 while killer.read(5) is not None:
                     pass
             killer.close()
 
     def _announced(self) -> int:
+        """The process id, behind what a login shell and its files say before it."""
         seen, said = b"", b""
         try:
-            while b"\n" not in seen:
+            while (found := _MARKED.search(seen)) is None:
                 piece = self.channel.read(_STALL)
-                if piece is None:
+                if piece is None or len(seen) + len(said) > _MOST_SAID:
                     raise _no_shell(self._device.name, said or seen)
                 if piece[0] == "err":
                     said += piece[1]
@@ -248,13 +258,18 @@ class Running:
         except TimeoutError:
             self.channel.close()
             raise DeviceTimeoutError(f"{self._device.name} does not answer") from None
-        first, _, rest = seen.partition(b"\n")
-        count = whole(first.decode("ascii", "replace").strip())
-        if count is None:
-            raise _no_shell(self._device.name, seen)
-        self._ready += [("err", said)] if said else []  # it may come before the number
+        rest = seen[found.end() :]
         self._ready += [("out", rest)] if rest else []
-        return count
+        return int(found[1])
+
+
+def _started(device: ShellDevice, command: str) -> Channel:
+    """A command in the device's POSIX shell, whatever the login shell is."""
+    channel = device.open(_STUB)
+    lines = "".join(f"{line}\n" for line in [*command.split("\n"), _END])
+    with suppress(BrokenPipeError, DeviceGoneError):  # what reads says why
+        channel.write(lines.encode("utf-8", "surrogateescape"))
+    return channel
 
 
 class ShellLine:

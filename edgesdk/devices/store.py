@@ -20,7 +20,7 @@ from ..files import FileEntry, file_entry
 from ..progress import SILENT, Progress
 from ..signing.pins import check_going_back, check_pinned, note_sent
 from .base import Advance, Completed, DeviceError, DeviceGoneError
-from .facts import PROBE, Facts, parsed, sections, tailed
+from .facts import PROBE, PROGRAMS, Facts, parsed, sections, tailed
 from .shell import ShellDevice, hint_for
 
 _SCRIPT = PROBE + Path(__file__).with_name("store.sh").read_text(encoding="utf-8")
@@ -201,7 +201,9 @@ class Store:
 
     def _bytes(self, path: str) -> bytes | None:
         """A small file of the device; None where it cannot be read."""
-        done = self.device.run(f"head -c {_SMALL} {shlex.quote(path)}")
+        quoted = shlex.quote(path)
+        read = f"if has head; then head -c {_SMALL} {quoted}; else cat {quoted}; fi"
+        done = self.device.run(f"{PROGRAMS}\n{read}")
         return None if done.status else done.stdout
 
     def clean(self, *, everything: bool = False) -> int:
@@ -314,7 +316,7 @@ class Store:
         self, call: str, expect: str = "@end", *, lines: Iterable[str] = (), after: str = ":", timeout: float = 120
     ) -> Completed:
         """Run a function of the script, and what comes ``after`` it; a last word shows that it came to its end."""
-        root = shlex.quote(self.device.settings.store or "")
+        root = shlex.quote(self.device.settings.folder)
         data = "".join(f"{line}\n" for line in lines)
         here = f" << 'EDGESDK_END'\n{data}EDGESDK_END\n" if data else "\n"
         # In braces: a shell that got only a part of it does nothing, and never takes a cut word for a whole one.
@@ -382,7 +384,7 @@ def _surveyed(text: str, name: str) -> Survey:
         raise DeviceError(f"{name}: the store of bundles cannot be read (no {cut or '@root'})", hint="try again")
     facts, active = parsed(text), [*said.get("@active", []), "", ""]
     present: dict[str, dict[str, tuple[int, int]]] = {}
-    for size, changed, path in _counted(said["@present"], 3):
+    for size, changed, path in _counted(said["@present"]):
         _, folder, file = [*path.split("/", 2), "", ""][:3]
         if file and changed is not None:
             present.setdefault(folder, {})[file] = (size, changed)
@@ -391,17 +393,17 @@ def _surveyed(text: str, name: str) -> Survey:
         folder = path.removeprefix("bundles/").removesuffix(".files")
         if path != "/dev/null" and folder in present:
             bundles[folder] = _stored(_recorded(content), present[folder])
-    incoming = {path.removeprefix("incoming/"): size for size, _, path in _counted(said["@incoming"], 2)}
+    incoming = {path.removeprefix("incoming/"): size for size, _, path in _counted(said["@incoming"])}
     return Survey(said["@root"][0], facts.free, active[0] or None, active[1] or None, incoming, bundles, facts)
 
 
-def _counted(lines: Iterable[str], columns: int) -> Iterator[tuple[int, int | None, str]]:
-    """Size, moment (of three columns) and path of the lines that ``stat`` printed."""
+def _counted(lines: Iterable[str]) -> Iterator[tuple[int, int | None, str]]:
+    """Size, what changes when it is written, and path of the files that ``looked`` printed."""
     for line in lines:
-        *numbers, path = line.split(" ", columns - 1)
-        counts = [whole(number) for number in numbers]
-        if len(counts) == columns - 1 and counts[0] is not None:
-            yield counts[0], counts[1] if columns == 3 else None, path
+        size, changed, path = [*line.split(" ", 2), "", ""][:3]
+        count = whole(size)
+        if count is not None and path:
+            yield count, whole(changed), path
 
 
 def _recorded(content: str) -> dict[str, tuple[str, int, int]]:

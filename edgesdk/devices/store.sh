@@ -11,7 +11,8 @@ flushed() { # what was written to these files and folders is on the disk; to all
 }
 
 enter() { # ROOT, or nothing: the first place that this user may write
-    root=$1
+    refuse_missing
+    root=$(rooted "$1")
     if [ -z "$root" ]; then
         for folder in /data/local/tmp "${XDG_DATA_HOME:-$HOME/.local/share}" "$HOME" /tmp; do
             [ "$folder" = /data/local/tmp ] || mkdir -p "$folder" 2> /dev/null
@@ -19,25 +20,24 @@ enter() { # ROOT, or nothing: the first place that this user may write
         done
     fi
     mkdir -p "$root/bundles" "$root/incoming" && cd "$root" || exit 70
-    command -v sha256sum > /dev/null || { echo "there is no sha256sum on the device" >&2; exit 75; }
 }
 
 survey() { # what is here
     echo "@root $(pwd)"
     [ -f active ] && while read -r line; do echo "@active $line"; done < active
     echo "@incoming"
-    stat -c '%s %n' incoming/* 2> /dev/null
+    looked incoming/*
     echo "@records"
-    tail -n +1 bundles/*.files /dev/null 2> /dev/null
+    told bundles/*.files /dev/null 2> /dev/null
     echo "@present"
-    find bundles -type f -exec stat -c '%s %Y %n' {} +
+    looked_in bundles
     facts
     echo "@end"
 }
 
 verified() { # SHA SEEN: incoming/SHA.part becomes incoming/SHA if its content is that; SEEN is the hash of what came, or -
     [ -f "incoming/$1.part" ] || { [ -f "incoming/$1" ]; return; }
-    [ "$2" = - ] && set -- "$1" "$(sha256sum "incoming/$1.part")"
+    [ "$2" = - ] && set -- "$1" "$(hashed "incoming/$1.part")"
     if [ "${2%% *}" = "$1" ]; then mv "incoming/$1.part" "incoming/$1"; return 0; fi
     rm -f "incoming/$1.part"
     return 1
@@ -67,12 +67,13 @@ settle() { # NAME; on standard input: hash, size, take or keep, hash seen, the f
         else
             cp "$source" "$stage/$path" || exit 71
         fi
-        found=$(stat -c '%s %Y' "$stage/$path")
-        [ "${found% *}" = "$size" ] || { echo "$source: not $size bytes" >&2; exit 72; }
-        printf '%s\t%s\t%s\t%s\n' "$sha" "$size" "${found#* }" "$path" >> "$stage.files" || exit 71
+        found=$(looked "$stage/$path")
+        [ "${found%% *}" = "$size" ] || { echo "$source: not $size bytes" >&2; exit 72; }
+        found=${found#* }
+        echo "$sha$tab$size$tab${found%% *}$tab$path" >> "$stage.files" || exit 71
         case $source in incoming/*) used="$used $source" ;; esac
     done < "$rows"
-    find "$stage" -type f -exec chmod 644 {} +
+    if has chmod; then files_in "$stage" | while IFS= read -r each; do chmod 644 "$each"; done; fi
     flushed "$stage" "$stage.files"
     rm -rf "bundles/$1" && mv "$stage" "bundles/$1" && mv "$stage.files" "bundles/$1.files" || exit 71
     rm -f $used "$rows"
@@ -81,16 +82,16 @@ settle() { # NAME; on standard input: hash, size, take or keep, hash seen, the f
 
 activate() { # NAME: from now on in use; what was in use is what a rollback goes to
     [ -d "bundles/$1" ] && [ -f "bundles/$1.files" ] || exit 73
-    before=$(head -n 1 active 2> /dev/null)
-    [ "$before" = "$1" ] && before=$(sed -n 2p active)
-    printf '%s\n%s\n' "$1" "$before" > active.new && flushed active.new && mv active.new active || exit 73
+    before=$(first active)
+    [ "$before" = "$1" ] && before=$(second active)
+    { echo "$1" && echo "$before"; } > active.new && flushed active.new && mv active.new active || exit 73
     find . bundles -maxdepth 0 -exec fsync {} + 2> /dev/null || sync
     echo "@active $1"
 }
 
 verify() { # NAME: prints the paths whose content is not the recorded one
     while IFS=$tab read -r sha size _ path; do
-        set -- "$1" "$(sha256sum "bundles/$1/$path" 2> /dev/null)"
+        set -- "$1" "$(hashed "bundles/$1/$path" 2> /dev/null)"
         [ "${2%% *}" = "$sha" ] && continue
         echo "@wrong $path"
         touch -t 197001010000 "bundles/$1/$path" 2> /dev/null # the next push sees that it is not what was recorded
