@@ -1,4 +1,4 @@
-"""One step of a method, and attention over its caches by the kernels of ExecuTorch's ``llama`` operators.
+"""The steps of a method, and attention over its caches by the kernels of ExecuTorch's ``llama`` operators.
 
 A cache holds the whole context, or for a sliding window a ring a little larger than the window: token ``p`` lies in
 entry ``p % capacity``. What a query may see is then a mask, made once a step for all layers with the same window.
@@ -8,6 +8,7 @@ Source: extension/llm/custom_ops of ExecuTorch 1.5.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -40,14 +41,27 @@ class _Rounded:
 
 
 class Step:
-    """What all layers of a method share in one step: tokens, embedding, positions, rotary tables, masks, and states."""
+    """What all layers of a method share in one step: tokens, embedding, positions, rotary tables, masks, and states.
+
+    A call brings up to ``longest`` tokens. Where a step takes fewer, the method repeats all that is built between here
+    and :meth:`close` for every ``chunk`` of them, so that memory is needed for one step only.
+    """
 
     def __init__(
-        self, method: Method, context: int, chunk: int, float_type: torch.dtype, states: Mapping[str, Kept]
+        self,
+        method: Method,
+        context: int,
+        chunk: int,
+        longest: int,
+        float_type: torch.dtype,
+        states: Mapping[str, Kept],
     ) -> None:
         self.method, self.context, self.chunk, self.type = method, context, chunk, float_type
-        self.tokens = method.input(torch.int64, (1, chunk), dynamic=True)
+        self.tokens = method.input(torch.int64, (1, longest), dynamic=True)
         self.begin = method.input(torch.int64, (1,))
+        self._steps = ExitStack()
+        if longest > chunk:
+            self._repeat()
         self.start, self._end, self.count = (method.variable() for _ in range(3))
         method.call("aten::_local_scalar_dense", [self.begin], self.start)
         method.call("aten::sym_size.int", [self.tokens, 1], self.count)
@@ -56,6 +70,21 @@ class Step:
         self.embedded: Slot  # [1, tokens, hidden]; comes with the tables
         self._rings: dict[tuple[int, int, torch.dtype], _Ring] = {}
         self.states = States(self, states)
+
+    def close(self) -> None:
+        """All of the method is built."""
+        self._steps.close()
+
+    def _repeat(self) -> None:
+        """From here on, a step's tokens and where it begins."""
+        method, given, begin = self.method, self.tokens, self.begin
+        whole = method.variable()
+        method.call("aten::sym_size.int", [given, 1], whole)
+        at, following = self._steps.enter_context(method.each(whole, self.chunk))
+        self.tokens = self.tensor((1, self.chunk), torch.int64)
+        method.call("aten::slice_copy.Tensor_out", [given, 1, at, following, 1], self.tokens)
+        self.begin = self.tensor((1,), torch.int64, dynamic=False)
+        method.call("aten::add.Scalar_out", [begin, at, 1], self.begin)
 
     def tensor(self, shape: tuple[int, ...], dtype: torch.dtype | None = None, *, dynamic: bool = True) -> Slot:
         """A tensor in planned memory whose length follows the tokens, unless it is not ``dynamic``."""
