@@ -17,7 +17,7 @@ from edgesdk.model.spec import Attention
 
 from .program import Method, Slot
 from .sizes import capacity, head_width
-from .states import Kept, States
+from .states import Kept, States, fail_where
 from .subgraph import Subgraph
 
 _INT8 = 1  # ScalarType::Char
@@ -60,12 +60,12 @@ class Step:
         self.tokens = method.input(torch.int64, (1, longest), dynamic=True)
         self.begin = method.input(torch.int64, (1,))
         self._steps = ExitStack()
+        self._place()
+        beyond = method.flag()
+        method.call("executorch_prim::gt.Scalar", [self._end, context], beyond)
+        fail_where(method, beyond, self.begin)  # before a cache changes; kernels would spread what a table ends with
         if longest > chunk:
             self._repeat()
-        self.start, self._end, self.count = (method.variable() for _ in range(3))
-        method.call("aten::_local_scalar_dense", [self.begin], self.start)
-        method.call("aten::sym_size.int", [self.tokens, 1], self.count)
-        method.call("executorch_prim::add.Scalar", [self.start, self.count], self._end)
         self.tables: list[tuple[Slot, ...]] = []
         self.embedded: Slot  # [1, tokens, hidden]; comes with the tables
         self._rings: dict[tuple[int, int, torch.dtype], _Ring] = {}
@@ -76,15 +76,22 @@ class Step:
         self._steps.close()
 
     def _repeat(self) -> None:
-        """From here on, a step's tokens and where it begins."""
+        """From here on, tokens and positions are those of one step."""
         method, given, begin = self.method, self.tokens, self.begin
-        whole = method.variable()
-        method.call("aten::sym_size.int", [given, 1], whole)
-        at, following = self._steps.enter_context(method.each(whole, self.chunk))
+        at, following = self._steps.enter_context(method.each(self.count, self.chunk))
         self.tokens = self.tensor((1, self.chunk), torch.int64)
         method.call("aten::slice_copy.Tensor_out", [given, 1, at, following, 1], self.tokens)
         self.begin = self.tensor((1,), torch.int64, dynamic=False)
         method.call("aten::add.Scalar_out", [begin, at, 1], self.begin)
+        self._place()
+
+    def _place(self) -> None:
+        """Where the tokens begin and end, and how many there are."""
+        method = self.method
+        self.start, self._end, self.count = (method.variable() for _ in range(3))
+        method.call("aten::_local_scalar_dense", [self.begin], self.start)
+        method.call("aten::sym_size.int", [self.tokens, 1], self.count)
+        method.call("executorch_prim::add.Scalar", [self.start, self.count], self._end)
 
     def tensor(self, shape: tuple[int, ...], dtype: torch.dtype | None = None, *, dynamic: bool = True) -> Slot:
         """A tensor in planned memory whose length follows the tokens, unless it is not ``dynamic``."""
