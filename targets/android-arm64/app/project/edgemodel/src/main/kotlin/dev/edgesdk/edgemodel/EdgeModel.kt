@@ -87,8 +87,8 @@ class EdgeModel private constructor(
 
     private fun run(prompt: String, sampling: Sampling, listening: Listener, room: Int) {
         val manifest = bundle.manifest
-        // a token is at least one byte, so no more than these are held after the prompt
-        val held = position + prompt.encodeToByteArray().size + bundle.chat.bosTokens + UNSEEN
+        // a token is at least one byte of the text, so no more than these are held after the prompt
+        val held = position + prompt.encodeToByteArray().size + bundle.chat.bosTokens + bundle.chat.addedTokens
         val end = minOf(held.toLong() + sampling.maxTokens, manifest.context.toLong()).toInt()
         val config =
             LlmGenerationConfig.create()
@@ -143,9 +143,6 @@ class EdgeModel private constructor(
     }
 
     companion object {
-        /** Tokens that a tokenizer may add to a text by itself: a first one, and a space in front. */
-        private const val UNSEEN = 2
-
         /**
          * Checks every byte of a bundle and loads it. Not on the main thread.
          *

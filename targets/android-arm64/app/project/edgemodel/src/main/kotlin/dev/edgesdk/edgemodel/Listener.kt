@@ -73,7 +73,7 @@ internal class Listener(
     /** What the answer came to, after ExecuTorch returned. */
     fun result(): Pair<Counts, Statistics> {
         val said = counts ?: throw GenerationFailedException(null, "ExecuTorch ended without counts", null)
-        val decode = if (said.afterFirst > 0 && ended > first) (ended - first) / 1e9 else null
+        val decode = if (said.afterFirst > 0 && pieces > 0 && ended > first) (ended - first) / 1e9 else null
         val why = end ?: End.LENGTH
         val held = why == End.MODEL && endedAt == pieces && pieces > 1
         val until = if (pieces > 0) (first - started) / 1e9 else null
