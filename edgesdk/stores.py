@@ -134,6 +134,10 @@ class GooglePlay:
         """The rule of 64-bit libraries for such devices."""
         return next(rule for rule in self.wide if form.name in rule.forms)
 
+    def newest_target_sdk(self) -> int:
+        """What an app for phones targets: the highest minimum that is known, whether it holds yet or not."""
+        return max(rule.minimum for rule in self.target_sdk if rule.form == self.form[0].name)
+
     def form_of(self, required: Iterable[str]) -> Form:
         """What an app is for that requires these features; with several, or none of them, for phones."""
         asked = set(required)
@@ -237,12 +241,14 @@ class AppStore:
         return {name: tuple(sorted(found[name])) for name in sorted(found)}
 
 
-class _Dated(Protocol):
+class Dated(Protocol):
+    """What holds from a day on; None: always."""
+
     @property
     def since(self) -> date | None: ...
 
 
-_Rule = TypeVar("_Rule", bound=_Dated)
+_Rule = TypeVar("_Rule", bound=Dated)
 
 
 def in_force(rules: Iterable[_Rule], today: date) -> _Rule | None:
@@ -255,7 +261,14 @@ def coming(rules: Iterable[_Rule], today: date) -> list[_Rule]:
     return sorted((rule for rule in rules if _begins(rule) > today), key=_begins)
 
 
-def _begins(rule: _Dated) -> date:
+def when(rule: Dated, today: date) -> str:
+    """From when on a rule holds, in words."""
+    if rule.since is None:
+        return "always"
+    return f"since {rule.since}" if rule.since <= today else f"from {rule.since} on"
+
+
+def _begins(rule: Dated) -> date:
     return rule.since or date.min
 
 

@@ -83,7 +83,7 @@ class Target:
         activations: bits of activations that its kernels prefer with packed weights.
         float_type: float type that its kernels prefer.
         delegates: hardware paths that its programs may take, the default first; () where a runtime has only one.
-        delivery: ways to bring a bundle to users, and their limits, from the rules of its store; () where there is none.
+        delivery: ways to bring a bundle to users, and their limits, as its store has them; () where there is none.
         recipes: decodable names of the recipes ``fast``, ``balanced`` and ``best``.
         gains: what a device sees of weights that were taken away: see :class:`Gains`.
         cores: microcontroller cores whose boards it serves (:mod:`edgesdk.boards`); () elsewhere.

@@ -12,10 +12,10 @@ from typing import IO
 
 from ..bounds.amounts import TEXT
 from ..bounds.regular import read_limited
-from ..stores import Form, GooglePlay, google_play
-from .compiled import Damaged
+from ..stores import Form, GooglePlay, google_play, when
+from .compiled import DamagedError
 from .entries import Entries, text_of
-from .findings import Finding
+from .findings import Finding, level_of
 from .libraries import WIDE, abis, check_library, check_place
 from .manifests import read_manifest
 from .models import bundles, check_bundle, check_runtime_version
@@ -113,10 +113,11 @@ def _manifest(entries: Entries, name: str, resources: str, rules: GooglePlay, to
     table = text_of(entries[resources]) if resources in entries else None
     try:
         manifest = read_manifest(text_of(entries[name]), table)
-    except Damaged as failure:
+    except DamagedError as failure:
         said = Finding("error", name, f"no compiled manifest: {failure.message}", "aapt2 link, which Gradle calls")
         return replace(unknown, findings=(said,))
-    target = manifest.target_sdk if isinstance(manifest.target_sdk, int) else None
+    found = manifest.target_sdk
+    target = found if isinstance(found, int) and not manifest.split else None
     return _Judged(rules, rules.form_of(manifest.required), target, tuple(play_findings(manifest, name, rules, today)))
 
 
@@ -133,10 +134,8 @@ def _libraries(entries: Entries, folder: str, app: _Judged, today: date, *, plac
             large = asked and pages.since <= today and abi in WIDE
             yield from check_place(entry, pages.bytes if large else _SMALL_PAGE)
     if libraries and "arm64-v8a" not in abis(libraries):
-        held = wide.since <= today
         only = f"no libraries for arm64-v8a, only {', '.join(sorted(abis(libraries)))}"
-        asks = f"Google Play asks for them {'since' if held else 'from'} {wide.since}{'' if held else ' on'}"
-        yield Finding("error" if held else "warning", folder, f"{only}; {asks}")
+        yield Finding(level_of(wide, today), folder, f"{only}; Google Play asks for them {when(wide, today)}")
 
 
 def _models(entries: Entries, runtime: str | None, *, mapped: bool = True) -> Iterator[Finding]:

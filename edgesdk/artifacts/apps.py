@@ -9,13 +9,13 @@ from datetime import date
 from pathlib import Path
 from typing import IO, Any
 
-from ..stores import AppStore, app_store, coming, in_force
+from ..stores import AppStore, app_store, coming, in_force, when
 from .entries import ArtifactError, Entries, below, folder_entries, text_of
-from .findings import Finding
+from .findings import Finding, level_of
 from .machos import MACHO, is_macho
 from .models import bundles, check_bundle
 from .play import table_age
-from .privacy import FILE, read_privacy, shown_calls, undeclared
+from .privacy import FILE, no_manifest, read_privacy, shown_calls, undeclared
 
 _PLIST, _PROFILE = "Info.plist", "embedded.mobileprovision"
 _PARTS = re.compile(r"(Frameworks/[^/]+\.framework|PlugIns/[^/]+\.appex|Extensions/[^/]+\.appex)/")
@@ -26,7 +26,9 @@ def check_ipa(path: Path, file: IO[bytes], entries: Entries, today: date) -> Ite
     """An app as the App Store takes it."""
     apps = sorted({found[1] for name in entries if (found := re.match(r"Payload/([^/]+\.app)/", name))})
     if len(apps) != 1:
-        yield Finding("error", path.name, f"{len(apps)} apps in Payload, and there must be one", "export it again in Xcode")
+        yield Finding(
+            "error", path.name, f"{len(apps)} apps in Payload, and there must be one", "export it again in Xcode"
+        )
         return
     yield from _app(apps[0], below(entries, f"Payload/{apps[0]}"), today)
 
@@ -78,13 +80,13 @@ def _sdk(info: dict[str, Any], name: str, rules: AppStore, today: date) -> Itera
         yield Finding(
             "error",
             name,
-            f"built with the SDK of iOS {built}: since {held.since} the {rules.store} takes iOS {held.minimum}'s and newer",
+            f"built with the SDK of iOS {built}: {when(held, today)} the {rules.store} takes iOS {held.minimum}'s and newer",
             f"build it with Xcode {held.xcode} or newer ({held.source})",
         )
         return
     later = [rule for rule in coming(rules.sdk, today) if built < rule.minimum]
     for rule in later[:1]:
-        said = f"from {rule.since} on the {rules.store} takes iOS {rule.minimum}'s and newer"
+        said = f"{when(rule, today)} the {rules.store} takes iOS {rule.minimum}'s and newer"
         yield Finding("warning", name, f"built with the SDK of iOS {built}: {said}", f"Xcode {rule.xcode} or newer")
     if not later:
         yield Finding("good", name, f"built with the SDK of iOS {built}")
@@ -93,10 +95,10 @@ def _sdk(info: dict[str, Any], name: str, rules: AppStore, today: date) -> Itera
 def _presented(info: dict[str, Any], name: str, rules: AppStore, today: date) -> Iterator[Finding]:
     """Launch screen, icon, and the answer about encryption."""
     if not {"UILaunchScreen", "UILaunchScreens", "UILaunchStoryboardName"} & info.keys():
-        level = "error" if in_force([rules.launch_screen], today) else "warning"
+        level = level_of(rules.launch_screen, today)
         yield Finding(level, name, "no launch screen", f"UILaunchScreen in {_PLIST} ({rules.launch_screen.source})")
     if not {"CFBundleIcons", "CFBundleIconName"} & info.keys():
-        level = "error" if in_force([rules.icon], today) else "warning"
+        level = level_of(rules.icon, today)
         yield Finding(level, name, "no icon", f"an AppIcon in the asset catalogue ({rules.icon.source})")
     if rules.encryption.key not in info:
         said = f"no {rules.encryption.key}: App Store Connect asks about encryption at every upload"
@@ -121,7 +123,7 @@ def _privacy(info: dict[str, Any], entries: Entries, name: str, rules: AppStore,
         for category in rules.reasons(["executorch"]):
             needed.setdefault(category, "ExecuTorch")  # linked into the executable, whose names may be stripped
     if not files:
-        yield Finding("warning" if not needed else "error", name, f"no {FILE}", rules.privacy.source)
+        yield no_manifest(name, rules, today, needed=bool(needed))
     yield from undeclared(needed, declared, name, rules, today)
     yield from _parts(entries, declared, rules, today)
     if declared:

@@ -1,6 +1,6 @@
 """Android's compiled XML, as APKs hold it and as app bundles do: elements near the root, and their attributes.
 
-Sources: ResourceTypes.h of AOSP's libandroidfw for APKs (chunks, ``Res_value``), Resources.proto of aapt2 for app bundles.
+Sources: ResourceTypes.h of AOSP's libandroidfw for APKs (chunks, ``Res_value``), Resources.proto of aapt2 for bundles.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Element:
     named: dict[str, Value]
 
 
-class Damaged(ArtifactError):
+class DamagedError(ArtifactError):
     """Not what the format allows."""
 
 
@@ -53,7 +53,7 @@ def elements(data: bytes) -> Iterator[Element]:
     """Elements of a compiled XML file of either form.
 
     Raises:
-        Damaged: it is neither.
+        DamagedError: it is neither.
     """
     try:
         if data[:4] == _CHUNK.pack(_XML, _CHUNK.size, 0)[:4]:
@@ -61,21 +61,21 @@ def elements(data: bytes) -> Iterator[Element]:
         elif data[:1] == b"\x0a":
             yield from _protobuf(data)
         else:
-            raise Damaged("neither of the forms in which Android compiles XML")
+            raise DamagedError("neither of the forms in which Android compiles XML")
     except (struct.error, IndexError, UnicodeDecodeError) as failure:
-        raise Damaged(f"damaged ({failure})") from None
+        raise DamagedError(f"damaged ({failure})") from None
 
 
 def chunks(data: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
     """Kind, beginning, end of the header and end of each chunk in a part of a file.
 
     Raises:
-        Damaged: one reaches beyond what is there.
+        DamagedError: one reaches beyond what is there.
     """
     while start + _CHUNK.size <= stop:
         kind, header, size = _CHUNK.unpack_from(data, start)
         if not _CHUNK.size <= header <= size <= stop - start:
-            raise Damaged(f"the chunk at byte {start} has {size} bytes, and {stop - start} are there")
+            raise DamagedError(f"the chunk at byte {start} has {size} bytes, and {stop - start} are there")
         yield kind, start, start + header, start + size
         start += size
 
@@ -91,7 +91,7 @@ class Pool:
 
     def __getitem__(self, index: int) -> str:
         if not 0 <= index < self._count or self._offsets + 4 * index + 4 > self._end:
-            raise Damaged(f"string {index} of {self._count}")
+            raise DamagedError(f"string {index} of {self._count}")
         at = self._strings + int(struct.unpack_from("<I", self._data, self._offsets + 4 * index)[0])
         if self._wide:
             length, at = self._length(at, "<H", 0x8000, 16)
@@ -124,8 +124,8 @@ def _chunked(data: bytes) -> Iterator[Element]:
     pool: Pool | None = None
     ids: tuple[int, ...] = ()
     around: list[str] = []
-    (_, start, header, end), *_ = [*chunks(data, 0, len(data))][:1] or [(0, 0, 0, 0)]
-    for kind, start, header, stop in chunks(data, header, end):
+    _, _, inside, end = next(chunks(data, 0, len(data)), (0, 0, 0, 0))
+    for kind, start, header, stop in chunks(data, inside, end):
         if kind == _POOL and pool is None:
             pool = Pool(data, start, stop)
         elif kind == _IDS:
@@ -162,7 +162,7 @@ def fields(data: bytes) -> Fields:
     """Numbers and contents of a protocol buffer's fields, in their order.
 
     Raises:
-        Damaged: a field reaches beyond the end.
+        DamagedError: a field reaches beyond the end.
     """
     at = 0
     while at < len(data):
@@ -174,7 +174,7 @@ def fields(data: bytes) -> Fields:
             continue
         length, at = (8, at) if kind == 1 else (4, at) if kind == 5 else _varint(data, at) if kind == 2 else (-1, at)
         if not 0 <= length <= len(data) - at:
-            raise Damaged(f"field {tag >> 3} reaches beyond the end")
+            raise DamagedError(f"field {tag >> 3} reaches beyond the end")
         content = data[at : at + length]
         at += length
         yield tag >> 3, content if kind == 2 else int.from_bytes(content, "little")
@@ -191,7 +191,9 @@ def item(data: bytes) -> Value:
         if not isinstance(content, bytes):
             continue
         if number == 1:
-            return next((Reference(each) for field, each in fields(content) if field == 2 and isinstance(each, int)), None)
+            return next(
+                (Reference(each) for field, each in fields(content) if field == 2 and isinstance(each, int)), None
+            )
         if number in (2, 3):
             return next((_text(each) for each in messages(content, 1)), "")
         if number == 7:
@@ -251,7 +253,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         number |= (byte & 127) << shift
         if byte < 128:
             return number, at
-    raise Damaged("a number without an end")
+    raise DamagedError("a number without an end")
 
 
 def _text(data: bytes) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Callable, Iterator
 from datetime import date
@@ -48,7 +47,7 @@ def examine_artifact(path: Path, today: date | None = None) -> list[Finding]:
     Raises:
         EdgeError: it is none of these, or cannot be read.
     """
-    path, today = Path(os.path.abspath(path)), today or date.today()
+    today = today or date.today()
     if not path.exists():
         raise ArtifactError(f"{path}: no such file or folder")
     if path.suffix in _ZIPS and path.is_file():
@@ -69,8 +68,8 @@ def examine_artifact(path: Path, today: date | None = None) -> list[Finding]:
         return list(project(path, today))
     raise ArtifactError(
         f"{path}: no artifact that is known",
-        hint="an .apk, .aab, .aar, .ipa, .app, .whl, .so, .xcframework or .deb, a Gradle or Xcode project, a deliverable "
-        "(edgesdk package) or a bundle",
+        hint="an .apk, .aab, .aar, .ipa, .app, .whl, .so, .xcframework or .deb, a Gradle or Xcode project, "
+        "a deliverable (edgesdk package) or a bundle",
     )
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import date
 
 from ..errors import MissingExtraError
-from ..stores import Pages
+from ..stores import Pages, when
 from .entries import ArtifactError, Entries, Entry
-from .findings import Finding
+from .findings import Finding, level_of
 
 _ABIS = {"EM_AARCH64": "arm64-v8a", "EM_ARM": "armeabi-v7a", "EM_X86_64": "x86_64", "EM_386": "x86"}
 WIDE = ("arm64-v8a", "x86_64")  # the processors on which Android has such pages
@@ -132,13 +132,11 @@ def check_library(
     if library.abi not in WIDE:
         yield Finding("note", entry.name, f"{library.abi}: 32-bit Android has pages of 4 KB")
     elif library.alignment is not None and library.alignment < pages.bytes:
-        held = pages.since <= today
         yield Finding(
-            "error" if asked and held else "warning",
+            level_of(pages, today) if asked else "warning",
             entry.name,
-            f"its segments are aligned to {library.alignment} bytes: devices with {pages.bytes // 1024} KB pages cannot "
-            f"load it, and {'since' if held else 'from'} {pages.since}{'' if held else ' on'} Google Play refuses it in "
-            f"apps for SDK {pages.target_sdk} and newer",
+            f"its segments are aligned to {library.alignment} bytes: devices with {pages.bytes // 1024} KB pages "
+            f"cannot load it, and {when(pages, today)} Google Play refuses it in apps for SDK {pages.target_sdk} and newer",
             f"link it with -Wl,-z,max-page-size={pages.bytes}, or take a newer release of it",
         )
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .compiled import Damaged, Element, Value, elements
+from .compiled import DamagedError, Element, Value, elements
 from .resources import resolved
 
 #: Ids of attributes among Android's public resources (frameworks/base/core/res/res/values/public*.xml of AOSP).
@@ -33,6 +33,7 @@ class AppManifest:
         icon: whether it has one.
         required: features of devices that it does not run without.
         sdks: how many elements say which SDK it is for; the last counts.
+        split: whether it is of a part of an app (a split, a pack), which says little of this.
     """
 
     target_sdk: int | str | None
@@ -42,6 +43,7 @@ class AppManifest:
     icon: bool
     required: tuple[str, ...]
     sdks: int
+    split: bool = False
 
 
 def read_manifest(data: bytes, resources: bytes | None) -> AppManifest:
@@ -52,13 +54,13 @@ def read_manifest(data: bytes, resources: bytes | None) -> AppManifest:
         resources: of ``resources.arsc`` or ``resources.pb`` beside it, which references lead to.
 
     Raises:
-        Damaged: it is none.
+        DamagedError: it is none.
     """
     required: list[str] = []
     sdk = app = Element((), {}, {})
-    sdks, root = 0, False
+    sdks, root = 0, None
     for element in elements(data):
-        root = root or element.path == ("manifest",)
+        root = element if element.path == ("manifest",) else root
         if element.path == ("manifest", "uses-sdk"):
             sdk, sdks = element, sdks + 1
         elif element.path == ("manifest", "application"):
@@ -67,8 +69,8 @@ def read_manifest(data: bytes, resources: bytes | None) -> AppManifest:
             name = _said(element, "name", None, None)  # Android takes no reference here
             if isinstance(name, str) and _flag(element, "required", None, default=True) is not False:
                 required.append(name)
-    if not root:
-        raise Damaged("no manifest in it")
+    if root is None:
+        raise DamagedError("no manifest in it")
     implied = not _has(sdk, "targetSdkVersion")
     level = _said(sdk, "minSdkVersion" if implied else "targetSdkVersion", resources, 1)
     return AppManifest(
@@ -79,6 +81,7 @@ def read_manifest(data: bytes, resources: bytes | None) -> AppManifest:
         _has(app, "icon"),
         tuple(required),
         sdks,
+        "split" in root.named,
     )
 
 

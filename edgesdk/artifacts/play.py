@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import date
 
-from ..stores import GooglePlay, Rule, coming, days_old, in_force, is_old
-from .findings import Finding
+from ..stores import GooglePlay, Rule, coming, days_old, in_force, is_old, when
+from .findings import Finding, level_of
 from .manifests import AppManifest
 
 
@@ -19,9 +19,14 @@ def play_findings(manifest: AppManifest, place: str, rules: GooglePlay, today: d
         rules: of the store.
         today: which of them hold, and which come later.
     """
+    if manifest.split:
+        yield Finding("note", place, "one part of an app: what the store asks of an app is looked for in its base")
+        return
     yield from _target_sdk(manifest, place, rules, today)
     if manifest.sdks > 1:
-        yield Finding("warning", place, f"{manifest.sdks} elements uses-sdk, of which Android takes the last", "keep one")
+        yield Finding(
+            "warning", place, f"{manifest.sdks} elements uses-sdk, of which Android takes the last", "keep one"
+        )
     for said, rule, what, out in (
         (manifest.debuggable, rules.debuggable, "debuggable", "build the release variant, and sign it with your key"),
         (manifest.test_only, rules.test_only, "testOnly", "build it with Gradle, not with Android Studio's Run"),
@@ -51,7 +56,8 @@ def _target_sdk(manifest: AppManifest, place: str, rules: GooglePlay, today: dat
         yield Finding(
             "error",
             place,
-            f"targetSdk {found}{why}: since {held.since} {rules.store} takes {held.minimum} and newer for {form.title}",
+            f"targetSdk {found}{why}: {when(held, today)} {rules.store} takes {held.minimum} and newer "
+            f"for {form.title}",
             f"targetSdk = {held.minimum}, compileSdk = {max(held.minimum, rules.build.compile_sdk)} ({held.source})",
         )
         return
@@ -60,7 +66,8 @@ def _target_sdk(manifest: AppManifest, place: str, rules: GooglePlay, today: dat
         yield Finding(
             "warning",
             place,
-            f"targetSdk {found}{why}: from {rule.since} on {rules.store} takes {rule.minimum} and newer for {form.title}",
+            f"targetSdk {found}{why}: {when(rule, today)} {rules.store} takes {rule.minimum} and newer "
+            f"for {form.title}",
             f"targetSdk = {rule.minimum} ({rule.source})",
         )
     if not later:
@@ -73,13 +80,7 @@ def _refused(
     if said is None:
         yield Finding("note", place, f"{what} is a resource that cannot be read (aapt2 dump badging says it)")
     elif said:
-        held = in_force([rule], today) is not None
-        yield Finding(
-            "error" if held else "warning",
-            place,
-            f"{what}: {rules.store} refuses it" if held else f"{what}: from {rule.since} on {rules.store} refuses it",
-            out,
-        )
+        yield Finding(level_of(rule, today), place, f"{what}: {rules.store} refuses it ({when(rule, today)})", out)
 
 
 def table_age(store: str, checked: date, today: date) -> Finding:

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 
-from ..stores import AppStore
+from ..stores import AppStore, when
 from .entries import Entry
-from .findings import Finding
+from .findings import Finding, level_of
 
 FILE = "PrivacyInfo.xcprivacy"
 _BLOCK = 1 << 20
@@ -46,7 +46,9 @@ def read_privacy(data: bytes, place: str, rules: AppStore) -> Declared:
         name, given = entry.get("NSPrivacyAccessedAPIType"), entry.get("NSPrivacyAccessedAPITypeReasons")
         listed = given if isinstance(given, list) else []
         if not isinstance(name, str) or name not in known:
-            findings.append(Finding("error", place, f"{name!r} is no category of Apple's (ITMS-91055)", rules.privacy.source))
+            findings.append(
+                Finding("error", place, f"{name!r} is no category of Apple's (ITMS-91055)", rules.privacy.source)
+            )
             continue
         wrong = [reason for reason in listed if reason not in known[name]]
         if wrong or not listed:
@@ -76,6 +78,11 @@ def shown_calls(entry: Entry, rules: AppStore) -> dict[str, str]:
     return found
 
 
+def no_manifest(place: str, rules: AppStore, today: date, *, needed: bool) -> Finding:
+    """That there is none, where something needs it or nothing is known to."""
+    return Finding(level_of(rules.privacy, today) if needed else "warning", place, f"no {FILE}", rules.privacy.source)
+
+
 def undeclared(
     needed: Mapping[str, str], declared: Mapping[str, tuple[str, ...]], place: str, rules: AppStore, today: date
 ) -> Iterator[Finding]:
@@ -89,15 +96,15 @@ def undeclared(
         today: whether it refuses that already.
     """
     usual = {call.category: call.reason for call in rules.call}
-    held = rules.privacy.since is None or rules.privacy.since <= today
     for category in rules.category:
         if category.name not in needed or category.name in declared:
             continue
-        reason = usual.get(category.name)
+        usually = usual.get(category.name)
+        reasons = f"{usually} for what ExecuTorch does" if usually else " or ".join(category.reasons)
         yield Finding(
-            "error" if held else "warning",
+            level_of(rules.privacy, today),
             place,
             f"{needed[category.name]} needs a reason in {FILE}, and none is declared for {category.name}: "
-            f"{'since' if held else 'from'} {rules.privacy.since}{'' if held else ' on'} the {rules.store} refuses it",
-            f"{f'{reason} for what ExecuTorch does' if reason else ' or '.join(category.reasons)} ({rules.privacy.source})",
+            f"{when(rules.privacy, today)} the {rules.store} refuses it",
+            f"{reasons} ({rules.privacy.source})",
         )

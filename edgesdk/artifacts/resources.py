@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from .compiled import Damaged, Pool, Reference, Value, chunks, fields, item, messages, typed
+from .compiled import DamagedError, Pool, Reference, Value, chunks, fields, item, messages, typed
 
 _TABLE, _POOL, _PACKAGE, _TYPE = 0x0002, 0x0001, 0x0200, 0x0201
 _SPARSE, _SHORT = 1, 2  # flags of a type: how its entries are found
@@ -26,7 +26,7 @@ def resolved(value: Value, resources: bytes | None) -> Value:
             break
         try:
             value = _looked_up(value.resource, resources)
-        except (struct.error, IndexError, Damaged):
+        except (struct.error, IndexError, DamagedError):
             return None
     return None if isinstance(value, Reference) else value
 

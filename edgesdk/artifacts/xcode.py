@@ -10,10 +10,10 @@ from datetime import date
 from pathlib import Path
 
 from ..bounds.regular import read_limited, regular_file
-from ..stores import AppStore, app_store, in_force
-from .findings import Finding
+from ..stores import AppStore, app_store
+from .findings import Finding, level_of
 from .play import table_age
-from .privacy import FILE, read_privacy, undeclared
+from .privacy import FILE, no_manifest, read_privacy, undeclared
 
 _DEPTH = 5  # folders below the project
 _LEFT_OUT = {"Pods", "Carthage", "build", "DerivedData", "node_modules", "Model"}
@@ -39,6 +39,7 @@ def check_xcode(folder: Path, today: date) -> Iterator[Finding]:
     Raises:
         EdgeError: a file of it cannot be read.
     """
+    folder = folder.resolve()
     rules, files = app_store(), list(_files(folder))
     spoken = [read_limited(path).decode("utf-8", "replace") for path in _within(folder, files, _SPOKEN)]
     text = "\n".join(spoken)
@@ -79,7 +80,7 @@ def _privacy(folder: Path, files: list[str], text: str, rules: AppStore, today: 
     products = {call.product for call in rules.call if re.search(rf"\b{call.product}\b", text, re.IGNORECASE)}
     needed = dict.fromkeys(rules.reasons(products), f"ExecuTorch ({', '.join(sorted(products))})")
     if not manifests:
-        yield Finding("error" if needed else "warning", folder.name, f"no {FILE}", rules.privacy.source)
+        yield no_manifest(folder.name, rules, today, needed=bool(needed))
     yield from undeclared(needed, declared, folder.name, rules, today)
     for name in manifests if declared else []:
         yield Finding("good", name, "a privacy manifest that the store can read")
@@ -87,11 +88,13 @@ def _privacy(folder: Path, files: list[str], text: str, rules: AppStore, today: 
 
 def _settings(folder: Path, text: str, rules: AppStore, today: date) -> Iterator[Finding]:
     if not _LAUNCH.search(text):
-        level = "error" if in_force([rules.launch_screen], today) else "warning"
+        level = level_of(rules.launch_screen, today)
         yield Finding(level, folder.name, "no launch screen", f"UILaunchScreen ({rules.launch_screen.source})")
     if rules.encryption.key not in text:
         said = f"no {rules.encryption.key}: App Store Connect asks about encryption at every upload"
-        yield Finding("warning", folder.name, said, f"false where it only uses the system's ({rules.encryption.source})")
+        yield Finding(
+            "warning", folder.name, said, f"false where it only uses the system's ({rules.encryption.source})"
+        )
 
 
 def _icon(folder: Path, files: list[str], rules: AppStore, today: date) -> Iterator[Finding]:
@@ -99,7 +102,7 @@ def _icon(folder: Path, files: list[str], rules: AppStore, today: date) -> Itera
     images = [name for name in files if ".appiconset/" in name and name.endswith(".png")]
     sizes = {name: _png(folder / name) for name in images}
     if not any(found and found[:2] == (points, points) for found in sizes.values()):
-        level = "error" if in_force([rules.icon], today) else "warning"
+        level = level_of(rules.icon, today)
         out = f"a PNG of {points} x {points} in an .appiconset ({rules.icon.source})"
         yield Finding(level, folder.name, f"no icon of {points} points", out)
     for name, found in sizes.items():

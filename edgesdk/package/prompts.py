@@ -37,8 +37,8 @@ class ChatFormat:
         next: between an answer and the next user's text.
         trims: whether white space around each text is removed.
         bos_tokens: how many beginning-of-sequence tokens the runtime adds in front of a plain prompt.
-        added_tokens: most tokens that the tokenizer makes of a text beyond its bytes in UTF-8, such as a space in front:
-            with it an app knows how many tokens a prompt has at most.
+        added_tokens: most tokens that the tokenizer makes of a text beyond its bytes in UTF-8, such as a space in
+            front: with it an app knows how many tokens a prompt has at most.
         stop: texts of the tokens that end an answer; some runtimes print them.
     """
 

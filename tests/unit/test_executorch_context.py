@@ -1,4 +1,4 @@
-"""The end of the context in ExecuTorch's own text runner, unchanged, as apps have it: answers end, nothing fails late."""
+"""The end of the context in ExecuTorch's own text runner, as apps have it: answers end, and nothing fails late."""
 
 from __future__ import annotations
 
