@@ -80,7 +80,8 @@ def _sdk(info: dict[str, Any], name: str, rules: AppStore, today: date) -> Itera
         yield Finding(
             "error",
             name,
-            f"built with the SDK of iOS {built}: {when(held, today)} the {rules.store} takes iOS {held.minimum}'s and newer",
+            f"built with the SDK of iOS {built}: {when(held, today)} the {rules.store} takes iOS {held.minimum}'s "
+            "and newer",
             f"build it with Xcode {held.xcode} or newer ({held.source})",
         )
         return

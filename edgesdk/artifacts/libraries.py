@@ -136,7 +136,8 @@ def check_library(
             level_of(pages, today) if asked else "warning",
             entry.name,
             f"its segments are aligned to {library.alignment} bytes: devices with {pages.bytes // 1024} KB pages "
-            f"cannot load it, and {when(pages, today)} Google Play refuses it in apps for SDK {pages.target_sdk} and newer",
+            f"cannot load it, and {when(pages, today)} Google Play refuses it in apps for SDK {pages.target_sdk} "
+            "and newer",
             f"link it with -Wl,-z,max-page-size={pages.bytes}, or take a newer release of it",
         )
     else:
