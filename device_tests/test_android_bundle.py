@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgesdk.artifacts import examine_artifact
+from edgesdk.artifacts.manifests import read_manifest
 from edgesdk.bundle import open_bundle
 from edgesdk.errors import EdgeError
 from edgesdk.package import package
@@ -21,6 +23,7 @@ from .android.app_bundle import (
     keystore,
     library_of_4_kb,
     library_of_16_kb,
+    linked_app,
     plain_apk,
     sign,
     tools,
@@ -88,6 +91,9 @@ def test_an_app_bundle_with_the_model_in_a_pack(
         run(["apksigner", "verify", "--min-sdk-version", "24", str(path)])
         assert _wrong(path) == []
     assert _wrong(aab) == []
+    said = [each.text for each in examine_artifact(aab) if each.level == "warning"]
+    assert len(said) == 1 and "not signed" in said[0]  # what is written here, and nothing of the manifest
+    assert any("targetSdk 36" in each.text for each in examine_artifact(aab) if each.level == "good")
     sizes = {each.place: each.text for each in examine_artifact(aab) if " takes " in each.text}
     assert "asset pack or AI pack of Google Play takes 1500 MB" in sizes["modelpack"]
     assert "base or feature module of Google Play takes 200 MB" in sizes["base"]
@@ -168,6 +174,72 @@ def test_the_aar_links_as_a_library(found: Tools, chain: Path, tmp_path: Path) -
     assert zipfile.is_zipfile(linked)
     with open_bundle(tmp_path / "aar/assets/edgemodel/bundle") as opened, open_bundle(chain) as original:
         assert opened.manifest.digest == original.manifest.digest
+
+
+_FLAG, _NUMBER, _WATCH = "@bool/flag", "@integer/sdk", '<uses-feature android:name="android.hardware.type.watch"{}/>'
+
+
+@pytest.mark.parametrize(
+    ("sdk", "more", "application"),
+    [
+        ('<uses-sdk android:minSdkVersion="24" android:targetSdkVersion="36"/>', "", ""),
+        ('<uses-sdk android:minSdkVersion="24"/>', "", 'android:debuggable="true"'),
+        ("", "", 'android:debuggable="false" android:testOnly="true"'),
+        ('<uses-sdk android:targetSdkVersion="VanillaIceCream"/>', "", 'android:icon="@drawable/icon"'),
+        (f'<uses-sdk android:minSdkVersion="24" android:targetSdkVersion="{_NUMBER}"/>', "", ""),
+        ('<uses-sdk android:minSdkVersion="24" android:targetSdkVersion="35"/>', _WATCH.format(""), ""),
+        ('<uses-sdk android:minSdkVersion="24"/>', _WATCH.format(' android:required="false"'), ""),
+        ('<uses-sdk android:minSdkVersion="24"/>', "", f'android:debuggable="{_FLAG}" android:testOnly="@bool/other"'),
+    ],
+)
+def test_manifests_are_read_as_aapt2_reads_them(found: Tools, tmp_path: Path, sdk, more, application) -> None:
+    values = (
+        "<resources><bool name='flag'>{}</bool><bool name='other'>false</bool>"
+        "<integer name='sdk'>{}</integer></resources>"
+    )
+    for folder, text in (("values", values.format("true", 34)), ("values-de", values.format("false", 30))):
+        (tmp_path / "res" / folder).mkdir(parents=True)
+        (tmp_path / "res" / folder / "values.xml").write_text(text)
+    (tmp_path / "res/drawable").mkdir()
+    (tmp_path / "res/drawable/icon.xml").write_text(
+        '<shape xmlns:android="http://schemas.android.com/apk/res/android" android:shape="oval"/>'
+    )
+    manifest = (
+        '<manifest xmlns:android="http://schemas.android.com/apk/res/android" package="com.acme.app" '
+        f'android:versionCode="1">{sdk}{more}<application {application}/></manifest>'
+    )
+    apk = linked_app(found, tmp_path / "apk", manifest, tmp_path / "res")
+    proto = linked_app(found, tmp_path / "proto", manifest, tmp_path / "res", proto=True)
+    with zipfile.ZipFile(apk) as plain, zipfile.ZipFile(proto) as packed:
+        read = read_manifest(plain.read("AndroidManifest.xml"), plain.read("resources.arsc"))
+        assert read == read_manifest(packed.read("AndroidManifest.xml"), packed.read("resources.pb"))
+    dumped = run([str(found.aapt2), "dump", "badging", str(apk)])
+    said = dict(re.findall(r"^(\w*[sS]dkVersion):'([^']*)'", dumped, re.MULTILINE))
+    level = said.get("targetSdkVersion", said.get("sdkVersion", said.get("minSdkVersion", "1")))
+    assert str(read.target_sdk) == level
+    assert read.debuggable is ("application-debuggable" in dumped)
+    assert read.test_only is ("testOnly='-1'" in dumped)
+    assert read.icon is ("android:icon" in application)
+    required = re.findall(r"^\s*uses-feature: name='(android\.hardware\.type[^']*)'", dumped, re.MULTILINE)
+    assert list(read.required) == required
+
+
+def test_an_app_that_google_play_refuses_three_times(found: Tools, key: Path, tmp_path: Path) -> None:
+    """An APK of aapt2 and apksigner: an old SDK, open to a debugger, a library of 4 KB pages."""
+    manifest = (
+        '<manifest xmlns:android="http://schemas.android.com/apk/res/android" package="com.acme.app" '
+        'android:versionCode="1"><uses-sdk android:minSdkVersion="24" android:targetSdkVersion="35"/>'
+        '<application android:debuggable="true" android:icon="@android:drawable/sym_def_app_icon"/></manifest>'
+    )
+    (tmp_path / "res").mkdir()
+    apk, bad, signed = linked_app(found, tmp_path / "apk", manifest, tmp_path / "res"), _or_skip(4), tmp_path / "a.apk"
+    with zipfile.ZipFile(apk, "a", zipfile.ZIP_STORED) as archive:
+        archive.write(bad, f"lib/arm64-v8a/{bad.name}")
+    align_zip(apk, signed)
+    sign(signed, key)
+    sdk, debuggable, pages = _wrong(signed)
+    assert "targetSdk 35" in sdk and "debuggable" in debuggable and "aligned to 4096 bytes" in pages
+    assert not [each for each in examine_artifact(signed) if each.level == "warning"]
 
 
 def _wrong(path: Path) -> list[str]:

@@ -133,3 +133,12 @@ def test_the_runner_refuses_what_it_cannot_run(lab: Lab, tiny: Case, tmp_path: P
     ):
         with pytest.raises(edgesdk.EdgeError, match=reason):
             lab.greedy(program, prompt, 1, CPUS["dot-product"])
+
+
+@pytest.mark.parametrize("tiny", [TINY["llama"], TINY["mistral-ring"]], ids=["llama", "ring"], indirect=True)
+def test_an_answer_ends_at_the_context(lab: Lab, tiny: Case) -> None:
+    """The last token of a full context is still chosen, and nothing fails."""
+    context = _COMMON["max_position_embeddings"]
+    for room in (0, 1, 2, 7):
+        tokens = lab.greedy(tiny.program, [1] * (context - room), 20, CPUS["dot-product"])
+        assert len(tokens) == room + 1

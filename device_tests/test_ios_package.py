@@ -44,6 +44,10 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
         bundle = chain.chain_bundle(folder / f"{name}-bundle", sayings=sayings, target="ios-arm64")
         sign(bundle, owners.a, 5)
         package(bundle, "ios", folder / name, options={"key": owners.public_a})
+    with chain.as_a_ring():
+        ring = chain.chain_bundle(folder / "ring-bundle", sayings=_ENDLESS, target="ios-arm64")
+    sign(ring, owners.a, 5)
+    package(ring, "ios", folder / "ring", options={"key": owners.public_a})
     _attacked(folder, owners)
     shutil.copytree(_OWN / "ios" / "doubles" / "executorch", folder / "executorch")
     manifest = folder / "model" / "EdgeModel" / "Package.swift"
@@ -62,6 +66,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> str:
         "EDGESDK_MODULE": f"{sys.executable}\t{_OWN / 'ios' / 'module.py'}",
         "EDGESDK_MODEL": str(folder / "model" / "Model"),
         "EDGESDK_ENDLESS_MODEL": str(folder / "endless" / "Model"),
+        "EDGESDK_RING_MODEL": str(folder / "ring" / "Model"),
         "EDGESDK_ATTACKED_MODELS": str(folder / "attacked"),
         "EDGESDK_ED25519": f"{sys.executable}\t{_OWN / 'ios' / 'ed25519.py'}",
     }
@@ -83,7 +88,7 @@ def _attacked(folder: Path, owners: Owners) -> None:
 
 def test_it_builds_and_behaves(said: str) -> None:
     executed = [int(number) for number in re.findall(r"Executed (\d+) tests, with 0 failures", said)]
-    assert max(executed) >= 19
+    assert max(executed) >= 21
     assert ": warning:" not in said
 
 

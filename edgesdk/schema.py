@@ -8,6 +8,7 @@ import json
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -45,7 +46,7 @@ def load(cls: type[T], data: object, where: str, error: type[EdgeError] = EdgeEr
     from pydantic import ValidationError
 
     try:  # as JSON, whose arrays are tuples where strictness would else refuse the parser's lists
-        plain = json.dumps(data, ensure_ascii=False).encode()
+        plain = json.dumps(data, ensure_ascii=False, default=_day).encode()
         loaded: T = _adapter(cls).validate_json(plain, strict=not texts)
     except ValidationError as failure:
         first = failure.errors(include_url=False)[0]
@@ -77,6 +78,8 @@ def dump(value: Any) -> Any:
         return [dump(item) for item in value]
     if isinstance(value, Path):
         return value.as_posix()
+    if isinstance(value, date):
+        return value.isoformat()
     return value
 
 
@@ -87,6 +90,13 @@ def _adapter(cls: Any) -> TypeAdapter[Any]:
     if cls not in _ADAPTERS:
         _ADAPTERS[cls] = TypeAdapter(cls)
     return _ADAPTERS[cls]
+
+
+def _day(value: object) -> str:
+    """A day of TOML as JSON has it."""
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"a value of type {type(value).__name__}")
 
 
 def _short(value: object) -> str:

@@ -15,6 +15,7 @@ from .schema import load
 
 FloatType = Literal["float32", "float16"]
 FILE = "target.toml"
+STORES = "stores.toml"  # beside it: the rules of an app store (see :mod:`edgesdk.stores`)
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,12 @@ class Delivery:
     Attributes:
         way: its name.
         max_mb: the largest bundle that it takes, 10^6 bytes.
+        source: where that is written.
     """
 
     way: str
     max_mb: int
+    source: str = ""
 
 
 Gain = Literal["speed", "memory", "storage", "download"]
@@ -80,7 +83,7 @@ class Target:
         activations: bits of activations that its kernels prefer with packed weights.
         float_type: float type that its kernels prefer.
         delegates: hardware paths that its programs may take, the default first; () where a runtime has only one.
-        delivery: ways to bring a bundle to users, and their limits; () where there is none.
+        delivery: ways to bring a bundle to users, and their limits, as its store has them; () where there is none.
         recipes: decodable names of the recipes ``fast``, ``balanced`` and ``best``.
         gains: what a device sees of weights that were taken away: see :class:`Gains`.
         cores: microcontroller cores whose boards it serves (:mod:`edgesdk.boards`); () elsewhere.
@@ -130,4 +133,6 @@ def open_target(name: str) -> Target:
     path = targets_dir() / name / FILE
     if not path.is_file():
         raise TargetError(unknown("target", name, target_names()))
-    return load(Target, {"name": name, **read_toml(path, TargetError)}, str(path), TargetError)
+    stores = path.with_name(STORES)
+    delivery = read_toml(stores, TargetError).get("delivery", []) if stores.is_file() else []
+    return load(Target, {"name": name, "delivery": delivery, **read_toml(path, TargetError)}, str(path), TargetError)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgesdk.package.android.archives import write_zip
+from edgesdk.stores import google_play
 
 from ..lab.host import run
 from .kotlin import JVM
@@ -127,8 +128,10 @@ def app_bundle(found: Tools, project: Path, library: Path, folder: Path, *, kind
     manifest = (project / "app/src/main/AndroidManifest.xml").read_text(encoding="utf-8")
     manifest = manifest.replace("<manifest ", f'<manifest package="{identity}" android:versionCode="1" ', 1)
     manifest = manifest.replace("<application", '<application android:hasCode="false"', 1)
-    base = _linked(found, folder / "base", manifest, project / "app/src/main/res")
-    pack = _linked(found, folder / "pack", _pack_manifest(identity, name, kind, delivery))
+    target = int(_value(project / "app/build.gradle.kts", "targetSdk"))
+    base = _linked(found, folder / "base", manifest, _sdks(target), project / "app/src/main/res")
+    # bundletool takes no such element in a pack's manifest
+    pack = _linked(found, folder / "pack", _pack_manifest(identity, name, kind, delivery), [])
     model = project / "modelpack/src/main/assets"
     files = {f"assets/{path.relative_to(model).as_posix()}": path for path in model.rglob("*") if path.is_file()}
     write_zip(folder / "base.zip", {**_module(base), f"lib/arm64-v8a/{library.name}": library})
@@ -157,17 +160,34 @@ def plain_apk(found: Tools, library: Path, folder: Path) -> Path:
     manifest = f'<manifest xmlns:android="{_ANDROID}" package="com.example.aligned"><application/></manifest>'
     (folder / "AndroidManifest.xml").write_text(manifest, encoding="utf-8")
     out = folder / "plain.apk"
-    command = [str(found.aapt2), "link", "-I", str(FRAMEWORK), *_SDKS, "-o", str(out)]
+    sdks = _sdks(google_play().newest_target_sdk())
+    command = [str(found.aapt2), "link", "-I", str(FRAMEWORK), *sdks, "-o", str(out)]
     run([*command, "--manifest", str(folder / "AndroidManifest.xml")])
     with zipfile.ZipFile(out, "a", zipfile.ZIP_STORED) as archive:
         archive.write(library, f"lib/arm64-v8a/{library.name}")
     return out
 
 
-_SDKS = ["--min-sdk-version", "24", "--target-sdk-version", "35"]
+def _sdks(target: int) -> list[str]:
+    return ["--min-sdk-version", "24", "--target-sdk-version", str(target)]
 
 
-def _linked(found: Tools, folder: Path, manifest: str, resources: Path | None = None) -> Path:
+def linked_app(found: Tools, folder: Path, manifest: str, resources: Path, *, proto: bool = False) -> Path:
+    """An APK of a manifest as it stands and resources, compiled in one form or in the other.
+
+    Raises:
+        EdgeError: aapt2 refuses them.
+    """
+    folder.mkdir(parents=True)
+    (folder / "AndroidManifest.xml").write_text(manifest, encoding="utf-8")
+    run([str(found.aapt2), "compile", "--dir", str(resources), "-o", str(folder / "res.zip")])
+    out = folder / "app.apk"
+    command = [str(found.aapt2), "link", "-I", str(FRAMEWORK), *(["--proto-format"] if proto else []), "-o", str(out)]
+    run([*command, "--manifest", str(folder / "AndroidManifest.xml"), str(folder / "res.zip")])
+    return out
+
+
+def _linked(found: Tools, folder: Path, manifest: str, sdks: list[str], resources: Path | None = None) -> Path:
     """A manifest and resources as bundletool reads them, unpacked."""
     folder.mkdir()
     (folder / "AndroidManifest.xml").write_text(manifest, encoding="utf-8")
@@ -177,7 +197,6 @@ def _linked(found: Tools, folder: Path, manifest: str, resources: Path | None = 
         compiled = [str(folder / "res.zip")]
     linked = folder / "linked.apk"
     command = [str(found.aapt2), "link", "--proto-format", "-I", str(FRAMEWORK), "-o", str(linked)]
-    sdks = [] if resources is None else _SDKS  # bundletool takes no such element in a pack's manifest
     run([*command, *sdks, "--manifest", str(folder / "AndroidManifest.xml"), *compiled])
     with zipfile.ZipFile(linked) as archive:
         archive.extractall(folder / "module")
@@ -203,7 +222,7 @@ def _pack_manifest(identity: str, name: str, kind: str, delivery: str) -> str:
 
 
 def _value(file: Path, name: str) -> str:
-    """A string that a Gradle file sets."""
-    found = re.search(rf'{name}(?: = |\.set\()"([^"]+)"', file.read_text(encoding="utf-8"))
+    """A string or a number that a Gradle file sets."""
+    found = re.search(rf'{name}(?: = |\.set\()"?([^")\n]+)', file.read_text(encoding="utf-8"))
     assert found is not None, (file, name)
     return found[1]

@@ -7,10 +7,13 @@ all the same, and so are its tokenizer, its cache and its end.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 import edgesdk
 from edgesdk.model.random_weights import RandomWeights
@@ -107,6 +110,17 @@ def chain_bundle(
     model = edgesdk.Model(spec, _Chained(spec, follows), tokenizer)
     edgesdk.export(model, target, out, recipe="none", context=context, checks=edgesdk.Checks(skip=True))
     return out
+
+
+@contextmanager
+def as_a_ring() -> Iterator[None]:
+    """Programs say that a call holds 256 tokens, as those of earlier bundles did: ExecuTorch takes them for rings."""
+    from edgesdk_converters.executorch import convert
+
+    facts = convert._facts
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(convert, "_facts", lambda *given: facts(*given) | {"get_max_seq_len": 256})
+        yield
 
 
 def _prefixing(bos: int) -> dict[str, Any]:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import plistlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 from ..bounds.regular import read_limited, regular_file
 from ..bounds.zips import refuse_name
-from .entries import ArtifactError
+from ..stores import app_store
+from .entries import ArtifactError, Entry, file_of
 from .findings import Finding
+from .machos import MACHO, is_macho
+from .privacy import FILE, read_privacy, shown_calls, undeclared
 
 _PLIST = "Info.plist"
-_MACHO = (b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"!<arch>\n")  # 64-bit, universal, static library
 
 
-def check_xcframework(folder: Path) -> Iterator[Finding]:
+def check_xcframework(folder: Path, today: date) -> Iterator[Finding]:
     """Each library of an ``.xcframework``.
 
     Raises:
@@ -32,10 +35,11 @@ def check_xcframework(folder: Path) -> Iterator[Finding]:
         if binary is None:
             yield Finding("error", place, "named in Info.plist, and not there")
             continue
-        with binary.open("rb") as file:
-            if not file.read(8).startswith(_MACHO):
-                yield Finding("error", place, "not a Mach-O file or static library")
-                continue
+        entry = file_of(name, binary)
+        if not is_macho(entry):
+            yield Finding("error", place, f"not a {MACHO} file or static library")
+            continue
+        yield from _privacy(folder, library, entry, path, today)
         processors = ", ".join(library.architectures)
         phone |= library.platform == "ios" and library.variant is None and "arm64" in library.architectures
         variant = f" {library.variant}" if library.variant else ""
@@ -46,6 +50,20 @@ def check_xcframework(folder: Path) -> Iterator[Finding]:
         yield Finding(
             "warning", folder.name, "not signed: Xcode asks before it trusts a change", "codesign --timestamp"
         )
+
+
+def _privacy(folder: Path, library: _Library, binary: Entry, path: Path, today: date) -> Iterator[Finding]:
+    """What an app has to say of a library: a framework says it itself, a static library cannot."""
+    rules = app_store()
+    declared: dict[str, tuple[str, ...]] = {}
+    place = f"{library.identifier}/{library.path}"
+    manifest = regular_file(folder, f"{place}/{FILE}") if path.suffix == ".framework" else None
+    if manifest is not None:
+        found = read_privacy(read_limited(manifest), f"{place}/{FILE}", rules)
+        yield from found.findings
+        declared = dict(found.reasons)
+    for said in undeclared(shown_calls(binary, rules), declared, place, rules, today):
+        yield replace(said, level="warning", text=f"{said.text}, unless the app that links it declares it")
 
 
 @dataclass(frozen=True)

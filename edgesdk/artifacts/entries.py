@@ -49,10 +49,11 @@ class ArtifactError(EdgeError):
 def folder_entries(folder: Path) -> Entries:
     """The files below a folder; links are left out."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-    return {entry.name: entry for entry in (_of_file(path.relative_to(folder).as_posix(), path) for path in files)}
+    return {entry.name: entry for entry in (file_of(path.relative_to(folder).as_posix(), path) for path in files)}
 
 
-def _of_file(name: str, path: Path) -> Entry:
+def file_of(name: str, path: Path) -> Entry:
+    """One file, under a name."""
     size = path.stat().st_size
     return Entry(name, size, size, lambda: path.open("rb"))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from typing import IO
 
@@ -14,52 +15,75 @@ from ..errors import EdgeError
 from ..files import file_entry
 from ..package.base import RECORD
 from ..package.packaging import open_record
+from ..stores import google_play
 from .android import check_aab, check_aar, check_apk
 from .apple import check_xcframework
+from .apps import check_app, check_ipa
 from .debian import check_deb
-from .entries import ArtifactError, Entries, Entry, zip_entries
+from .entries import ArtifactError, Entries, Entry, file_of, zip_entries
 from .findings import Finding
+from .gradle import check_gradle, is_gradle
 from .libraries import check_library
 from .telemetry import telemetry_findings
 from .wheel import check_wheel
+from .xcode import check_xcode, is_xcode
 
-_ZIPS: dict[str, Callable[[Path, IO[bytes], Entries], Iterator[Finding]]] = {
+_ZIPS: dict[str, Callable[[Path, IO[bytes], Entries, date], Iterator[Finding]]] = {
     ".aab": check_aab,
     ".aar": check_aar,
     ".apk": check_apk,
-    ".whl": check_wheel,
+    ".ipa": check_ipa,
+    ".whl": lambda path, file, entries, _: check_wheel(path, file, entries),
 }
 
 
-def examine_artifact(path: Path) -> list[Finding]:
-    """Look at an APK, AAB, AAR, wheel, native library, XCFramework, .deb, deliverable or bundle.
+def examine_artifact(path: Path, today: date | None = None) -> list[Finding]:
+    """Look at an app, a library, a package, a project, a deliverable or a bundle; what it may be, its error says.
+
+    Args:
+        path: a file or folder.
+        today: the day by which the rules of stores are judged; None: this one.
 
     Raises:
         EdgeError: it is none of these, or cannot be read.
     """
+    today = today or date.today()
     if not path.exists():
         raise ArtifactError(f"{path}: no such file or folder")
     if path.suffix in _ZIPS and path.is_file():
-        return _zip(path)
+        return _zip(path, today)
     if path.suffix == ".deb":
         return list(check_deb(path))
-    if path.suffix == ".xcframework":
-        return list(check_xcframework(path))
+    if path.suffix in _FOLDERS and path.is_dir():
+        return list(_FOLDERS[path.suffix](path, today))
     if path.suffix == ".so" or ".so." in path.name:
-        size = path.stat().st_size
-        entry = Entry(path.name, size, size, lambda: path.open("rb"))
-        return [*check_library(entry), *telemetry_findings([entry])]
+        entry = file_of(path.name, path)
+        rules = google_play()
+        return [*check_library(entry, rules.pages_of(rules.form[0]), today), *telemetry_findings([entry])]
     if (path / RECORD).is_file():
-        return list(_deliverable(path))
+        return list(_deliverable(path, today))
     if is_bundle(path) or (path / FILE).is_file():
         return list(_bundle(path))
+    if (project := _project(path)) is not None:
+        return list(project(path, today))
     raise ArtifactError(
         f"{path}: no artifact that is known",
-        hint="an .apk, .aab, .aar, .whl, .so, .xcframework or .deb, a deliverable (edgesdk package) or a bundle",
+        hint="an .apk, .aab, .aar, .ipa, .app, .whl, .so, .xcframework or .deb, a Gradle or Xcode project, "
+        "a deliverable (edgesdk package) or a bundle",
     )
 
 
-def _zip(path: Path) -> list[Finding]:
+_FOLDERS: dict[str, Callable[[Path, date], Iterator[Finding]]] = {".app": check_app, ".xcframework": check_xcframework}
+
+
+def _project(folder: Path) -> Callable[[Path, date], Iterator[Finding]] | None:
+    """What looks at a folder of sources; None where it is no project."""
+    if not folder.is_dir():
+        return None
+    return check_gradle if is_gradle(folder) else check_xcode if is_xcode(folder) else None
+
+
+def _zip(path: Path, today: date) -> list[Finding]:
     try:
         with path.open("rb") as file, opened_zip(path) as archive:
             entries = zip_entries(archive, file)
@@ -68,7 +92,7 @@ def _zip(path: Path) -> list[Finding]:
                 return [Finding("error", broken[0], "damaged: its CRC-32 is wrong", "build or copy it again")]
             return [
                 Finding("good", path.name, f"{len(entries)} entries, every CRC-32 is right"),
-                *_ZIPS[path.suffix](path, file, entries),
+                *_ZIPS[path.suffix](path, file, entries, today),
                 *telemetry_findings(entries.values()),
             ]
     except struct.error as failure:
@@ -84,7 +108,7 @@ def _whole(entry: Entry) -> bool:
         return False
 
 
-def _deliverable(folder: Path) -> Iterator[Finding]:
+def _deliverable(folder: Path, today: date) -> Iterator[Finding]:
     record = open_record(folder)
     wrong = False
     for entry in record.files:
@@ -100,6 +124,8 @@ def _deliverable(folder: Path) -> Iterator[Finding]:
         yield Finding(
             "good", folder.name, f"deliverable '{record.kind}': {len(record.files)} files as they were packaged"
         )
+    if (project := _project(folder)) is not None:
+        yield from project(folder, today)
 
 
 def _bundle(path: Path) -> Iterator[Finding]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from typing import Literal
+
+from ..stores import Dated, in_force
 
 Level = Literal["error", "warning", "good", "note"]
 
@@ -23,3 +26,8 @@ class Finding:
     place: str
     text: str
     hint: str | None = None
+
+
+def level_of(rule: Dated, today: date) -> Level:
+    """Of what a store refuses: an error where its rule holds, a warning where it will."""
+    return "error" if in_force([rule], today) else "warning"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 
 from ..errors import MissingExtraError
+from ..stores import Pages, when
 from .entries import ArtifactError, Entries, Entry
-from .findings import Finding
+from .findings import Finding, level_of
 
-PAGE = 16384  # bytes; new apps for Android 15 and later must support it (Google Play)
 _ABIS = {"EM_AARCH64": "arm64-v8a", "EM_ARM": "armeabi-v7a", "EM_X86_64": "x86_64", "EM_386": "x86"}
 WIDE = ("arm64-v8a", "x86_64")  # the processors on which Android has such pages
 _MAGIC = b"\x7fELF"
@@ -106,12 +107,17 @@ def _not_whole(entry: Entry, why: str) -> ArtifactError:
     return ArtifactError(f"{entry.name}: not a whole ELF file ({why})", hint="build or copy it again")
 
 
-def check_library(entry: Entry, *, folder: str | None = None) -> Iterator[Finding]:
+def check_library(
+    entry: Entry, pages: Pages, today: date, *, folder: str | None = None, asked: bool = True
+) -> Iterator[Finding]:
     """One library of an Android app.
 
     Args:
         entry: the library.
+        pages: the store's rule of its alignment.
+        today: whether it holds already.
         folder: the ABI whose folder it lies in, if any.
+        asked: whether it is about this app.
     """
     try:
         library = read_library(entry)
@@ -125,19 +131,20 @@ def check_library(entry: Entry, *, folder: str | None = None) -> Iterator[Findin
         yield Finding("error", entry.name, f"built for {library.abi}", "put each library into its own ABI's folder")
     if library.abi not in WIDE:
         yield Finding("note", entry.name, f"{library.abi}: 32-bit Android has pages of 4 KB")
-    elif library.alignment is not None and library.alignment < PAGE:
+    elif library.alignment is not None and library.alignment < pages.bytes:
         yield Finding(
-            "error",
+            level_of(pages, today) if asked else "warning",
             entry.name,
-            f"its segments are aligned to {library.alignment} bytes: phones with 16 KB pages cannot load it, and "
-            "Google Play refuses it in new apps",
-            "link it with -Wl,-z,max-page-size=16384, or take a newer release of it",
+            f"its segments are aligned to {library.alignment} bytes: devices with {pages.bytes // 1024} KB pages "
+            f"cannot load it, and {when(pages, today)} Google Play refuses it in apps for SDK {pages.target_sdk} "
+            "and newer",
+            f"link it with -Wl,-z,max-page-size={pages.bytes}, or take a newer release of it",
         )
     else:
         yield Finding("good", entry.name, f"{library.abi}, segments aligned to {library.alignment} bytes")
 
 
-def check_place(entry: Entry, boundary: int = PAGE) -> Iterator[Finding]:
+def check_place(entry: Entry, boundary: int) -> Iterator[Finding]:
     """Whether a library that a zip stores as it is can be mapped where it lies."""
     if entry.offset is not None and entry.offset % boundary:
         yield Finding(

@@ -22,7 +22,7 @@ COMMANDS = {
     "compress": "Compress MODEL into a checkpoint that every export takes.",
     "device": "Look after one device: facts, its bundles, rollback, cleaning, restart, pairing.",
     "devices": "List devices that are attached or named in devices.toml, and what each can run.",
-    "doctor": "Check an APK, AAB, AAR, wheel, .so, .deb, XCFramework or bundle; or every converter installed.",
+    "doctor": "Check an app, a library, a project or a bundle; or every converter installed.",
     "export": "Compress MODEL, convert it for a target, verify it, and write a bundle.",
     "fit": "Say which microcontroller boards hold MODEL, and with how much context.",
     "flash": "Make BUNDLE what a device runs from now on: firmware over UART or tools, a board with rollback.",

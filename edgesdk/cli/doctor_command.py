@@ -18,8 +18,12 @@ _SIGNS = {"error": "ERROR", "warning": "warning", "good": "ok", "note": "note"}
 def command(artifact: Path | None, as_json: bool) -> int:
     """Check ARTIFACT, or run a tiny model through every converter installed.
 
-    ARTIFACT is an .apk, .aab, .aar, .so, .xcframework or .deb, a deliverable, or a bundle: pages of native libraries,
-    processors, alignment and compression, sizes of packs, hashes, signatures, and the runtime against the program.
+    ARTIFACT is an .apk, .aab, .aar, .ipa, .app, .so, .xcframework, .whl or .deb, a Gradle or Xcode project, a
+    deliverable, or a bundle: what Google Play or the App Store refuses today and will refuse (target SDK, debuggable,
+    pages of native libraries, sizes, privacy manifests, SDK, icon), processors, alignment and compression, hashes,
+    signatures, and the runtime against the program.
+
+    The rules are data with dates (targets/*/stores.toml); how old they are is said. Exit 1 where something is refused.
     """
     return _converters(as_json) if artifact is None else _artifact(artifact, as_json)
 

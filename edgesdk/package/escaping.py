@@ -96,6 +96,7 @@ FORMATS: dict[str, Escape] = {
     ".sh": shell,
     ".swift": swift,
     ".toml": double_quoted,
+    ".xcprivacy": xml,
     ".xml": xml,
     ".yml": double_quoted,
     "control": deb822,

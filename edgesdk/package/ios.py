@@ -16,14 +16,15 @@ from ..bundle import SIGNATURE, Bundle, Manifest
 from ..lines import check_line
 from ..progress import Progress, track
 from ..signing.pins import check_with
-from ..targets import open_target, targets_dir
+from ..stores import IOS, app_store
+from ..targets import targets_dir
 from . import prompts
 from .base import PackageError, Written
+from .icon import icon_png
 from .runtime import pinned_version
 from .templates import fill
 
 Way = Literal["resource", "on-demand", "background"]
-_TARGET = "ios-arm64"
 _BUNDLE_ID = re.compile(r"[A-Za-z][A-Za-z0-9-]*(\.[A-Za-z0-9-]+)+")
 _VERSION = re.compile(r"\d+(\.\d+){0,2}")
 #: The target's delivery behind each way, in the order in which ``auto`` tries them.
@@ -32,8 +33,10 @@ _DELIVERY: dict[Way, str] = {
     "on-demand": "an on-demand resource of the App Store from iOS 18",
     "background": "a background asset pack that Apple hosts",
 }
-_TOGETHER_MB = 200  # an app above this asks before it is downloaded over a mobile network (App Store Connect's help)
-_XCODE_NOTE = {"resource": "", "on-demand": "", "background": " (26 for the asset pack)"}
+#: ExecuTorch's products behind a program's delegate, beside those that every program needs.
+_BACKENDS = {"xnnpack": "backend_xnnpack", "coreml": "backend_coreml"}
+_PRODUCTS = ("executorch", "kernels_llm", "kernels_optimized", "kernels_quantized")
+_ICONS = "App/Assets.xcassets/AppIcon.appiconset"
 _OWN_APP = {
     "resource": " and the folder `Model` as a folder reference",
     "on-demand": ", the folder `Model` as a folder reference with the on-demand tag `Model`, and `App/Delivery`",
@@ -72,7 +75,12 @@ class Ios:
         if manifest.target.os != "ios" or manifest.program.converter != "executorch":
             raise PackageError(
                 f"this bundle is for {manifest.target.name}, and the Swift package runs ExecuTorch on iOS",
-                hint=f"edgesdk export MODEL --target {_TARGET}",
+                hint=f"edgesdk export MODEL --target {IOS}",
+            )
+        if manifest.program.facts.get("delegate") not in _BACKENDS:
+            raise PackageError(
+                f"ExecuTorch has no Swift package for the delegate {manifest.program.facts.get('delegate')!r}",
+                hint=f"export for one of {', '.join(_BACKENDS)}",
             )
         if not _BUNDLE_ID.fullmatch(options.bundle_id):
             raise PackageError(
@@ -89,7 +97,8 @@ class Ios:
         manifest = bundle.manifest
         way, version = _way(manifest, options), pinned_version(manifest)
         signed = check_with(bundle, options.key) if options.key else None
-        name = _name(manifest, options)
+        name, rules = _name(manifest, options), app_store()
+        products = [_PRODUCTS[0], _BACKENDS[manifest.program.facts["delegate"]], *_PRODUCTS[1:]]
         values = {
             "name": name,
             "bundle_id": options.bundle_id,
@@ -102,14 +111,18 @@ class Ios:
             "context": manifest.context,
             "size_mb": round(_size(manifest) / 1e6),
             "delivery_text": _DELIVERY[way],
-            "xcode_note": _XCODE_NOTE[way],
+            "xcode": max(rule.xcode for rule in rules.sdk),
+            "products": products,
+            "privacy": rules.reasons(products),
+            "calls": [call for call in rules.call if call.product in products],
             "own_app_note": Markup(_OWN_APP[way]),
             "key": signed.key if signed else None,
             "oldest": signed.version if signed else None,
         }
-        source = targets_dir() / _TARGET / "app"
+        source = targets_dir() / IOS / "app"
         fill(source / "project", folder, values)
         fill(source / "delivery" / way, folder, values)
+        (folder / _ICONS / "icon.png").write_bytes(icon_png(rules.icon.points))
         model = folder / ("AssetPack/Model" if way == "background" else "Model")
         beside = [MANIFEST, *([SIGNATURE] if (bundle.folder / SIGNATURE).is_file() else [])]
         for entry in track(progress, "Copying the model", [*beside, *(entry.path for entry in manifest.files)]):
@@ -133,10 +146,10 @@ def _way(manifest: Manifest, options: IosOptions) -> Way:
     Raises:
         PackageError: it is too large for that.
     """
-    limits = {delivery.way: delivery.max_mb for delivery in open_target(_TARGET).delivery}
-    size = _size(manifest) / 1e6
+    rules, size = app_store(), _size(manifest) / 1e6
+    limits = {delivery.way: delivery.max_mb for delivery in rules.delivery}
     ways = [way for way in _DELIVERY if options.delivery in ("auto", way)]
-    if options.delivery == "auto" and size > _TOGETHER_MB:
+    if options.delivery == "auto" and size > rules.mobile.max_mb:
         ways.remove("resource")
     for way in ways:
         if size <= limits[_DELIVERY[way]]:

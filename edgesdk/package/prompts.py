@@ -37,6 +37,8 @@ class ChatFormat:
         next: between an answer and the next user's text.
         trims: whether white space around each text is removed.
         bos_tokens: how many beginning-of-sequence tokens the runtime adds in front of a plain prompt.
+        added_tokens: most tokens that the tokenizer makes of a text beyond its bytes in UTF-8, such as a space in
+            front: with it an app knows how many tokens a prompt has at most.
         stop: texts of the tokens that end an answer; some runtimes print them.
     """
 
@@ -49,6 +51,7 @@ class ChatFormat:
     next: str
     trims: bool
     bos_tokens: int
+    added_tokens: int
     stop: tuple[str, ...]
 
     def render(self, messages: Sequence[Message]) -> str:
@@ -77,7 +80,7 @@ def chat_format(bundle: Bundle) -> ChatFormat:
     stop = tuple(tokenizer.token(index) for index in tokenizer.special.stop)
     if tokenizer.chat_template is None:
         start, bos_tokens = tokenizer.written_prefix()
-        return ChatFormat(SCHEMA, False, start, None, None, "", "", False, bos_tokens, stop)
+        return ChatFormat(SCHEMA, False, start, None, None, "", "", False, bos_tokens, _added(tokenizer), stop)
     found = _taken_apart(tokenizer, stop)
     for messages in _conversations(with_system=found.system_start is not None):
         if found.render(messages) != tokenizer.render(messages):
@@ -98,7 +101,13 @@ def _taken_apart(tokenizer: Tokenizer, stop: tuple[str, ...]) -> ChatFormat:
         if last != answer:
             raise _unfit("a system text changes how it opens an answer")
     trims = tokenizer.render(_turns(_PADDED)) == start + _PADDED.strip() + answer
-    return ChatFormat(SCHEMA, True, start, system_start, system_end, answer, between, trims, 0, stop)
+    added = _added(tokenizer)
+    return ChatFormat(SCHEMA, True, start, system_start, system_end, answer, between, trims, 0, added, stop)
+
+
+def _added(tokenizer: Tokenizer) -> int:
+    """Tokens of a text beyond its bytes, as single letters show them: nothing in them can make up for one."""
+    return max(len(tokenizer.encode(letter)) - 1 for letter in map(chr, range(33, 127)))
 
 
 def _system(tokenizer: Tokenizer) -> str | None:

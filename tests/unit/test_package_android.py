@@ -274,7 +274,7 @@ def test_a_model_too_large_for_a_base_module_comes_without_an_aar(
 ) -> None:
     from edgesdk.package.android import options
 
-    monkeypatch.setattr(options, "_limit", lambda manifest, way: 0.1 if way == options._BASE else 1500)
+    monkeypatch.setattr(options, "_limit", lambda way: 0.1 if way == options._BASE else 1500)
     made = package(phone_bundle, "android", tmp_path / "p")
     assert not (tmp_path / "p/maven").exists() and "library" not in made.written.facts
     [said] = [remark for remark in made.written.remarks if remark.startswith("No AAR: ")]

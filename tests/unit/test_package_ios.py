@@ -6,6 +6,7 @@ import dataclasses
 import json
 import plistlib
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ import tree_sitter_swift
 import yaml
 
 import edgesdk
-from edgesdk.bundle import open_bundle
+from edgesdk.bundle import open_bundle, seal
 from edgesdk.cli import run
 from edgesdk.package import package
 from edgesdk.package.base import PackageError
+from edgesdk.package.icon import icon_png
 from edgesdk.package.ios import DELIVERABLE, IosOptions
 from edgesdk.package.packaging import open_record
 
@@ -63,14 +65,77 @@ def test_its_property_lists_and_project_files_load(made) -> None:
     assert project["include"] == ["delivery.yml"]
     assert project["targets"]["App"]["settings"]["PRODUCT_BUNDLE_IDENTIFIER"] == "com.acme.chat"
     sources = [*project["targets"]["App"]["sources"], *project["targets"]["Benchmark"]["sources"]]
-    for source in [*sources, *(entry["path"] for entry in delivery["targets"]["App"].get("sources", ()))]:
+    paths = [entry["path"] if isinstance(entry, dict) else entry for entry in sources]
+    for source in [*paths, *(entry["path"] for entry in delivery["targets"]["App"].get("sources", ()))]:
         assert (folder / source).exists(), source
+    assert {"path": "App/Support/PrivacyInfo.xcprivacy", "buildPhase": "resources"} in sources
     for name in set(project["configFiles"].values()):
         assert "-all_load" in (folder / name).read_text()
     assert ("Downloader" in delivery["targets"]) == (way == "background")
     if way == "background":
         manifest = json.loads((folder / "AssetPack/Manifest.json").read_text())
         assert (folder / "AssetPack" / manifest["fileSelectors"][0]["directory"] / "manifest.json").is_file()
+
+
+def test_its_privacy_manifests_give_executorchs_reasons(made) -> None:
+    """In the app, whose executable ExecuTorch's static libraries become part of, and in the package."""
+    _, folder = made
+    apps, packages = (folder / name for name in ("App/Support", "EdgeModel/Sources/EdgeModel"))
+    text = (apps / "PrivacyInfo.xcprivacy").read_bytes()
+    assert (packages / "PrivacyInfo.xcprivacy").read_bytes() == text
+    assert 'resources: [.process("PrivacyInfo.xcprivacy")]' in (folder / "EdgeModel/Package.swift").read_text()
+    said = plistlib.loads(text)
+    assert said["NSPrivacyTracking"] is False and said["NSPrivacyTrackingDomains"] == []
+    assert said["NSPrivacyCollectedDataTypes"] == []
+    (declared,) = said["NSPrivacyAccessedAPITypes"]
+    assert declared == {
+        "NSPrivacyAccessedAPIType": "NSPrivacyAccessedAPICategoryFileTimestamp",
+        "NSPrivacyAccessedAPITypeReasons": ["C617.1"],
+    }
+
+
+def test_our_swift_calls_nothing_that_needs_a_reason(made) -> None:
+    listed = re.compile(
+        r"\b(?:UserDefaults|AppStorage|systemUptime|mach_absolute_time|activeInputModes|(?:f|l)?stat(?:v?fs)?"
+        r"|(?:content|file)?[mM]odificationDate\w*|creationDate\w*|volume\w+Capacity\w*|systemFreeSize|systemSize)\b"
+    )
+    for file in made[1].rglob("*.swift"):
+        code = re.sub(r'"[^"\n]*"', '""', file.read_text())
+        assert not listed.search(code), file
+
+
+def test_a_program_for_core_ml_links_its_backend_and_gives_its_reasons(phone_bundle, tmp_path) -> None:
+    copy = tmp_path / "bundle"
+    shutil.copytree(phone_bundle, copy)
+    with open_bundle(phone_bundle) as bundle:
+        manifest = bundle.manifest
+    (copy / "manifest.json").unlink()
+    facts = {**manifest.program.facts, "delegate": "coreml"}
+    seal(copy, dataclasses.replace(manifest, files=(), program=dataclasses.replace(manifest.program, facts=facts)))
+    package(copy, "ios", tmp_path / "app")
+    assert '"executorch", "backend_coreml", "kernels_llm"' in (tmp_path / "app/EdgeModel/Package.swift").read_text()
+    said = plistlib.loads((tmp_path / "app/App/Support/PrivacyInfo.xcprivacy").read_bytes())
+    assert [each["NSPrivacyAccessedAPITypeReasons"] for each in said["NSPrivacyAccessedAPITypes"]] == [
+        ["C617.1"],
+        ["35F9.1"],
+    ]
+    (copy / "manifest.json").unlink()
+    program = dataclasses.replace(manifest.program, facts={**facts, "delegate": "vulkan"})
+    seal(copy, dataclasses.replace(manifest, files=(), program=program))
+    with pytest.raises(PackageError, match="no Swift package for the delegate 'vulkan'"):
+        package(copy, "ios", tmp_path / "other")
+
+
+@pytest.mark.parametrize("points", [1, 2, 17, 120, 1024])
+def test_the_icon_is_a_png_of_two_colours(points, tmp_path) -> None:
+    from PIL import Image
+
+    (tmp_path / "icon.png").write_bytes(icon_png(points))
+    image = Image.open(tmp_path / "icon.png")
+    image.load()
+    assert image.size == (points, points) and image.mode == "P"
+    colours = {colour for _, colour in image.convert("RGB").getcolors()}
+    assert colours <= {(0x1B, 0x3A, 0x57), (255, 255, 255)} and (points < 17 or len(colours) == 2)
 
 
 def test_the_model_in_it_is_the_bundle(made, phone_bundle) -> None:

@@ -1,4 +1,4 @@
-"""One step of a method, and attention over its caches by the kernels of ExecuTorch's ``llama`` operators.
+"""The steps of a method, and attention over its caches by the kernels of ExecuTorch's ``llama`` operators.
 
 A cache holds the whole context, or for a sliding window a ring a little larger than the window: token ``p`` lies in
 entry ``p % capacity``. What a query may see is then a mask, made once a step for all layers with the same window.
@@ -8,6 +8,7 @@ Source: extension/llm/custom_ops of ExecuTorch 1.5.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from edgesdk.model.spec import Attention
 
 from .program import Method, Slot
 from .sizes import capacity, head_width
-from .states import Kept, States
+from .states import Kept, States, fail_where
 from .subgraph import Subgraph
 
 _INT8 = 1  # ScalarType::Char
@@ -40,22 +41,57 @@ class _Rounded:
 
 
 class Step:
-    """What all layers of a method share in one step: tokens, embedding, positions, rotary tables, masks, and states."""
+    """What all layers of a method share in one step: tokens, embedding, positions, rotary tables, masks, and states.
+
+    A call brings up to ``longest`` tokens. Where a step takes fewer, the method repeats all that is built between here
+    and :meth:`close` for every ``chunk`` of them, so that memory is needed for one step only.
+    """
 
     def __init__(
-        self, method: Method, context: int, chunk: int, float_type: torch.dtype, states: Mapping[str, Kept]
+        self,
+        method: Method,
+        context: int,
+        chunk: int,
+        longest: int,
+        float_type: torch.dtype,
+        states: Mapping[str, Kept],
     ) -> None:
         self.method, self.context, self.chunk, self.type = method, context, chunk, float_type
-        self.tokens = method.input(torch.int64, (1, chunk), dynamic=True)
+        self.tokens = method.input(torch.int64, (1, longest), dynamic=True)
         self.begin = method.input(torch.int64, (1,))
-        self.start, self._end, self.count = (method.variable() for _ in range(3))
-        method.call("aten::_local_scalar_dense", [self.begin], self.start)
-        method.call("aten::sym_size.int", [self.tokens, 1], self.count)
-        method.call("executorch_prim::add.Scalar", [self.start, self.count], self._end)
+        self._steps = ExitStack()
+        self._place()
+        beyond = method.flag()
+        method.call("executorch_prim::gt.Scalar", [self._end, context], beyond)
+        fail_where(method, beyond, self.begin)  # before a cache changes; kernels would spread what a table ends with
+        if longest > chunk:
+            self._repeat()
         self.tables: list[tuple[Slot, ...]] = []
         self.embedded: Slot  # [1, tokens, hidden]; comes with the tables
         self._rings: dict[tuple[int, int, torch.dtype], _Ring] = {}
         self.states = States(self, states)
+
+    def close(self) -> None:
+        """All of the method is built."""
+        self._steps.close()
+
+    def _repeat(self) -> None:
+        """From here on, tokens and positions are those of one step."""
+        method, given, begin = self.method, self.tokens, self.begin
+        at, following = self._steps.enter_context(method.each(self.count, self.chunk))
+        self.tokens = self.tensor((1, self.chunk), torch.int64)
+        method.call("aten::slice_copy.Tensor_out", [given, 1, at, following, 1], self.tokens)
+        self.begin = self.tensor((1,), torch.int64, dynamic=False)
+        method.call("aten::add.Scalar_out", [begin, at, 1], self.begin)
+        self._place()
+
+    def _place(self) -> None:
+        """Where the tokens begin and end, and how many there are."""
+        method = self.method
+        self.start, self._end, self.count = (method.variable() for _ in range(3))
+        method.call("aten::_local_scalar_dense", [self.begin], self.start)
+        method.call("aten::sym_size.int", [self.tokens, 1], self.count)
+        method.call("executorch_prim::add.Scalar", [self.start, self.count], self._end)
 
     def tensor(self, shape: tuple[int, ...], dtype: torch.dtype | None = None, *, dynamic: bool = True) -> Slot:
         """A tensor in planned memory whose length follows the tokens, unless it is not ``dynamic``."""

@@ -222,7 +222,7 @@ class ExecuTorchConverter:
         from .ahead import compile_ahead
 
         assert options.delegate is not None
-        facts = _facts(model, options.context) | {"enable_dynamic_shape": False, "get_max_seq_len": 1}
+        facts = _facts(model, options.context) | {"enable_dynamic_shape": False, "get_step_len": 1}
         half = options.float_type == "float16"
         path = folder / MODEL_FILE
         made = compile_ahead(model, options.delegate, options.context, half, facts, path, progress)
@@ -270,8 +270,9 @@ def _facts(model: Model, context: int) -> dict[str, bool | int | Sequence[int]]:
         "use_kv_cache": True,
         "use_sdpa_with_kv_cache": True,
         "enable_dynamic_shape": True,
-        "get_max_seq_len": step_sizes(context)[0],
+        "get_max_seq_len": context,  # of a call; less than the context stands for a ring, whose answers do not end
         "get_max_context_len": context,
+        "get_step_len": step_sizes(context)[0],
         "get_vocab_size": model.spec.vocab,
         "get_rewind_limit": rewind_limit(windows, context, model.spec.recurrent),
     }

@@ -4,7 +4,7 @@ Each layer is one subgraph, from the product after its attention to the projecti
 step calls one delegate and three kernels a layer; a layer with experts ends its subgraph before them. Mixers that carry
 states take attention's place (see :mod:`.recurrent`). Two methods share
 the subgraphs and their weights: ``forward(tokens, start)`` gives the logits after the last token, as ExecuTorch's
-runners expect; ``score`` gives them after every token.
+runners expect, of as many tokens as the context has; ``score`` gives them after every token of one step.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class DecoderProgram:
         self._context, self._type = options.context, getattr(torch, options.float_type)
         self._quantized_caches = options.kv_bits is not None
         self._chunks = step_sizes(options.context)
-        self._longest = max(self._chunks)
+        self._longest = max(self._chunks)  # of a step
         self._blocks, self._ways = Blocks(model, self._type), ways(model.spec)
         self._capped_attention: dict[Attention, int] = {}
 
@@ -74,8 +74,10 @@ class DecoderProgram:
         """Build the methods, yielding after every layer (for progress)."""
         states = kept_states(self._spec.layers, self._spec.hidden, self._type)
         steps = [
-            Step(Method(name, self._file.data), self._context, chunk, self._type, states)
-            for name, chunk in zip(("forward", "score"), self._chunks, strict=True)
+            Step(Method(name, self._file.data), self._context, chunk, longest, self._type, states)
+            for name, chunk, longest in zip(
+                ("forward", "score"), self._chunks, (self._context, self._chunks[1]), strict=True
+            )
         ]
         flows = self._start(steps)
         for index, layer in enumerate(self._spec.layers):
@@ -90,6 +92,7 @@ class DecoderProgram:
                 flows = self._middle(mixed, index)
             yield index
         for step in steps:
+            step.close()
             self._file.method(step.method)
 
     def _start(self, steps: Sequence[Step]) -> list[_Flow]:

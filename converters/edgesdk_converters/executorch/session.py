@@ -95,9 +95,10 @@ class _Method:
     def __init__(self, program: Any, name: str) -> None:
         self._method = program.load_method(name)
         described = self._method.method_meta()
-        self._chunk = described.input_tensor_meta(0).sizes()[1]
+        longest = described.input_tensor_meta(0).sizes()[1]
+        self._chunk = min(longest, _fact(program, "get_step_len", longest))
         self.vocab: int = described.output_tensor_meta(0).sizes()[-1]
-        self._slack = _slack(program)
+        self._slack = _fact(program, "get_rewind_limit")  # tokens that every cache can forget without harm; 0: states
         self._cached: list[int] = []
         self._saved = 0  # where the last call of several tokens began
 
@@ -144,10 +145,13 @@ def _common(first: Sequence[int], second: Sequence[int]) -> int:
     return min(len(first), len(second))
 
 
-def _slack(program: Any) -> int:
-    """Tokens that every cache can forget without harm, as the program says; 0: it keeps states."""
-    (slack,) = program.load_method("get_rewind_limit").call([])
-    return int(slack)
+def _fact(program: Any, name: str, missing: int | None = None) -> int:
+    """A number that the program says about itself; ``missing`` where it was written before there was such a fact."""
+    names = [program.get_method_name(number) for number in range(program.num_methods())]
+    if missing is not None and name not in names:
+        return missing
+    (value,) = program.load_method(name).call([])
+    return int(value)
 
 
 def load_program(program: Path, threads: int | None) -> Any:

@@ -17,11 +17,22 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .attention import Step
-    from .program import Method, Slot
+    from .program import Flag, Method, Slot
     from .subgraph import Subgraph, Value
 
 Kept = tuple[tuple[int, ...], torch.dtype]  # shape and type of a state
 _END = 2**63 - 1
+
+
+def fail_where(method: Method, flag: Slot | Flag, position: Slot) -> None:
+    """End the call with an error where the flag is true.
+
+    There is no kernel that only fails: this one refuses an index out of the range of ``position``, int64 [1].
+    """
+    with method.only_if(flag):
+        found = method.tensor(torch.int64, (1,))
+        beyond = method.constant("beyond", torch.ones(1, dtype=torch.int64))
+        method.call("aten::index_select.out", [position, 0, beyond], found)
 
 
 class States:
@@ -59,10 +70,7 @@ class States:
         method.call("aten::logical_or.out", [fresh, on], known)
         method.call("aten::logical_or.out", [known, back], lost)
         method.call("aten::logical_not.out", [lost], lost)
-        with method.only_if(lost):  # there is no kernel that only fails: this one refuses an index out of range
-            found = method.tensor(torch.int64, (1,))
-            beyond = method.constant("states.beyond", torch.ones(1, dtype=torch.int64))
-            method.call("aten::index_select.out", [start, 0, beyond], found)
+        fail_where(method, lost, start)
         method.call("aten::logical_not.out", [known], known)
         method.call("aten::logical_and.out", [back, known], back)
         with method.only_if(back):

@@ -45,6 +45,7 @@ private val scenarios =
         "busy" to ::busy,
         "two" to ::two,
         "stop_first" to ::stopFirst,
+        "fill" to ::fill,
     )
 
 /** What a folder holds, whatever the app was packaged with. */
@@ -94,6 +95,21 @@ private fun two(model: EdgeModel, rest: List<String>, said: JSONObject) = runBlo
     for ((talk, question) in listOf(one to rest[0], other to rest[1], one to rest[2])) talk.ask(question).toList()
     said.put("position", model.position)
     tell(model.statistics, said)
+}
+
+/** Asks until the context is full, and then again from the start. */
+private fun fill(model: EdgeModel, rest: List<String>, said: JSONObject) {
+    val ends = JSONArray().put(model.answer(rest[0], Sampling(maxTokens = 400)) { true }.end)
+    said.put("ends", ends)
+    try {
+        model.answer("L") { true }
+    } catch (failure: EdgeModelException) {
+        said.put("then", failure.javaClass.simpleName)
+    }
+    model.reset()
+    val anew = JSONArray()
+    model.answer("L", Sampling(maxTokens = 2)) { anew.put(it) != null }
+    said.put("anew", anew)
 }
 
 private fun busy(model: EdgeModel, rest: List<String>, said: JSONObject) {

@@ -56,6 +56,38 @@ final class ModelTests: XCTestCase {
     XCTAssertEqual(statistics?.stopped, false)
   }
 
+  func testAnAnswerEndsAtTheContext() async throws {
+    try await fill(EdgeModel(try ModelFolder(endless)), room: 12)
+  }
+
+  func testAnAnswerEndsAtTheContextWhereExecuTorchFails() async throws {
+    let ring = URL(fileURLWithPath: ProcessInfo.processInfo.environment["EDGESDK_RING_MODEL"]!)
+    try await fill(EdgeModel(try ModelFolder(ring)), room: 13)  // it takes one more token than other programs
+  }
+
+  /// Ask with room for 12 tokens, with none, and from the start.
+  private func fill(_ model: EdgeModel, room: Int) async throws {
+    let context = model.folder.manifest.context
+    let empty = try model.folder.format.prompt([Message(.user, "")])
+    let special = 3  // "<s>" twice and "</s>" once: a token each, and all else a token a letter
+    let around = empty.utf8.count - "<s></s><s>".utf8.count + special
+    let text = String(repeating: "L", count: context - around - 12)
+    let (_, statistics) = try await read(
+      model.answer([Message(.user, text)], options: AnswerOptions(maximumTokens: 200)))
+    XCTAssertEqual(statistics?.pieces, room)
+    XCTAssertEqual(statistics?.stopped, false)
+    for longer in [12, 13, 500] {
+      do {
+        _ = try await read(model.answer([Message(.user, text + String(repeating: "L", count: longer))]))
+        XCTFail("it answered \(longer)")
+      } catch {
+        XCTAssertEqual(error as? EdgeModelError, .contextFull(context))
+      }
+    }
+    let again = try await read(model.answer([Message(.user, "L")], options: AnswerOptions(maximumTokens: 3)))
+    XCTAssertEqual(again.1?.pieces, 3)
+  }
+
   func testStopEndsAnAnswer() async throws {
     let model = EdgeModel(try ModelFolder(endless))
     var statistics: Statistics?

@@ -8,15 +8,16 @@ from typing import Any
 from ...bundle import Bundle, Manifest
 from ...progress import Progress
 from ...signing.pins import check_with
+from ...stores import ANDROID, google_play
 from ...targets import targets_dir
 from ..base import Deliverable, PackageError, Written
 from ..templates import fill
 from .maven import compiled_jar, empty_jar, write_repository
 from .model import NAME, Carried, prompts_text, write_model
-from .options import Options, application_id, check_options, check_size, delivery, why_no_aar
+from .options import Options, application_id, check_options, check_size, delivery, limits, why_no_aar
 from .runtime import executorch
 
-MIN_SDK, COMPILE_SDK, TARGET_SDK = 23, 35, 35
+MIN_SDK = 23
 VERSIONS = {  # of the Android Gradle plugin, of Kotlin, of coroutines, and of the Gradle that runs them
     "agp": "8.13.2",
     "kotlin": "2.2.21",
@@ -71,7 +72,7 @@ class Android:
 
 
 def _values(manifest: Manifest, options: Options, carried: Carried) -> dict[str, Any]:
-    way = delivery(options)
+    way, rules = delivery(options), google_play()
     identity = application_id(manifest, options)
     return {
         "application_id": identity,
@@ -88,8 +89,9 @@ def _values(manifest: Manifest, options: Options, carried: Carried) -> dict[str,
         "context": manifest.context,
         "megabytes": round(sum(entry.size for entry in manifest.files) / 1e6),
         "min_sdk": MIN_SDK,
-        "compile_sdk": COMPILE_SDK,
-        "target_sdk": TARGET_SDK,
+        "compile_sdk": rules.build.compile_sdk,
+        "target_sdk": rules.newest_target_sdk(),
+        "limits": limits(),
         "versions": VERSIONS,
         "notes": manifest.notes,
         "has_classes": bool(options.kotlinc),
@@ -99,7 +101,7 @@ def _values(manifest: Manifest, options: Options, carried: Carried) -> dict[str,
 
 def _project(folder: Path, options: Options, values: dict[str, Any]) -> None:
     """Every file of the project but the model; a module that only a pack needs is left out without one."""
-    source = targets_dir() / "android-arm64" / "app"
+    source = targets_dir() / ANDROID / "app"
     fill(source / "project", folder, values)
     variant = delivery(options).variant
     fill(source / "variants" / variant, folder, values)
@@ -112,7 +114,7 @@ def _repository(folder: Path, options: Options, values: dict[str, Any], carried:
     """The library for other projects: its model is in its assets, whatever the project here does."""
     classes = empty_jar()
     if options.kotlinc:
-        variants = targets_dir() / "android-arm64/app/variants"
+        variants = targets_dir() / ANDROID / "app/variants"
         with_assets = sorted((variants / "assets" / _LIBRARY).rglob("*.kt"))
         own = sorted(path for path in (folder / _LIBRARY).rglob("*.kt") if path.name != with_assets[0].name)
         classes = compiled_jar(options.kotlinc, options.classpath, [*own, *with_assets])
@@ -124,7 +126,7 @@ def _repository(folder: Path, options: Options, values: dict[str, Any], carried:
         classes=classes,
         rules=(folder / "edgemodel/consumer-rules.pro").read_text(encoding="utf-8"),
         min_sdk=MIN_SDK,
-        compile_sdk=COMPILE_SDK,
+        compile_sdk=values["compile_sdk"],
         dependencies=(
             values["executorch"],
             f"org.jetbrains.kotlin:kotlin-stdlib:{VERSIONS['kotlin']}",
@@ -135,6 +137,8 @@ def _repository(folder: Path, options: Options, values: dict[str, Any], carried:
 
 def _remarks(options: Options, no_aar: str | None) -> tuple[str, ...]:
     remarks = ["Neither Gradle nor a phone has run this project here: README.md says what was proven."]
+    if not options.application_id:
+        remarks.append("Google Play takes no app of com.example: set application_id before the first upload.")
     if no_aar is not None:
         remarks.append(no_aar)
     elif not options.kotlinc:

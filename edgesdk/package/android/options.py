@@ -8,7 +8,7 @@ from typing import Literal
 
 from ...bundle import Manifest
 from ...lines import check_line
-from ...targets import open_target
+from ...stores import google_play
 from ..base import PackageError, slug
 
 Way = Literal["fast-follow", "on-demand", "install-time", "assets"]
@@ -125,11 +125,11 @@ def check_size(manifest: Manifest, options: Options) -> None:
         PackageError: the limit, and the way out.
     """
     way = _BASE if options.delivery == "assets" else _PACK
-    megabytes, limit = _megabytes(manifest), _limit(manifest, way)
+    megabytes, limit = _megabytes(manifest), _limit(way)
     if megabytes <= limit:
         return
     out = "delivery=fast-follow puts it into a pack" if way == _BASE else None
-    if out is None or megabytes > _limit(manifest, _PACK):
+    if out is None or megabytes > _limit(_PACK):
         out = (
             "export it smaller (a recipe with fewer bits, edgesdk compress --size), split it over several packs, "
             "or have the app download the bundle from your own server and verify it with Bundle.open"
@@ -139,7 +139,7 @@ def check_size(manifest: Manifest, options: Options) -> None:
 
 def why_no_aar(manifest: Manifest) -> str | None:
     """Why an AAR with the model is of no use, and what is; None where Google Play would deliver an app that has it."""
-    megabytes, limit = _megabytes(manifest), _limit(manifest, _BASE)
+    megabytes, limit = _megabytes(manifest), _limit(_BASE)
     if megabytes <= limit:
         return None
     return (
@@ -148,9 +148,15 @@ def why_no_aar(manifest: Manifest) -> str | None:
     )
 
 
+def limits() -> dict[str, int]:
+    """What Google Play takes, in MB: of a base module, of a pack, and of all packs."""
+    total = max(each.max_mb for each in google_play().total)
+    return {"base": _limit(_BASE), "pack": _limit(_PACK), "total": total}
+
+
 def _megabytes(manifest: Manifest) -> float:
     return sum(entry.size for entry in manifest.files) / 1e6
 
 
-def _limit(manifest: Manifest, way: str) -> int:
-    return {each.way: each.max_mb for each in open_target(manifest.target.name).delivery}[way]
+def _limit(way: str) -> int:
+    return {each.way: each.max_mb for each in google_play().delivery}[way]

@@ -7,7 +7,7 @@ public class Config: NSObject {
   public var isEchoEnabled = true
   public var maximumNewTokens = -1
   public var isWarming = false
-  public var sequenceLength = 1024
+  public var sequenceLength = -1
   public var temperature = 0.8
   public var bosCount = 0
   public var eosCount = 0

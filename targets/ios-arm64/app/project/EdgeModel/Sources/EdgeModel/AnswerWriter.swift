@@ -3,7 +3,6 @@ import Foundation
 /// Pieces from the runtime, on its queue, into the events of one answer.
 final class AnswerWriter: @unchecked Sendable {
   private let stops: Set<String>
-  private let limit: Int
   private let continuation: AsyncThrowingStream<AnswerEvent, Error>.Continuation
   private let clock = ContinuousClock()
   private let started: ContinuousClock.Instant
@@ -12,9 +11,8 @@ final class AnswerWriter: @unchecked Sendable {
   private var statistics = Statistics()
   private var ended = false
 
-  init(stop: [String], limit: Int, _ continuation: AsyncThrowingStream<AnswerEvent, Error>.Continuation) {
+  init(stop: [String], _ continuation: AsyncThrowingStream<AnswerEvent, Error>.Continuation) {
     stops = Set(stop)
-    self.limit = limit
     self.continuation = continuation
     started = clock.now
   }
@@ -33,10 +31,14 @@ final class AnswerWriter: @unchecked Sendable {
     send(buffer.take(piece))
   }
 
-  func finish() {
+  /// Tokens so far, without one that only ends the answer.
+  var pieces: Int { statistics.pieces }
+
+  /// The runtime has ended: by itself, or because somebody asked it to.
+  func finish(stopped: Bool) {
     send(buffer.finish())
     statistics.lostCharacters = buffer.lost
-    statistics.stopped = !ended && statistics.pieces < limit
+    statistics.stopped = stopped && !ended
     continuation.yield(.done(statistics))
   }
 

@@ -26,6 +26,8 @@ public struct ChatFormat: Decodable, Sendable {
   public let next: String
   public let trims: Bool
   public let bosTokens: Int
+  /// Most tokens that a text has beyond its bytes in UTF-8; nil where `chat.json` does not say.
+  public let addedTokens: Int?
   public let stop: [String]
 
   static func read(_ url: URL) throws -> ChatFormat {

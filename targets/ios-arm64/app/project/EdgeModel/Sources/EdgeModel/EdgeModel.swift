@@ -47,7 +47,9 @@ public actor EdgeModel {
 
   /// Answer a conversation.
   ///
-  /// - Returns: whole characters as they come, and statistics at the end. Throws `EdgeModelError` while it is read.
+  /// - Returns: whole characters as they come, and statistics at the end. An answer that reaches the end of the context
+  ///   ends there; a conversation that has no room before it throws `EdgeModelError.contextFull` while it is read, as
+  ///   other failures throw theirs.
   public func answer(
     _ messages: [Message], options: AnswerOptions = AnswerOptions()
   ) -> AsyncThrowingStream<AnswerEvent, Error> {
@@ -83,8 +85,16 @@ public actor EdgeModel {
     defer { answering = false }
     try Task.checkCancellation()
     try await load()
-    let writer = AnswerWriter(stop: folder.format.stop, limit: options.maximumTokens, continuation)
-    try await engine.generate(prompt, options: options, bosTokens: folder.format.bosTokens) { writer.take($0) }
-    writer.finish()
+    let writer = AnswerWriter(stop: folder.format.stop, continuation)
+    do {
+      try await engine.generate(prompt, options: options, bosTokens: folder.format.bosTokens) { writer.take($0) }
+    } catch EdgeModelError.runtime(let why) {
+      // A token is at least one byte of the text, so no more than these are held by now.
+      let held = prompt.utf8.count + folder.format.bosTokens + (folder.format.addedTokens ?? 1) + writer.pieces
+      let full = held >= folder.manifest.context
+      if full && writer.pieces == 0 { throw EdgeModelError.contextFull(folder.manifest.context) }
+      guard full && folder.manifest.runsAsRing else { throw EdgeModelError.runtime(why) }
+    }
+    writer.finish(stopped: engine.isStopping)
   }
 }

@@ -14,6 +14,8 @@ public enum EdgeModelError: Error, Equatable {
   case noSystemText
   /// A conversation has to be user, assistant, user, ...: with a user's text last.
   case notAConversation
+  /// The conversation has no room left in the model's context of so many tokens.
+  case contextFull(Int)
   /// The runtime refused the program, or failed.
   case runtime(String)
   /// An answer is being written; one model answers one at a time.
@@ -31,6 +33,7 @@ extension EdgeModelError: LocalizedError {
     case .unreadable(let name, let why): return "\(name) cannot be read (\(why)): package the model again"
     case .noSystemText: return "this model takes no system text: put it into the first user's text"
     case .notAConversation: return "a conversation alternates user and assistant, and ends with a user's text"
+    case .contextFull(let tokens): return "the conversation fills the context of \(tokens) tokens: begin a new one"
     case .runtime(let why): return "the model cannot run: \(why)"
     case .busy: return "the model is answering: stop it, or wait"
     case .delivery(let why): return "the model did not arrive: \(why)"

@@ -57,5 +57,6 @@ final class Engine: @unchecked Sendable {
     runner.stop()
   }
 
-  private var isStopping: Bool { lock.withLock { stopping } }
+  /// Whether somebody asked for the end of the answer that began last.
+  var isStopping: Bool { lock.withLock { stopping } }
 }

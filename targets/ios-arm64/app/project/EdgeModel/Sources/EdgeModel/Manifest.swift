@@ -62,6 +62,13 @@ public struct Manifest: Decodable, Sendable {
     return nil
   }
 
+  /// Whether ExecuTorch takes the program for a ring without an end, so that an answer which reaches the end of the context
+  /// fails there: in bundles of before programs took a whole prompt in one call.
+  var runsAsRing: Bool {
+    guard let longest = number("get_max_seq_len"), let context = number("get_max_context_len") else { return false }
+    return longest < context
+  }
+
   static func read(_ data: Data) throws -> Manifest {
     let found: Manifest = try decoded(data, "manifest.json")
     guard found.schema == schema else {

@@ -7,6 +7,7 @@ public struct Statistics: Sendable, Equatable {
   public var decoding: Duration = .zero
   public var pieces = 0
   public var lostCharacters = 0
+  /// Whether somebody stopped it: not the model, the most tokens that were asked for, or the end of the context.
   public var stopped = false
 
   public init() {}

@@ -31,10 +31,11 @@ class Manifest internal constructor(val digest: String, json: JSONObject) {
     internal val tokenizer: String = json.getJSONObject("tokenizer").getString("file")
 
     /**
-     * Whether ExecuTorch's `seqLen` counts the tokens of an answer alone. It does so for programs whose longest step is
-     * shorter than their context; for others it counts the whole conversation.
+     * Whether ExecuTorch takes the program for a ring without an end, as it does where a call holds fewer tokens than the
+     * context: `seqLen` then counts the answer alone, and an answer that reaches the end of the context fails there. Only
+     * bundles of before programs took a whole prompt in one call are like that.
      */
-    internal val seqLenCountsAnswer: Boolean =
+    internal val runsAsRing: Boolean =
         json.getJSONObject("program").getJSONObject("facts").getJSONObject("methods").let {
             it.getInt("get_max_seq_len") < it.getInt("get_max_context_len")
         }

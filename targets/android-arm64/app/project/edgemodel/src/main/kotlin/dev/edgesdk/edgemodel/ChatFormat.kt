@@ -17,6 +17,9 @@ class ChatFormat internal constructor(json: JSONObject) {
     /** How many beginning-of-sequence tokens the runtime puts in front of a plain prompt; [start] has those it does not. */
     val bosTokens: Int = json.getInt("bos_tokens")
 
+    /** Most tokens that a text has beyond its bytes in UTF-8. */
+    internal val addedTokens: Int = json.optInt("added_tokens", 1)
+
     /** Texts of the tokens that end an answer; ExecuTorch passes them on like any other. */
     val stop: Set<String> = json.getJSONArray("stop").let { all -> (0 until all.length()).map(all::getString).toSet() }
 

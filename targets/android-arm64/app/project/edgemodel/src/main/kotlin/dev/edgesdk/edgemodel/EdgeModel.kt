@@ -16,7 +16,8 @@ import org.pytorch.executorch.extension.llm.LlmModuleConfig
 /**
  * How an answer is made.
  *
- * @property maxTokens most tokens of it.
+ * @property maxTokens most tokens of it. ExecuTorch shows whole characters only: where one takes several tokens, an answer
+ *   may get longer than this, by no more than the prompt has bytes beyond its tokens.
  * @property temperature 0 takes the likeliest token each time; up to 1.
  */
 class Sampling(val maxTokens: Int = 256, val temperature: Float = 0f) {
@@ -55,7 +56,9 @@ class EdgeModel private constructor(
      * Answers a prompt, piece by piece, in whole characters; without the text of the token that ends it. Cancelling the
      * collection stops the model at the next token.
      *
-     * Collecting throws [BusyException], [ContextFullException] or [GenerationFailedException].
+     * An answer that reaches the end of the model's context ends there, as one that reaches [Sampling.maxTokens] does.
+     * Collecting throws [BusyException], [ContextFullException] where the prompt itself has no room, or
+     * [GenerationFailedException].
      */
     fun stream(prompt: String, sampling: Sampling = Sampling()): Flow<String> =
         channelFlow<String> { answer(prompt, sampling) { trySendBlocking(it).isSuccess } }.flowOn(Dispatchers.IO)
@@ -69,10 +72,9 @@ class EdgeModel private constructor(
             turn++
             val room = bundle.manifest.context - position
             if (room < 2) throw ContextFullException(bundle.manifest.context)
-            val most = minOf(sampling.maxTokens, room)
-            val listening = Listener(bundle.chat.stop, most, onText) { module.stop() }
+            val listening = Listener(bundle.chat.stop, sampling.maxTokens, onText) { module.stop() }
             listener = listening
-            run(prompt, sampling, listening, most)
+            run(prompt, sampling, listening, room)
             val (counts, made) = listening.result()
             position += counts.prompt + counts.afterFirst
             statistics = made
@@ -83,21 +85,25 @@ class EdgeModel private constructor(
         }
     }
 
-    private fun run(prompt: String, sampling: Sampling, listening: Listener, most: Int) {
+    private fun run(prompt: String, sampling: Sampling, listening: Listener, room: Int) {
+        val manifest = bundle.manifest
+        // a token is at least one byte of the text, so no more than these are held after the prompt
+        val held = position + prompt.encodeToByteArray().size + bundle.chat.bosTokens + bundle.chat.addedTokens
+        val end = minOf(held.toLong() + sampling.maxTokens, manifest.context.toLong()).toInt()
         val config =
             LlmGenerationConfig.create()
                 .echo(false)
-                .seqLen(if (bundle.manifest.seqLenCountsAnswer) most else bundle.manifest.context)
+                .seqLen(if (manifest.runsAsRing) minOf(sampling.maxTokens, room) else end)
                 .temperature(sampling.temperature)
                 .build()
         try {
             listening.begin()
             module.generate(prompt, config, listening)
         } catch (failure: ExecutorchRuntimeException) {
-            // a token is at least one byte, so this many may be held by now
-            val held = position + prompt.encodeToByteArray().size + bundle.chat.bosTokens + listening.pieces
+            val full = held + listening.pieces >= manifest.context
+            if (full && manifest.runsAsRing && listening.pieces > 0) return listening.filled(room)
             forget()
-            if (held >= bundle.manifest.context) throw ContextFullException(bundle.manifest.context, failure)
+            if (full && listening.pieces == 0) throw ContextFullException(manifest.context, failure)
             val said = listening.error ?: failure.message ?: "no message"
             throw GenerationFailedException(failure.errorCode, "ExecuTorch failed in an answer: $said", failure)
         }

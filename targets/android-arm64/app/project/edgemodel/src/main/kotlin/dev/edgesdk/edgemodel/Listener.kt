@@ -1,5 +1,6 @@
 package dev.edgesdk.edgemodel
 
+import org.json.JSONObject
 import org.pytorch.executorch.extension.llm.LlmCallback
 
 /**
@@ -55,17 +56,24 @@ internal class Listener(
 
     override fun onStats(stats: String) {
         ended = System.nanoTime()
-        counts = Counts(stats)
+        counts = Counts(JSONObject(stats))
     }
 
     override fun onError(errorCode: Int, message: String) {
         error = message
     }
 
+    /** The answer took all of the [room] that was left, and ExecuTorch failed at the next token in place of ending. */
+    fun filled(room: Int) {
+        ended = System.nanoTime()
+        // A character of several tokens is one piece: what it has more is counted with the prompt.
+        counts = Counts(room + 1 - pieces, pieces - 1)
+    }
+
     /** What the answer came to, after ExecuTorch returned. */
     fun result(): Pair<Counts, Statistics> {
         val said = counts ?: throw GenerationFailedException(null, "ExecuTorch ended without counts", null)
-        val decode = if (said.afterFirst > 0 && ended > first) (ended - first) / 1e9 else null
+        val decode = if (said.afterFirst > 0 && pieces > 0 && ended > first) (ended - first) / 1e9 else null
         val why = end ?: End.LENGTH
         val held = why == End.MODEL && endedAt == pieces && pieces > 1
         val until = if (pieces > 0) (first - started) / 1e9 else null

@@ -7,7 +7,7 @@ enum class End {
     /** The model ended it. */
     MODEL,
 
-    /** It reached the number of tokens that was asked for. */
+    /** It reached the number of tokens that was asked for, or the end of the model's context. */
     LENGTH,
 
     /** The app or the user stopped it. */
@@ -43,11 +43,13 @@ class Statistics internal constructor(
     val decodeRate: Double? get() = decodeSeconds?.let { (newTokens - 1) / it }
 }
 
-/** The counts in what ExecuTorch says at the end of an answer; its times are of whole milliseconds and not used. */
-internal class Counts(json: String) {
-    private val data = JSONObject(json)
-    val prompt: Int = data.getInt("prompt_tokens")
-
-    /** Tokens after the first one, which comes from the prompt. */
-    val afterFirst: Int = data.getInt("generated_tokens")
+/**
+ * The counts of an answer.
+ *
+ * @property prompt tokens of the prompt.
+ * @property afterFirst tokens after the first one, which comes from the prompt.
+ */
+internal class Counts(val prompt: Int, val afterFirst: Int) {
+    /** Those in what ExecuTorch says at its end; the times there are of whole milliseconds and not used. */
+    constructor(stats: JSONObject) : this(stats.getInt("prompt_tokens"), stats.getInt("generated_tokens"))
 }
