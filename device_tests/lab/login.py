@@ -21,7 +21,7 @@ TOOLS = {"dropbear": "dropbear-bin", "busybox": "busybox-static", "unshare": "ut
 #: Login shells to Debian packages; each but BusyBox's own is a program of this machine.
 SHELLS = {"dash": "dash", "mksh": "mksh", "bash": "bash", "fish": "fish", "tcsh": "tcsh", "zsh": "zsh"}
 APPLETS = tuple(
-    """ash awk basename cat chmod cksum cp cut date dd df dirname echo env expr false find grep head id kill ln ls mkdir
+    """ash awk basename cat chmod cp cut date dd df dirname echo env expr false find grep head id kill ln ls mkdir
     mkfifo mktemp mv od printf ps pwd rm rmdir sed sh sha256sum sleep sort stat sync tail tee test touch tr true uname
     wc""".split()  # noqa: SIM905
 )

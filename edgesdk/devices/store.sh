@@ -90,12 +90,18 @@ activate() { # NAME: from now on in use; what was in use is what a rollback goes
 }
 
 verify() { # NAME: prints the paths whose content is not the recorded one
+    unseen=''
     while IFS=$tab read -r sha size _ path; do
         set -- "$1" "$(hashed "bundles/$1/$path" 2> /dev/null)"
         [ "${2%% *}" = "$sha" ] && continue
         echo "@wrong $path"
-        touch -t 197001010000 "bundles/$1/$path" 2> /dev/null # the next push sees that it is not what was recorded
+        touch -t 197001010000 "bundles/$1/$path" 2> /dev/null || unseen=1 # the next push sees that it is another
     done < "bundles/$1.files" || exit 74
+    if [ -n "$unseen" ]; then # by the record then
+        while IFS=$tab read -r sha size _ path; do
+            echo "$sha$tab$size${tab}0$tab$path"
+        done < "bundles/$1.files" > "bundles/$1.stale" && mv "bundles/$1.stale" "bundles/$1.files"
+    fi
     echo "@verified"
 }
 
