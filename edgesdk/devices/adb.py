@@ -11,9 +11,11 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import MissingExtraError
+from ..lines import shown_line
 from .address import Settings
 from .base import DeviceError, DeviceGoneError, DeviceTimeoutError
 from .hosts import check_word
+from .phones import identities, listed, preferred
 from .shell import ShellDevice
 
 if TYPE_CHECKING:
@@ -39,7 +41,8 @@ class AdbDevice(ShellDevice):
         self._client = client()
         self.serial = settings.rest or _only(self._client)
         _refuse_state(self.serial, _state(self._client, self.serial), self._client)
-        self.identity = f"adb:{self.serial}"
+        known = identities(self._client, states(self._client))
+        self.identity = f"adb:{known.get(self.serial, self.serial)}"
         with _errors(name):
             features = self._client.device(self.serial).get_features()
         if "shell_v2" not in features:
@@ -158,8 +161,10 @@ def client() -> AdbClient:
 
 def states(found: AdbClient) -> dict[str, str]:
     """Serial numbers and states of all devices that the server knows."""
-    with _errors("adb"):
-        return {info.serial: info.state for info in found.list()}
+    with _errors("adb"), found.make_connection() as connection:
+        connection.send_command("host:devices")
+        connection.check_okay()
+        return listed(connection.read_string_block())
 
 
 def connect(address: str) -> None:
@@ -228,12 +233,15 @@ def _connected(found: AdbClient, address: str) -> str | None:
 
 def _only(found: AdbClient) -> str:
     attached = states(found)
-    if len(attached) == 1:
-        return next(iter(attached))
+    phones: dict[str, list[str]] = {}
+    for serial, phone in identities(found, attached).items():
+        phones.setdefault(phone, []).append(serial)
+    if len(phones) == 1:
+        return preferred(next(iter(phones.values())))
     if not attached:
         raise DeviceGoneError("no Android device is attached", hint="plug one in and switch on USB debugging")
     named = ", ".join(f"adb:{serial}" for serial in sorted(attached))
-    raise DeviceError(f"{len(attached)} Android devices are attached: {named}", hint="name one of them")
+    raise DeviceError(f"{len(phones)} Android devices are attached: {named}", hint="name one of them")
 
 
 def _refuse_state(serial: str, state: str | None, found: AdbClient) -> None:
@@ -248,10 +256,15 @@ def _refuse_state(serial: str, state: str | None, found: AdbClient) -> None:
         "offline": "unplug it and plug it in again, or: adb reconnect offline",
         "no permissions": "install udev rules for the device (android-sdk-platform-tools-common)",
         "recovery": "restart the device into Android",
+        "sideload": "restart the device into Android",
+        "rescue": "restart the device into Android",
+        "connecting": "wait a moment, then try again",
+        "detached": "adb attach, or plug it in again",
+        "host": "that is adb's own end of the line: name the device",
         "bootloader": "restart the device into Android: fastboot reboot",
     }
     hint = next((way for key, way in ways.items() if state.startswith(key)), "edgesdk devices lists what is attached")
-    raise DeviceError(f"adb:{serial} is {state}", hint=hint)
+    raise DeviceError(f"adb:{serial} is in the state '{shown_line(state)}'", hint=hint)
 
 
 def _gone(name: str, failure: object) -> DeviceGoneError:
@@ -274,6 +287,8 @@ def _errors(name: str) -> Iterator[None]:
         if "unauthorized" in said:
             hint = "unlock the device and allow USB debugging for this computer's key"
             raise DeviceError(f"{name} does not trust this computer yet", hint=hint) from None
-        raise DeviceError(f"{name}: adb says: {said}") from None
+        raise DeviceError(
+            f"{name}: adb says: {shown_line(said)}", hint="adb kill-server, then try again; adb devices shows the state"
+        ) from None
     except OSError as failure:
         raise DeviceGoneError(f"{name}: the connection to the adb server broke ({failure})", hint=_UNPLUGGED) from None

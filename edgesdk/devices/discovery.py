@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -47,7 +47,9 @@ def discover(fleet: Path | None = None, *, ask: bool = True) -> list[Found]:
     """
     named = {name: settings.address for name, settings in read_fleet(fleet).items()}
     listed = [*named.items()]
-    listed += [(address, address) for address in attached() if _identity(address) not in map(_identity, named.values())]
+    phones = _phones()
+    known = {_identity(address, phones) for address in named.values()}
+    listed += [(address, address) for address in attached(phones) if _identity(address, phones) not in known]
     with ThreadPoolExecutor(max_workers=8) as pool:
         asked = [
             pool.submit(_found, name, address, fleet, ask and _may_be_asked(name, named)) for name, address in listed
@@ -55,9 +57,13 @@ def discover(fleet: Path | None = None, *, ask: bool = True) -> list[Found]:
         return [each.result() for each in asked]
 
 
-def attached() -> list[str]:
-    """Addresses of what is plugged in or connected; what cannot be looked for is left out."""
-    return ["local", *_adb(), *_ios(), *_serial()]
+def attached(phones: Mapping[str, str] | None = None) -> list[str]:
+    """Addresses of what is plugged in or connected, each thing once; what cannot be looked for is left out.
+
+    Args:
+        phones: transports of the adb server, each with the phone that it leads to; None asks.
+    """
+    return ["local", *_adb(_phones() if phones is None else phones), *_ios(), *_serial()]
 
 
 def only_device(fleet: Path | None = None) -> str:
@@ -67,8 +73,9 @@ def only_device(fleet: Path | None = None) -> str:
         DeviceError: none, or several, with their names.
     """
     named = {name: settings.address for name, settings in read_fleet(fleet).items()}
-    known = {"local", *map(_identity, named.values())}
-    names = [*named, *(each for each in attached() if _identity(each) not in known)]
+    phones = _phones()
+    known = {"local", *(_identity(address, phones) for address in named.values())}
+    names = [*named, *(each for each in attached(phones) if _identity(each, phones) not in known)]
     if len(names) == 1:
         return names[0]
     if not names:
@@ -89,21 +96,35 @@ def _found(name: str, address: str, fleet: Path | None, ask: bool) -> Found:
     return Found(name, address, facts, tuple(matching(facts)), None)
 
 
-def _identity(address: str) -> str:
+def _identity(address: str, phones: Mapping[str, str]) -> str:
     from .serial import identity_of
 
-    return identity_of(address) if address.startswith("serial:") else address
+    kind, _, rest = address.partition(":")
+    if kind == "adb":
+        return f"adb:{phones.get(rest, rest)}"
+    return identity_of(address) if kind == "serial" else address
 
 
 def _may_be_asked(name: str, named: dict[str, str]) -> bool:
     return name in named or not name.startswith("serial:")
 
 
-def _adb() -> Iterator[str]:
+def _phones() -> dict[str, str]:
+    """Transports of the adb server, each with the phone that it leads to."""
     with suppress(MissingExtraError, DeviceError):
         from .adb import client, states
+        from .phones import identities
 
-        yield from (f"adb:{serial}" for serial in sorted(states(client())))
+        found = client()
+        return identities(found, states(found))
+    return {}
+
+
+def _adb(phones: Mapping[str, str]) -> Iterator[str]:
+    from .phones import preferred
+
+    for phone in sorted({*phones.values()}):
+        yield f"adb:{preferred([serial for serial, theirs in phones.items() if theirs == phone])}"
 
 
 def _ios() -> Iterator[str]:

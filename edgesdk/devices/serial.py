@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import suppress
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from ..documents import whole
 from ..errors import MissingExtraError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from ..boards import Board
     from .flash.proofs import Proof
+    from .flash.loader import Port
 
 BAUD = 115200
 _POLL = 0.1
@@ -83,15 +85,16 @@ class SerialDevice(Device):
         from .flash.uart import load_over_uart
 
         if how.tool == "uart":
-            done = load_over_uart(
-                self.path,
-                read_image(firmware),
-                board=board.name,
-                baud=self.baud,
-                read_back=how.read_back,
-                proof=self._proof(how.version),
-                progress=progress,
-            )
+            with closing(self.port()) as port:
+                done = load_over_uart(
+                    cast("Port", port),
+                    read_image(firmware),
+                    board=board.name,
+                    baud=self.baud,
+                    read_back=how.read_back,
+                    proof=self._proof(how.version),
+                    progress=progress,
+                )
             return f"{done.written:,} bytes of {done.size:,} written over the UART"
         used = flash_with(firmware, board, how.tool, port=self.path, probe=how.probe, progress=progress)
         return f"written and verified with {used}"
@@ -118,15 +121,12 @@ class SerialDevice(Device):
             DeviceBusyError: another program has it.
             DeviceGoneError: there is none.
         """
-        try:
-            import serial
-        except ModuleNotFoundError as failure:
-            raise MissingExtraError(failure.name or "serial", "devices") from None
-        exclusive: dict[str, Any] = {} if "://" in self.path else {"exclusive": True}
-        try:
-            return serial.serial_for_url(self.path, baudrate=self.baud, timeout=timeout, write_timeout=30, **exclusive)
-        except (serial.SerialException, OSError, ValueError) as failure:
-            raise _refused(self.name, self.path, failure) from None
+        return opened_port(self.name, self.path, self.baud, timeout, self._lines())
+
+    def _lines(self) -> dict[str, bool]:
+        """The modem lines that the settings name, with whether they are high."""
+        named = {"dtr": self.settings.dtr, "rts": self.settings.rts}
+        return {line: level == "high" for line, level in named.items() if level is not None}
 
     def close(self) -> None:
         pass
@@ -165,6 +165,53 @@ class SerialLine:
     def close(self) -> None:
         with suppress(Exception):  # a port that is already gone
             self._port.close()
+
+
+def opened_port(
+    name: str, path: str, baud: int, timeout: float = _POLL, lines: Mapping[str, bool] | None = None
+) -> serial.SerialBase:
+    """An open port.
+
+    Modem lines are set before it is open, so that no pulse reaches a board that has its reset on one; what the kernel
+    does to them at the moment of opening cannot be helped. They stay so when it is closed.
+
+    Args:
+        name: of the device, for errors.
+        path: of the port, or a URL of pyserial.
+        baud: bits per second.
+        timeout: of a read, seconds.
+        lines: ``dtr`` and ``rts``, with whether they are high.
+
+    Raises:
+        DeviceBusyError: another program has it.
+        DeviceGoneError: there is none.
+    """
+    try:
+        import serial
+    except ModuleNotFoundError as failure:
+        raise MissingExtraError(failure.name or "serial", "devices") from None
+    exclusive: dict[str, Any] = {} if "://" in path else {"exclusive": True}
+    try:
+        port = serial.serial_for_url(
+            path, baudrate=baud, timeout=timeout, write_timeout=30, do_not_open=True, **exclusive
+        )
+        for line, high in (lines or {}).items():
+            setattr(port, line, high)
+        port.open()
+        if lines and "://" not in path:
+            _hold_lines(port.fileno())
+    except (serial.SerialException, OSError, ValueError) as failure:
+        raise _refused(name, path, failure) from None
+    return port
+
+
+def _hold_lines(descriptor: int) -> None:
+    """Have the kernel leave the modem lines when the port is closed (termios(3): HUPCL)."""
+    import termios
+
+    attributes = termios.tcgetattr(descriptor)
+    attributes[2] &= ~termios.HUPCL
+    termios.tcsetattr(descriptor, termios.TCSANOW, attributes)
 
 
 def identity_of(address: str) -> str:
