@@ -128,7 +128,7 @@ class _Walk:
         for field in self._schema.tables[name].values():
             place = _place(self._data, at, field)
             if place is not None:
-                width = field.kind.size if isinstance(field.kind, Scalar | Block) else _WIDTH
+                width = field.kind.size if isinstance(field.kind, (Scalar, Block)) else _WIDTH
                 if place - at < _WIDTH or place - at + width > length:
                     raise FlatbufferError(f"a field of the table at byte {at} lies outside of it")
                 self._field(at, place, field)
@@ -139,7 +139,7 @@ class _Walk:
             if number not in field.kind.members:
                 raise FlatbufferError(f"the table at byte {at} holds something of the unknown kind {number}")
             self._reach(place, Ref(field.kind.members[number]))
-        elif not isinstance(field.kind, Scalar | Block):
+        elif not isinstance(field.kind, (Scalar, Block)):
             self._reach(place, field.kind)
 
     def _vector(self, at: int, kind: Kind) -> None:
@@ -152,7 +152,7 @@ class _Walk:
         assert isinstance(kind, Many)
         size = _size(kind.of)
         self._inside(at + _WIDTH, count * size)
-        if isinstance(kind.of, Text | Ref):
+        if isinstance(kind.of, (Text, Ref)):
             for number in range(count):
                 self._reach(at + _WIDTH + number * size, kind.of)
 
@@ -181,7 +181,7 @@ def _offset(data: memoryview, at: int) -> int:
 
 
 def _size(kind: Kind) -> int:
-    return kind.size if isinstance(kind, Scalar | Block) else _WIDTH
+    return kind.size if isinstance(kind, (Scalar, Block)) else _WIDTH
 
 
 def ascii_text(text: bytes | None) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING
 
 _FORMS = {
     "bool": "?",
@@ -71,7 +71,8 @@ class Many:
     of: Scalar | Block | Text | Ref
 
 
-Kind: TypeAlias = Scalar | Block | Text | Ref | Either | Many
+if TYPE_CHECKING:  # boards with Python 3.8 know no unions
+    Kind = Scalar | Block | Text | Ref | Either | Many
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,8 @@ def _with_includes(path: Path) -> str:
     return "".join(_with_includes(path.parent / name) for name in _INCLUDE.findall(text)) + _INCLUDE.sub("", text)
 
 
-_Blocks: TypeAlias = Mapping[str, tuple[str, str, str]]
+if TYPE_CHECKING:
+    _Blocks = Mapping[str, tuple[str, str, str]]
 
 
 def _fields(body: str, blocks: _Blocks) -> Iterator[tuple[str, Field]]:
@@ -124,7 +126,7 @@ def _fields(body: str, blocks: _Blocks) -> Iterator[tuple[str, Field]]:
                 raise ValueError(f"a vector of unions: {name}")
             yield f"{name}_type", Field(slot, Scalar("B", 1))
             slot += 1
-        yield name, Field(slot, Many(kind) if many and not isinstance(kind, Either | Many) else kind, _number(default))
+        yield name, Field(slot, Many(kind) if many and not isinstance(kind, (Either, Many)) else kind, _number(default))
         slot += 1
 
 

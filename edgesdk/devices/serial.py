@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import serial
 
     from ..boards import Board
-    from .flash.proofs import Proof
     from .flash.loader import Port
+    from .flash.proofs import Proof
 
 BAUD = 115200
 _POLL = 0.1

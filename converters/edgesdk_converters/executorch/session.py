@@ -139,7 +139,7 @@ class _Method:
 
 def _common(first: Sequence[int], second: Sequence[int]) -> int:
     """Length of the common beginning."""
-    for index, (one, other) in enumerate(zip(first, second, strict=False)):
+    for index, (one, other) in enumerate(zip(first, second)):  # noqa: B905 - boards with Python 3.8
         if one != other:
             return index
     return min(len(first), len(second))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,12 @@ def check_program(path: Path) -> None:
     if not 0 < layout.program_bytes <= layout.data_start + (not layout.data_start) * path.stat().st_size:
         raise BundleError(f"{path}: its header contradicts itself", hint=_DAMAGED)
     schema = read_schema(folder() / PROGRAM_SCHEMA)
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        memoryview(mapped) as view,
-        view[: layout.program_bytes] as flat,
-        view[layout.data_start : layout.data_start + layout.data_bytes] as data,
-    ):
+    with ExitStack() as stack:  # boards with Python 3.8 know no parentheses here
+        file = stack.enter_context(path.open("rb"))
+        mapped = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        view = stack.enter_context(memoryview(mapped))
+        flat = stack.enter_context(view[: layout.program_bytes])
+        data = stack.enter_context(view[layout.data_start : layout.data_start + layout.data_bytes])
         try:
             _Program(verified(flat, schema), data).check()
         except FlatbufferError as failure:

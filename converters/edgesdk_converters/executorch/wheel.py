@@ -49,7 +49,7 @@ def compile_flatbuffers(schema: str, documents: Sequence[Mapping[str, Any]]) -> 
     home = folder()
     with scratch_folder() as scratch:
         names = [f"{number}.json" for number in range(len(documents))]
-        for name, document in zip(names, documents, strict=True):
+        for name, document in zip(names, documents):  # noqa: B905 - boards with Python 3.8
             (scratch / name).write_text(json.dumps(document), encoding="ascii")
         command = [str(home / "data/bin/flatc"), "--binary", "-o", ".", str(home / schema), *names]
         done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)

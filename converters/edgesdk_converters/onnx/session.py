@@ -171,7 +171,7 @@ class OnnxSession:
         shapes = {value.name: value.shape for value in self._session.get_inputs()}
         kept = []
         for layer in [int(name.split(".")[1]) for name in shapes if name.endswith(".key")]:
-            for past, present in zip(past_names(layer), present_names(layer), strict=True):
+            for past, present in zip(past_names(layer), present_names(layer)):  # noqa: B905 - boards with Python 3.8
                 _, heads, _, head_dim = shapes[past]
                 cache = np.zeros((1, heads, self.context, head_dim), dtype=self._float)
                 self._bind_input(past, cache, cache.shape)

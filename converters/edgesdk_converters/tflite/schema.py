@@ -100,6 +100,6 @@ def _kind(module: ModuleType, name: str, watcher: _Watcher, found: object) -> Ki
         numbers = vars(getattr(module, _UNIONS.get(name, name)))
         return Either({number: member for member, number in numbers.items() if isinstance(number, int) and number})
     kind = watcher.kind or Ref(type(found).__name__)
-    if not isinstance(kind, Scalar | Text | Ref):
+    if not isinstance(kind, (Scalar, Text, Ref)):
         raise EdgeError(f"LiteRT's schema holds something new in '{name}'")
     return Many(kind) if watcher.many else kind

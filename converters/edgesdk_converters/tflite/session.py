@@ -46,7 +46,7 @@ class _DecodeSession(ABC):
     def score(self, ids: Sequence[int]) -> np.ndarray:
         refuse_tokens(self, ids)
         rows = np.empty((len(ids), self.vocab), np.float32)
-        for row, token in zip(rows, ids, strict=True):
+        for row, token in zip(rows, ids):  # noqa: B905 - boards with Python 3.8
             try:
                 row[:] = self._step(token)
             except (RuntimeError, ValueError, IndexError, TypeError) as failure:
@@ -83,7 +83,7 @@ class LiteRtSession(_DecodeSession):
         interpreter.set_tensor(self._tok, np.array([token], np.int32))
         interpreter.set_tensor(self._pos, np.array([self.position], np.int32))
         interpreter.invoke()
-        for number, (cache, row) in enumerate(zip(self._caches, self._rows, strict=True)):
+        for number, (cache, row) in enumerate(zip(self._caches, self._rows)):  # noqa: B905 - boards with Python 3.8
             _write(interpreter.tensor(cache)(), number, self.position, interpreter.get_tensor(row))
         logits: np.ndarray = interpreter.get_tensor(self._logits)[0]
         return logits

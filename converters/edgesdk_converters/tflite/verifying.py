@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from edgesdk.bounds.flatbuffer import FlatbufferError, Table, ascii_text, verified
@@ -34,11 +35,10 @@ def check_program(path: Path) -> None:
     schema = tflite_schema()
     if path.stat().st_size < 2 * len(IDENTIFIER):
         raise BundleError(f"{path}: not a TFLite program", hint=_DAMAGED)
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-        memoryview(mapped) as view,
-    ):
+    with ExitStack() as stack:  # boards with Python 3.8 know no parentheses here
+        file = stack.enter_context(path.open("rb"))
+        mapped = stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        view = stack.enter_context(memoryview(mapped))
         if view[4:8] != IDENTIFIER:
             raise BundleError(f"{path}: not a TFLite program", hint=_DAMAGED)
         try:

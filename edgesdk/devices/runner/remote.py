@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from edgesdk.session import Session
 
-OperatorTimes = Callable[[list[int], int], Iterable[dict[str, Any]]]
+    OperatorTimes = Callable[[list[int], int], Iterable[dict[str, Any]]]  # boards with Python 3.8 know no such types
 PROTOCOL = 1
 _STOP = b"\x03"
 
