@@ -6,9 +6,12 @@ The format: flatbuffers.dev, "FlatBuffer Internals". Runtimes follow its offsets
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .flatbuffer_schema import Block, Either, Field, Kind, Many, Ref, Scalar, Schema, Text
+from .flatbuffer_schema import Block, Either, Field, Many, Ref, Scalar, Schema, Text
+
+if TYPE_CHECKING:
+    from .flatbuffer_schema import Kind
 
 _WIDTH = 4  # bytes of an offset or a length
 _VISITS = 10_000_000  # tables, vectors and texts
