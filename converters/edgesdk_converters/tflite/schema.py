@@ -6,10 +6,13 @@ import inspect
 from collections.abc import Iterator
 from functools import lru_cache
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgesdk.bounds.flatbuffer_schema import Either, Field, Kind, Many, Ref, Scalar, Schema, Text
+from edgesdk.bounds.flatbuffer_schema import Either, Field, Many, Ref, Scalar, Schema, Text
 from edgesdk.errors import EdgeError, MissingExtraError
+
+if TYPE_CHECKING:
+    from edgesdk.bounds.flatbuffer_schema import Kind
 
 _ROOT = "Model"
 _FORMS = {1: "B", 2: "H", 4: "I", 8: "Q"}
