@@ -85,11 +85,6 @@ class Generation(Job):
     def size(self) -> int:
         return sum(prompt.size for prompt in self.prompts)
 
-    @property
-    def answers(self) -> int:
-        """How many answers there will be."""
-        return len(self.prompts) * self.choices
-
 
 class Decoder:
     """The worker over one session; it keeps the cache for the next question of the same user."""
