@@ -22,6 +22,7 @@ _TIMEOUT = 30.0
 _START_SECONDS = 1.0  # of the look before a run
 _QUIET_LOOKS = 3  # in a row that must be quiet to go on
 _LEAST, _MOST, _PART = 0.2, 0.5, 0.05  # processors that others may use: between the first two, that part of all
+_WINDOW = 1.0  # seconds of repeats in all: the kernel counts in hundredths, and each look itself costs one
 _STOLEN = 0.02  # of the processor time that was wanted
 _WIDE = 0.25  # of the median: a wider interval of the rate is no figure to go by
 
@@ -142,17 +143,20 @@ def judged(start: Used | None, repeats: Sequence[Used | None]) -> tuple[Section,
         repeats: in each of the repeats.
     """
     known = [used for used in repeats if used is not None]
+    missing = "not-reported" if not known else "short-window"
+    if sum(used.seconds for used in known) < _WINDOW:
+        known = []
     seconds, wanted = sum(used.seconds for used in known), sum(used.wanted for used in known)
     foreign = sum(used.foreign for used in known) / seconds if seconds else None
     stolen = sum(used.stolen for used in known) / wanted if wanted else None
     reasons = list(_doubts(start, known, foreign, stolen))
     values = {
-        "start": _value(None if start is None else _rate(start), "processors"),
-        "foreign": _value(foreign, "processors", [_rate(used) for used in known]),
-        "stolen": _value(stolen, ""),
+        "start": _value(None if start is None else _rate(start), "processors", "not-reported"),
+        "foreign": _value(foreign, "processors", missing, [_rate(used) for used in known]),
+        "stolen": _value(stolen, "", missing),
     }
     validity: Validity = "degraded" if reasons else "valid" if known else "invalid"
-    return Section(validity, tuple(reasons) if known else (reason("not-reported"),), values), reasons
+    return Section(validity, tuple(reasons) if known else (reason(missing),), values), reasons
 
 
 def _doubts(start: Used | None, known: Sequence[Used], foreign: float | None, stolen: float | None) -> Iterable[Reason]:
@@ -175,5 +179,5 @@ def _rate(used: Used) -> float:
     return used.foreign / used.seconds
 
 
-def _value(value: float | None, unit: str, each: Sequence[float] = ()) -> Value:
-    return Value(value, unit, "not-reported" if value is None else None, each=tuple(each))
+def _value(value: float | None, unit: str, missing: str, each: Sequence[float] = ()) -> Value:
+    return Value(value, unit, missing if value is None else None, each=tuple(each))

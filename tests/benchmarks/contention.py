@@ -20,7 +20,7 @@ from edgesdk.devices.local import LocalDevice
 from edgesdk.profile.profiling import profile
 from edgesdk.profile.schema import Plan
 
-PLAN = Plan(prompt_tokens=(128,), new_tokens=64, repeats=6, starts=3, cost=0, operators=False, memory=False)
+PLAN = Plan(prompt_tokens=(32,), new_tokens=16, repeats=6, starts=3, cost=0, operators=False, memory=False)
 
 
 def verdicts(bundle: Path, count: int, *, loop: bool) -> Counter[str]:

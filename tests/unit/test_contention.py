@@ -72,6 +72,8 @@ def test_doubts_have_codes() -> None:
     assert section.validity == "invalid" and section.values["foreign"].value is None
     assert section.values["foreign"].reason == "not-reported"
     assert judged(quiet(), [quiet()])[0].values["foreign"].value == pytest.approx(0.025)
+    short, found = judged(quiet(), [Used(0.02, 0.02, 0.04, 0.0, 4)] * 6)  # a tick or two, and what the looks cost
+    assert short.values["foreign"].reason == "short-window" and found == []
     assert [allowed(count) for count in (1, 4, 8, 64)] == [0.2, 0.2, 0.4, 0.5]
 
 
