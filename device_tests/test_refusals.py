@@ -55,7 +55,7 @@ def test_two_devices_and_none_named(adbd: Adbd, tmp_path: Path, monkeypatch: pyt
     open_device(f"adb:{adbd.serial}")
     Path("devices.toml").write_text('[one]\naddress = "ssh:a@b"\n')
     with pytest.raises(DeviceError) as failure:
-        only_device()
+        only_device(Path("devices.toml"))
     refused(failure, "devices and none is named", "one", adbd.serial, "--device")
     other = Adbd(tmp_path)
     open_device(f"adb:{other.serial}")
@@ -206,7 +206,7 @@ def test_a_fleet_is_listed_with_what_is_wrong(adbd: Adbd, tmp_path: Path, monkey
     Path("devices.toml").write_text(
         f'[phone]\naddress = "adb:{adbd.serial}"\n[board]\naddress = "ssh:nobody@127.0.0.1:{port}"\n'
     )
-    found = {each.name: each for each in discover()}
+    found = {each.name: each for each in discover(Path("devices.toml"))}
     assert found["phone"].facts is not None and found["phone"].problem is None
     assert found["board"].facts is None and "cannot be reached" in (found["board"].problem or "")
     assert "linux-x86_64" in found["local"].targets or found["local"].facts.architecture != "x86_64"  # type: ignore[union-attr]
