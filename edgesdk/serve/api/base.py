@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
 from ...generation import Sampling
 
@@ -21,9 +21,17 @@ T = TypeVar("T")
 N = TypeVar("N", int, float)
 #: A list that is refused at its first wrong element: a million errors are no help, and much memory.
 Several = Annotated[list[T], Field(fail_fast=True)]
+#: Numbers and flags as JSON has them: 16.0 is whole, "16" and true are no numbers.
+Whole = Annotated[int, BeforeValidator(lambda value: _as_whole(value)), Strict()]
+Number = Annotated[float, Strict()]
+Flag = Annotated[bool, Strict()]
 TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]
-Bias = Annotated[float, Field(ge=-100, le=100)]
+Bias = Annotated[Number, Field(ge=-100, le=100)]
 StopString = Annotated[str, Field(max_length=1000)]
+
+
+def _as_whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class Asked(BaseModel):
@@ -72,25 +80,25 @@ def _with_inert(schema: dict[str, Any]) -> None:
 class Sampled(Named):
     """A request for text: how its tokens are chosen, and what ends it."""
 
-    temperature: float | None = Field(
+    temperature: Number | None = Field(
         None, ge=-1, le=1000, description="0 is greedy; 1 unless given, as with OpenAI, and below 0"
     )
-    top_p: float | None = Field(None, ge=0, le=1, description="0 and 1: all")
-    top_k: int | None = Field(None, ge=-1, le=1_000_000, description="keep the k likeliest tokens; 0 and -1: all")
-    min_p: float | None = Field(
+    top_p: Number | None = Field(None, ge=0, le=1, description="0 and 1: all")
+    top_k: Whole | None = Field(None, ge=-1, le=1_000_000, description="keep the k likeliest tokens; 0 and -1: all")
+    min_p: Number | None = Field(
         None, ge=-1, lt=1, description="keep tokens with this part of the best's probability; below 0: all"
     )
-    repetition_penalty: float | None = Field(
+    repetition_penalty: Number | None = Field(
         None, ge=0, le=1e3, description="of the logits of every token of the conversation and the answer; 0 and 1: none"
     )
-    repeat_penalty: float | None = Field(None, ge=0, le=1e3, description="llama.cpp's name of repetition_penalty")
-    frequency_penalty: float | None = Field(None, ge=-100, le=100, description="of a token, for each time it was said")
-    presence_penalty: float | None = Field(None, ge=-100, le=100, description="of a token that was said")
+    repeat_penalty: Number | None = Field(None, ge=0, le=1e3, description="llama.cpp's name of repetition_penalty")
+    frequency_penalty: Number | None = Field(None, ge=-100, le=100, description="of a token, for each time it was said")
+    presence_penalty: Number | None = Field(None, ge=-100, le=100, description="of a token that was said")
     logit_bias: dict[TokenId, Bias] | None = Field(None, description="added to logits, by the id of the token")
-    seed: int | None = Field(None, ge=-_LARGEST_SEED, lt=_LARGEST_SEED, description="below 0: by chance")
+    seed: Whole | None = Field(None, ge=-_LARGEST_SEED, lt=_LARGEST_SEED, description="below 0: by chance")
     stop: StopString | Annotated[Several[StopString], Field(max_length=_MOST_STOPS)] | None = None
-    n: int | None = Field(None, ge=-1, le=16, description="answers, one after the other")
-    stream: bool | None = None
+    n: Whole | None = Field(None, ge=-1, le=16, description="answers, one after the other")
+    stream: Flag | None = None
 
     def sampling(self) -> Sampling:
         """How tokens are chosen."""
@@ -123,7 +131,7 @@ class Sampled(Named):
 class StreamOptions(BaseModel):
     """What a stream says besides the answer; what is not known changes nothing."""
 
-    include_usage: bool | None = None
+    include_usage: Flag | None = None
 
 
 def limit(most: int, *asked: int | None) -> int:

@@ -22,11 +22,14 @@ from .base import (
     CachedTokens,
     Completion,
     FinishReason,
+    Flag,
     Named,
+    Number,
     Sampled,
     Several,
     StreamOptions,
     Usage,
+    Whole,
     event,
     limit,
 )
@@ -133,14 +136,14 @@ class ChatRequest(Sampled, WithTools):
 
     messages: Several[AskedMessage] = Field(min_length=1, max_length=_MOST_MESSAGES)
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(None, ge=-1, description="-1 and 0: as many as the server lets answers have")
-    max_completion_tokens: int | None = Field(None, ge=-1, description="the newer name of max_tokens")
-    n_predict: int | None = Field(None, ge=-1, description="llama.cpp's name of max_tokens")
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=-1, le=20)
+    max_tokens: Whole | None = Field(None, ge=-1, description="-1 and 0: as many as the server lets answers have")
+    max_completion_tokens: Whole | None = Field(None, ge=-1, description="the newer name of max_tokens")
+    n_predict: Whole | None = Field(None, ge=-1, description="llama.cpp's name of max_tokens")
+    logprobs: Flag | None = None
+    top_logprobs: Whole | None = Field(None, ge=-1, le=20)
     response_format: PlainFormat | None = None
     reasoning_effort: Effort | None = Field(None, description="a variable of the chat template, where it reads it")
-    chat_template_kwargs: dict[VariableName, bool | int | float | Effort | None] | None = Field(
+    chat_template_kwargs: dict[VariableName, Flag | Whole | Number | Effort | None] | None = Field(
         None, description="variables of the chat template, such as enable_thinking"
     )
 

@@ -14,14 +14,14 @@ from ..asking import Asking, Site, answered, streamed
 from ..decoding import Answered, Generation, Likelihood, Piece
 from ..errors import ApiError, documented
 from ..prompts import PlainText, Prompt, Tokens
-from .base import DONE, Completion, FinishReason, Sampled, Several, StreamOptions, Usage, event, limit
+from .base import DONE, Completion, FinishReason, Flag, Sampled, Several, StreamOptions, Usage, Whole, event, limit
 from .chat import STREAMED, finish, usage_of
 
 _MOST_PROMPTS = 64
 _MOST_ANSWERS = 64
 _DEFAULT_TOKENS = 16  # OpenAI's, for this route
 _MOST_TOKENS = 1_000_000
-TokenIds = Annotated[Several[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, max_length=_MOST_TOKENS)]
+TokenIds = Annotated[Several[Annotated[Whole, Field(ge=0, lt=2**31)]], Field(min_length=1, max_length=_MOST_TOKENS)]
 Texts = Annotated[Several[str], Field(min_length=1, max_length=_MOST_PROMPTS)]
 Lists = Annotated[Several[TokenIds], Field(min_length=1, max_length=_MOST_PROMPTS)]
 
@@ -33,12 +33,14 @@ class CompletionRequest(Sampled):
         description="a text or its tokens, or several; special tokens in a text count"
     )
     stream_options: StreamOptions | None = None
-    max_tokens: int | None = Field(
+    max_tokens: Whole | None = Field(
         None, ge=-1, description=f"{_DEFAULT_TOKENS} unless given, as with OpenAI; -1 and 0: as many as the server lets"
     )
-    n_predict: int | None = Field(None, ge=-1, description="llama.cpp's name of max_tokens")
-    logprobs: int | None = Field(None, ge=-1, le=20, description="how many likely tokens to tell with each token")
-    echo: bool | None = Field(None, description="whether the answer begins with the prompt")
+    n_predict: Whole | None = Field(None, ge=-1, description="llama.cpp's name of max_tokens")
+    logprobs: Annotated[Whole, Field(ge=-1, le=20)] | Literal[False] | None = Field(
+        None, description="how many likely tokens to tell with each token"
+    )
+    echo: Flag | None = Field(None, description="whether the answer begins with the prompt")
 
     def prompts(self) -> list[Prompt]:
         """What answers follow."""
@@ -102,7 +104,8 @@ def add_completions(router: APIRouter, site: Site) -> None:
             most = limit(site.settings.max_tokens, _DEFAULT_TOKENS)
         else:
             most = limit(site.settings.max_tokens, asked.max_tokens, asked.n_predict)
-        wants = asked.logprobs is not None and asked.logprobs >= 0
+        likely = asked.logprobs if asked.logprobs is not False else None
+        wants = likely is not None and likely >= 0
         if asked.echo and wants:
             raise ApiError(
                 400,
@@ -117,7 +120,7 @@ def add_completions(router: APIRouter, site: Site) -> None:
             max_tokens=most,
             stop=asked.stops(),
             choices=asked.choices,
-            logprobs=asked.logprobs if wants else None,
+            logprobs=likely if wants else None,
             echo=bool(asked.echo),
         )
         asking, shared = Asking(site, request, lambda mine: job(**mine)), site.completion("cmpl-")

@@ -14,7 +14,7 @@ from ..asking import Asking, Site, answered
 from ..encoding import Embedding, EncodedText, EncodedTokens, Rows
 from ..errors import ApiError, documented
 from ..prompts import Prompt
-from .base import Named, Several
+from .base import Flag, Named, Several, Whole
 from .completions import TokenIds, prompts_of
 
 _MOST_TEXTS = 2048  # as OpenAI
@@ -31,8 +31,8 @@ class EmbeddingRequest(Named):
         Field(union_mode="left_to_right"),
     ] = Field(description="a text or its tokens (of this model), or several")
     encoding_format: Literal["float", "base64"] | None = Field(None, description="base64: of little-endian float32")
-    dimensions: int | None = Field(None, ge=-1, description="that of the model; no other")
-    truncate: bool | None = Field(None, description="whether a text that is too long is cut; an error unless given")
+    dimensions: Whole | None = Field(None, ge=-1, description="that of the model; no other")
+    truncate: Flag | None = Field(None, description="whether a text that is too long is cut; an error unless given")
 
     def prompts(self) -> list[Prompt]:
         """What is embedded."""

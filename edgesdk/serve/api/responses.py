@@ -21,7 +21,7 @@ from ..errors import documented
 from ..kept import Kept
 from ..limits import USER
 from ..prompts import Conversation
-from .base import Sampled, Several, event, limit
+from .base import Flag, Number, Sampled, Several, Whole, event, limit
 from .chat import (
     STREAMED,
     AskedMessage,
@@ -66,14 +66,14 @@ class ResponseRequest(WithTools):
 
     input: str | Annotated[Several[Reference | InputItem], Field(min_length=1, max_length=_MOST_ITEMS)]
     instructions: str | None = Field(None, description="a system message before the input")
-    max_output_tokens: int | None = Field(None, ge=-1)
-    temperature: float | None = Field(None, ge=-1, le=1000, description="0 is greedy; 1 unless given, and below 0")
-    top_p: float | None = Field(None, ge=0, le=1, description="0 and 1: all")
-    stream: bool | None = None
+    max_output_tokens: Whole | None = Field(None, ge=-1)
+    temperature: Number | None = Field(None, ge=-1, le=1000, description="0 is greedy; 1 unless given, and below 0")
+    top_p: Number | None = Field(None, ge=0, le=1, description="0 and 1: all")
+    stream: Flag | None = None
     text: TextOptions | None = None
     reasoning: Reasoning | None = None
     background: Literal[False] | None = None
-    store: bool | None = Field(None, description="whether the answer is kept for a while; true unless given")
+    store: Flag | None = Field(None, description="whether the answer is kept for a while; true unless given")
     previous_response_id: str | None = Field(
         None, max_length=200, description="of an answer that this one goes on from"
     )

@@ -14,7 +14,7 @@ from ...model.tokenizer import Tokenizer
 from ..asking import Site, api_error
 from ..errors import ApiError, documented
 from ..prompts import Conversation, PlainText, Prompt, PromptError, Tokens
-from .base import Asked, Named, Several
+from .base import Asked, Flag, Named, Several
 from .chat import AskedMessage
 from .completions import TokenIds
 
@@ -27,9 +27,9 @@ class TokenizeRequest(Named):
     messages: Annotated[Several[AskedMessage], Field(min_length=1, max_length=10_000)] | None = Field(
         None, description="in place of a text; written by the chat template"
     )
-    add_special: bool | None = Field(None, description="whether a text gets the tokenizer's prefix; false unless given")
-    add_special_tokens: bool | None = Field(None, description="the same, with vLLM's name")
-    with_pieces: bool | None = Field(None, description="whether pieces are given too")
+    add_special: Flag | None = Field(None, description="whether a text gets the tokenizer's prefix; false unless given")
+    add_special_tokens: Flag | None = Field(None, description="the same, with vLLM's name")
+    with_pieces: Flag | None = Field(None, description="whether pieces are given too")
 
     def asked(self) -> Prompt:
         """What is to be made tokens.

@@ -142,11 +142,12 @@ def _facts(folder: Path) -> Case:
 
 
 def _survey(folder: Path) -> Case:
+    from edgesdk.devices import Settings
     from edgesdk.devices.base import Completed
     from edgesdk.devices.store import Store
 
     class Device:
-        name, settings = "x", type("Settings", (), {"store": None})()
+        name, settings = "x", Settings("local")
         said = b""
 
         def need(self, ability: str) -> None:
