@@ -122,7 +122,7 @@ class TemplateRunner:
             self._end()
             path = [entry for entry in sys.path if entry]
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _LAUNCH, json.dumps(path), str(_SCRIPT), str(_MEMORY)],
+                [sys.executable, "-I", "-S", "-B", "-c", _LAUNCH, json.dumps(path), str(_SCRIPT), str(_MEMORY)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
