@@ -42,11 +42,17 @@ class AdbDevice(ShellDevice):
         self.serial = settings.rest or _only(self._client)
         _refuse_state(self.serial, _state(self._client, self.serial), self._client)
         known = identities(self._client, states(self._client))
-        self.identity = f"adb:{known.get(self.serial, self.serial)}"
+        mine = known.get(self.serial, self.serial)
+        self.identity = f"adb:{mine}"
+        self._transports = {self.serial, *(serial for serial, phone in known.items() if phone == mine)}
         with _errors(name):
             features = self._client.device(self.serial).get_features()
         if "shell_v2" not in features:
             raise DeviceError(f"{name} is older than Android 7, whose adb has exit codes", hint="use a newer device")
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return (*super().addresses, *(f"adb:{serial}" for serial in sorted(self._transports)))
 
     def open(self, command: str) -> AdbChannel:
         service = f"shell,v2,raw:{command}"

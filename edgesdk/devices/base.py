@@ -134,6 +134,11 @@ class Device(ABC):
         self.name, self.settings = name, settings
         self.identity = settings.address
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every address that is known to lead to it: what is said of one of them holds for it."""
+        return (self.settings.address, self.identity)
+
     def __enter__(self) -> Device:
         return self
 

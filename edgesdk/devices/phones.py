@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 _SECONDS = 5.0  # for a property
 _MOST = 4096  # bytes of one
 # Numbers that makers give to every device: no identity. Emulators have one of their image's (EMULATOR36X1X10X0).
-_NOBODY = re.compile(r"unknown|null|none|default|0*123456789(abcdef?)?|(.)\2*|emulator\w*|20080411", re.IGNORECASE)
+_NOBODY = re.compile(
+    r"unknown|null|none|default|0*1?2345678(90?)?(abcdef?)?|abcdef0123456789|(?P<one>.)(?P=one)*|emulator\w*|20080411",
+    re.IGNORECASE,
+)
 _EMULATED = ("ro.boot.qemu", "ro.kernel.qemu")
 _BOOT = "cat /proc/sys/kernel/random/boot_id"
 _STATE_WORDS = re.compile(r"(.*?)\s+(\S+)\s*")

@@ -172,8 +172,8 @@ def opened_port(
 ) -> serial.SerialBase:
     """An open port.
 
-    Modem lines are set before it is open, so that no pulse reaches a board that has its reset on one; what the kernel
-    does to them at the moment of opening cannot be helped. They stay so when it is closed.
+    Modem lines that are named get their level in opening, RTS first: DTR low with RTS high, even for a moment, resets
+    an ESP32. What the kernel does to both at the first opening cannot be helped. They stay so when it is closed.
 
     Args:
         name: of the device, for errors.
@@ -195,11 +195,15 @@ def opened_port(
         port = serial.serial_for_url(
             path, baudrate=baud, timeout=timeout, write_timeout=30, do_not_open=True, **exclusive
         )
-        for line, high in (lines or {}).items():
-            setattr(port, line, high)
+        if lines:
+            port.rts = lines.get("rts", True)
+            port.dsrdtr = True  # opening then leaves DTR alone
         port.open()
-        if lines and "://" not in path:
-            _hold_lines(port.fileno())
+        if lines:
+            port.dsrdtr = False
+            port.dtr = lines.get("dtr", True)
+            if os.name == "posix" and "://" not in path:
+                _hold_lines(port.fileno())
     except (serial.SerialException, OSError, ValueError) as failure:
         raise _refused(name, path, failure) from None
     return port

@@ -169,7 +169,7 @@ def check_pinned(device: Device, bundle: Bundle) -> Signature | None:
         SignatureError: unsigned, another key, a revoked one, changed since it was signed, or older than one before.
     """
     pins = read_pins()
-    found = pins.for_device(device.name, device.settings.address, device.identity)
+    found = pins.for_device(device.name, *device.addresses)
     if found is None:
         return None
     try:
@@ -201,7 +201,7 @@ def check_going_back(device: Device, manifest: str, signature: bytes | None) -> 
         BundleError: the manifest cannot be read.
     """
     pins = read_pins()
-    found = pins.for_device(device.name, device.settings.address, device.identity)
+    found = pins.for_device(device.name, *device.addresses)
     if found is None:
         return
     with scratch_folder() as folder:
@@ -219,7 +219,7 @@ def note_sent(device: Device, signature: Signature | None) -> None:
     version = signature.version
 
     def change(pins: Pins) -> Pins:
-        found = pins.for_device(device.name, device.settings.address, device.identity)
+        found = pins.for_device(device.name, *device.addresses)
         if found is None or found.newest >= version:
             return pins
         return pins.with_pin(replace(found, newest=version))

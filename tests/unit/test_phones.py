@@ -22,6 +22,7 @@ from edgesdk.devices.discovery import attached, only_device
 from edgesdk.devices.local import LocalDevice
 from edgesdk.devices.locks import alone
 from edgesdk.devices.phones import identities, listed, preferred
+from edgesdk.signing.pins import Pin, Pins
 
 pytest.importorskip("adbutils", reason="adbutils (extra 'devices') is not installed")
 
@@ -123,6 +124,19 @@ def test_one_phone_by_cable_and_by_network_is_one(server: Server) -> None:
     assert {device.identity for device in made} == {"adb:R5CT1"}  # and so one lock
 
 
+def test_a_pin_of_any_way_to_a_phone_counts_for_all(server: Server) -> None:
+    server.add("192.168.0.104:5555", "R5CT1")
+    pins = Pins((Pin("mine", "adb:192.168.0.104:5555", ("key",)),))
+    phone = AdbDevice("adb:", Settings("adb:"))  # named by no address
+    assert pins.for_device(phone.name, *phone.addresses) is not None
+    server.add("R5CT1", "R5CT1")
+    by_cable = AdbDevice("adb:R5CT1", Settings("adb:R5CT1"))
+    assert pins.for_device(by_cable.name, *by_cable.addresses) is not None
+    server.add("OTHER9", "OTHER9")
+    other = AdbDevice("adb:OTHER9", Settings("adb:OTHER9"))
+    assert pins.for_device(other.name, *other.addresses) is None
+
+
 def test_the_fleet_names_a_phone_once(server: Server, tmp_path: Path) -> None:
     server.add("R5CT1", "R5CT1")
     server.add("192.168.0.104:5555", "R5CT1")
@@ -132,7 +146,18 @@ def test_the_fleet_names_a_phone_once(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "number", ["", "unknown", "0123456789ABCDEF", "0123456789abcdef", "00000000", "EMULATOR36X1X10X0"]
+    "number",
+    [
+        "1234567890ABCDEF",
+        "12345678",
+        "ABCDEF0123456789",
+        "",
+        "unknown",
+        "0123456789ABCDEF",
+        "0123456789abcdef",
+        "00000000",
+        "EMULATOR36X1X10X0",
+    ],
 )
 def test_numbers_that_many_have_are_no_identity(server: Server, number: str) -> None:
     server.add("192.168.0.5:5555", number)
@@ -233,7 +258,8 @@ def test_modem_lines_are_set_before_a_port_is_open(monkeypatch: pytest.MonkeyPat
     try:
         port = SerialDevice("board", Settings(f"serial:{os.ttyname(terminal)}", **levels)).port()  # type: ignore[arg-type]
         assert isinstance(port, serial.Serial)
-        assert calls == [("dtr", lines.get("dtr", True)), ("rts", lines.get("rts", True))]  # and never another level
+        order = ("rts", "dtr") if lines else ("dtr", "rts")  # DTR low with RTS high would reset an ESP32
+        assert calls == [(line, lines.get(line, True)) for line in order]  # and never another level
         hangs_up = bool(termios.tcgetattr(port.fileno())[2] & termios.HUPCL)
         assert hangs_up is not bool(lines)
         port.close()
