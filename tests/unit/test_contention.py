@@ -66,7 +66,8 @@ def test_doubts_have_codes() -> None:
     assert codes(quiet(), [quiet()] * 6) == []
     assert codes(loud, [quiet()] * 6) == ["busy-start"]
     assert codes(quiet(), [loud] * 6) == ["contended"]
-    assert codes(quiet(), [Used(2.0, 0.0, 5.0, 0.2, 4)] * 6) == ["stolen"]
+    assert codes(quiet(), [Used(2.0, 0.0, 5.0, 0.6, 4)] * 6) == ["stolen"]
+    assert codes(quiet(), [Used(2.0, 0.0, 5.0, 0.36, 4)] * 6) == []  # as much as a quiet virtual machine lost
     assert codes(None, [None] * 3) == []
     section, _ = judged(None, [None])
     assert section.validity == "invalid" and section.values["foreign"].value is None
