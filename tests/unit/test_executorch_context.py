@@ -114,16 +114,22 @@ def endless(model: Model, folder: Path) -> Model:
     return Model(model.spec, model.weights, tokenizer)
 
 
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("checkpoint")
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
-def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return with_tokenizer(request.param, tmp_path_factory.mktemp(request.param))
+def case(request: pytest.FixtureRequest, checkpoint: Path) -> Case:
+    (folder := checkpoint / request.param).mkdir()
+    return with_tokenizer(request.param, folder)
 
 
 @pytest.mark.parametrize("chunk", [8, 24, 256])
-def test_an_answer_ends_at_the_context(case, tmp_path, monkeypatch, tmp_path_factory, chunk) -> None:
+def test_an_answer_ends_at_the_context(case, checkpoint, tmp_path, monkeypatch, chunk) -> None:
     """Steps that divide the context, that do not, and one that is as long."""
     monkeypatch.setattr(sizes, "CHUNK", chunk)
-    (tokenizer,) = tmp_path_factory.getbasetemp().glob(f"{case.row.name}0/tokenizer.json")
+    tokenizer = checkpoint / case.row.name / "tokenizer.json"
     runner = Runner(made(case.model, tmp_path, OPTIONS), tokenizer)
     ends_at(CONTEXT, runner)
     goes_on(CONTEXT, runner)
