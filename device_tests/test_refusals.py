@@ -32,6 +32,7 @@ from edgesdk.model.spec import Attention, DecoderSpec, Layer, Mlp, Rope
 from .conftest import sshd_settings
 from .faults.adbd import Adbd, Faults
 from .faults.sshd import Sshd
+from .lab.phone import Phone
 
 
 def refused(failure: pytest.ExceptionInfo[EdgeError], *words: str) -> None:
@@ -196,6 +197,44 @@ def test_two_processes_and_one_device(tmp_path: Path) -> None:
         other.stdin.close()
     with alone(device, "test"):
         pass
+
+
+def test_two_names_of_one_board(sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGESDK_CACHE", str(tmp_path / "cache"))
+    good = sshd_settings(sshd, tmp_path)
+    hosts = Path(str(good.known_hosts))
+    hosts.write_text(hosts.read_text() + hosts.read_text().replace("127.0.0.1", "localhost"))
+    named = replace(good, address=good.address.replace("127.0.0.1", "localhost"))
+    with SshDevice("by address", good) as first, SshDevice("by name", named) as second:
+        with alone(first, "a long push"), pytest.raises(DeviceBusyError) as failure, alone(second, "test"):
+            pass
+        refused(failure, "by name is in use")
+        with alone(second, "test"):
+            pass
+    fleet = tmp_path / "devices.toml"
+    keys = f'key = "{good.key}"\nknown_hosts = "{hosts}"\n'
+    fleet.write_text(f'[one]\naddress = "{good.address}"\n{keys}[two]\naddress = "{named.address}"\n{keys}')
+    found = {each.name: each for each in discover(fleet)}  # at once, and neither is in the other's way
+    assert found["one"].problem is None and found["two"].problem is None
+
+
+def test_one_phone_by_two_addresses(lab_phone: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Google's adb server and Android's own adbd; the phone says for once that it is no emulator."""
+    from edgesdk.devices.adb import client
+
+    monkeypatch.setenv("EDGESDK_CACHE", str(tmp_path / "cache"))
+    port = lab_phone.serial.rpartition(":")[2]
+    before = AdbDevice("emulated", Settings(f"adb:{lab_phone.serial}"))
+    assert before.identity == f"adb:{lab_phone.serial}"
+    before.run("mkdir -p /data/lab; printf '%s\\n' ro.boot.qemu=0 ro.kernel.qemu=0 > /data/lab/props", check=True)
+    first, second = (AdbDevice(name, Settings(f"adb:{name}")) for name in (lab_phone.serial, f"localhost:{port}"))
+    try:
+        assert first.serial != second.serial and first.identity == second.identity == "adb:LAB0000001"
+        with alone(first, "a profile"), pytest.raises(DeviceBusyError), alone(second, "another"):
+            pass
+    finally:
+        before.run("rm -f /data/lab/props")
+        client().disconnect(second.serial)
 
 
 def test_a_fleet_is_listed_with_what_is_wrong(adbd: Adbd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import MissingExtraError
@@ -15,7 +16,18 @@ from ..lines import shown_line
 from .address import Settings
 from .base import DeviceError, DeviceGoneError, DeviceTimeoutError
 from .hosts import check_word
-from .phones import identities, listed, preferred
+from .phones import (
+    LISTED_TWICE,
+    boot_of,
+    by_network,
+    has_doubts,
+    identities,
+    listed,
+    number_of,
+    preferred,
+    transports,
+    with_state,
+)
 from .shell import ShellDevice
 
 if TYPE_CHECKING:
@@ -26,6 +38,7 @@ _STDIN, _STDOUT, _STDERR, _EXIT, _CLOSE_STDIN = range(5)
 _HEADER = struct.Struct("<BI")
 _BLOCK = 1 << 16
 _STALL = 60.0
+_LONGEST = 1000  # characters of what adb says
 _SETTLES = 5.0  # seconds that a new connection may take
 _UNPLUGGED = "look at cable and screen, then run the same command again: it goes on where it stopped"
 
@@ -35,16 +48,14 @@ class AdbDevice(ShellDevice):
 
     def __init__(self, name: str, settings: Settings) -> None:
         """Raises DeviceError: no such device, several and none named, or it does not let us in."""
-        super().__init__(name, settings)
-        if settings.rest:
-            check_word(settings.rest, "serial number")
         self._client = client()
         self.serial = settings.rest or _only(self._client)
+        super().__init__(name, replace(settings, address=f"adb:{self.serial}"))  # pins go by the address too
+        if self.serial not in states(self._client):
+            check_word(self.serial, "serial number")
         _refuse_state(self.serial, _state(self._client, self.serial), self._client)
-        known = identities(self._client, states(self._client))
-        mine = known.get(self.serial, self.serial)
-        self.identity = f"adb:{mine}"
-        self._transports = {self.serial, *(serial for serial, phone in known.items() if phone == mine)}
+        self._number = number_of(self._client, self.serial)  # others are left in peace: they may be measured just now
+        self.identity = f"adb:{self._number or self.serial}"
         with _errors(name):
             features = self._client.device(self.serial).get_features()
         if "shell_v2" not in features:
@@ -52,7 +63,17 @@ class AdbDevice(ShellDevice):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        return (*super().addresses, *(f"adb:{serial}" for serial in sorted(self._transports)))
+        """Its own, and those of every transport to the same phone; all phones are asked who they are."""
+        known = identities(self._client, states(self._client))
+        mine = known.get(self.serial, self.serial)
+        same = sorted(serial for serial, phone in known.items() if phone == mine)
+        return (*super().addresses, *(f"adb:{serial}" for serial in same))
+
+    def marks(self) -> tuple[str, ...]:
+        """Its transport, and its number with the boot that it had: others may have the number, but not both."""
+        if self._number is None:
+            return (self.settings.address,)
+        return (self.settings.address, f"{self.identity} since {boot_of(self._client, self.serial)}")
 
     def open(self, command: str) -> AdbChannel:
         service = f"shell,v2,raw:{command}"
@@ -166,11 +187,17 @@ def client() -> AdbClient:
 
 
 def states(found: AdbClient) -> dict[str, str]:
-    """Serial numbers and states of all devices that the server knows."""
+    """Names and states of all transports that the server knows; see :func:`edgesdk.devices.phones.listed`."""
+    text = _listing(found, "host:devices")
+    return listed(text, _listing(found, "host:devices-l") if has_doubts(text) else "")
+
+
+def _listing(found: AdbClient, request: str) -> str:
     with _errors("adb"), found.make_connection() as connection:
-        connection.send_command("host:devices")
+        connection.send_command(request)
         connection.check_okay()
-        return listed(connection.read_string_block())
+        text: str = connection.read_string_block()
+        return text
 
 
 def connect(address: str) -> None:
@@ -211,7 +238,7 @@ def pair(address: str, code: str) -> None:
 def _state(found: AdbClient, serial: str) -> str | None:
     """The state of a device; one that is reached by network is connected first, and again where it was lost."""
     state = states(found).get(serial)
-    if ":" not in serial or state == "device":
+    if state == "device" or not by_network(serial):
         return state
     if state == "offline":
         found.disconnect(serial)
@@ -239,14 +266,12 @@ def _connected(found: AdbClient, address: str) -> str | None:
 
 def _only(found: AdbClient) -> str:
     attached = states(found)
-    phones: dict[str, list[str]] = {}
-    for serial, phone in identities(found, attached).items():
-        phones.setdefault(phone, []).append(serial)
+    phones = [preferred(serials) for serials in transports(identities(found, attached)).values()]
     if len(phones) == 1:
-        return preferred(next(iter(phones.values())))
+        return phones[0]
     if not attached:
         raise DeviceGoneError("no Android device is attached", hint="plug one in and switch on USB debugging")
-    named = ", ".join(f"adb:{serial}" for serial in sorted(attached))
+    named = ", ".join(with_state(f"adb:{serial}", attached[serial]) for serial in sorted(phones))
     raise DeviceError(f"{len(phones)} Android devices are attached: {named}", hint="name one of them")
 
 
@@ -256,7 +281,10 @@ def _refuse_state(serial: str, state: str | None, found: AdbClient) -> None:
     if state is None:
         known = ", ".join(f"adb:{each}" for each in sorted(states(found))) or "none"
         raise DeviceGoneError(f"no Android device 'adb:{serial}'; attached: {known}", hint="edgesdk devices lists them")
+    said = _words_of_refusal(found, serial)
+    more = f"; adb says: {said}" if said and said not in (state, f"device {state}", f"device still {state}") else ""
     ways = {
+        LISTED_TWICE: "unplug all but one: adb cannot tell devices of one serial number apart",
         "unauthorized": "unlock the device and allow USB debugging for this computer's key",
         "authorizing": "wait a moment, or allow USB debugging on the device's screen",
         "offline": "unplug it and plug it in again, or: adb reconnect offline",
@@ -270,7 +298,25 @@ def _refuse_state(serial: str, state: str | None, found: AdbClient) -> None:
         "bootloader": "restart the device into Android: fastboot reboot",
     }
     hint = next((way for key, way in ways.items() if state.startswith(key)), "edgesdk devices lists what is attached")
-    raise DeviceError(f"adb:{serial} is in the state '{shown_line(state)}'", hint=hint)
+    raise DeviceError(f"adb:{serial} is in the state '{shown_line(state)}'{more}", hint=hint)
+
+
+def _words_of_refusal(found: AdbClient, serial: str) -> str:
+    """What the server says when a device is asked for that cannot be used; "" where it only has the state."""
+    from adbutils import AdbError
+
+    try:
+        with found.make_connection(timeout=_STALL) as connection:
+            connection.send_command(f"host:transport:{serial}")
+            connection.check_okay()
+    except (AdbError, OSError) as failure:
+        return _one_line(failure)
+    return ""
+
+
+def _one_line(failure: Exception) -> str:
+    """All that adb says, which may be several lines."""
+    return shown_line(" ".join(str(failure).split()), _LONGEST)
 
 
 def _gone(name: str, failure: object) -> DeviceGoneError:
@@ -287,14 +333,14 @@ def _errors(name: str) -> Iterator[None]:
     except AdbTimeout:
         raise DeviceTimeoutError(f"{name}: the adb server does not answer in time", hint="adb kill-server") from None
     except AdbError as failure:
-        said = str(failure)
+        said = _one_line(failure)
         if "not found" in said or "offline" in said or "closed" in said or "no devices" in said:
             raise _gone(name, said) from None
         if "unauthorized" in said:
             hint = "unlock the device and allow USB debugging for this computer's key"
-            raise DeviceError(f"{name} does not trust this computer yet", hint=hint) from None
+            raise DeviceError(f"{name} does not trust this computer yet; adb says: {said}", hint=hint) from None
         raise DeviceError(
-            f"{name}: adb says: {shown_line(said)}", hint="adb kill-server, then try again; adb devices shows the state"
+            f"{name}: adb says: {said}", hint="adb kill-server, then try again; adb devices shows the state"
         ) from None
     except OSError as failure:
         raise DeviceGoneError(f"{name}: the connection to the adb server broke ({failure})", hint=_UNPLUGGED) from None

@@ -37,8 +37,9 @@ class Settings:
         board: microcontroller board, a name of ``edgesdk fit``.
         tool: what flashes it: a name that ``edgesdk flash --help`` lists.
         probe: serial number of the debug probe, or HOST:PORT of a gdb server.
-        dtr: the modem line DTR of a serial port, ``low`` or ``high``, from its opening on and after its closing; None:
-            high while it is open. Boards wire it to a reset or to a boot pin.
+        dtr: the modem line DTR of a serial port, ``low`` or ``high``, from its opening on and after its closing;
+            ``keep``: as the operating system has it; None: high while it is open. Boards wire it to a reset or to a
+            boot pin.
         rts: the same of RTS.
         loader_key: file of the key that its UART loader was built with.
         app: bundle identifier of the iOS app whose container holds bundles.
@@ -52,8 +53,8 @@ class Settings:
     board: str | None = None
     tool: str | None = None
     probe: str | None = None
-    dtr: Literal["low", "high"] | None = None
-    rts: Literal["low", "high"] | None = None
+    dtr: Literal["low", "high", "keep"] | None = None
+    rts: Literal["low", "high", "keep"] | None = None
     loader_key: str | None = None
     app: str | None = None
 

@@ -125,7 +125,8 @@ class Device(ABC):
         name: how the user called it.
         abilities: what its transport can do.
         settings: what ``devices.toml`` says about it.
-        identity: the same for every way to name it.
+        identity: what records and pins go by: the same for every way to name it, where its transport can tell (a
+            phone's serial number, the real path of a port); else its address.
     """
 
     abilities: ClassVar[frozenset[Ability]] = frozenset()
@@ -146,6 +147,14 @@ class Device(ABC):
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def marks(self) -> tuple[str, ...]:
+        """What it is locked by: its name, and what its other names have too. Devices with a mark in common are one.
+
+        Raises:
+            DeviceError: it has to be asked, and cannot be reached.
+        """
+        return (self.identity,)
 
     def need(self, ability: Ability) -> None:
         """Stop where this device has no such ability.

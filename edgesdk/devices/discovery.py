@@ -14,6 +14,7 @@ from .address import read_fleet, untrusted
 from .base import DeviceError
 from .facts import Facts, matching
 from .locks import alone
+from .phones import identities, preferred, transports, with_state
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,19 @@ class Found:
     problem: str | None
 
 
+@dataclass(frozen=True)
+class Phones:
+    """What the adb server knows, by transport.
+
+    Attributes:
+        identities: the phone that each leads to.
+        states: in adb's words.
+    """
+
+    identities: Mapping[str, str]
+    states: Mapping[str, str]
+
+
 def discover(fleet: Path | None = None, *, ask: bool = True) -> list[Found]:
     """All devices, those of the fleet first; those that answer slowly do not hold up the others.
 
@@ -47,7 +61,7 @@ def discover(fleet: Path | None = None, *, ask: bool = True) -> list[Found]:
     """
     named = {name: settings.address for name, settings in read_fleet(fleet).items()}
     listed = [*named.items()]
-    phones = _phones()
+    phones = _phones(ask)
     known = {_identity(address, phones) for address in named.values()}
     listed += [(address, address) for address in attached(phones) if _identity(address, phones) not in known]
     with ThreadPoolExecutor(max_workers=8) as pool:
@@ -57,11 +71,11 @@ def discover(fleet: Path | None = None, *, ask: bool = True) -> list[Found]:
         return [each.result() for each in asked]
 
 
-def attached(phones: Mapping[str, str] | None = None) -> list[str]:
+def attached(phones: Phones | None = None) -> list[str]:
     """Addresses of what is plugged in or connected, each thing once; what cannot be looked for is left out.
 
     Args:
-        phones: transports of the adb server, each with the phone that it leads to; None asks.
+        phones: what the adb server knows; None asks.
     """
     return ["local", *_adb(_phones() if phones is None else phones), *_ios(), *_serial()]
 
@@ -75,14 +89,28 @@ def only_device(fleet: Path | None = None) -> str:
     named = {name: settings.address for name, settings in read_fleet(fleet).items()}
     phones = _phones()
     known = {"local", *(_identity(address, phones) for address in named.values())}
-    names = [*named, *(each for each in attached(phones) if _identity(each, phones) not in known)]
+    names = [name for name in named if not _has_better(name, named, phones)]
+    names += [each for each in attached(phones) if _identity(each, phones) not in known]
     if len(names) == 1:
         return names[0]
     if not names:
         raise DeviceError(
             "no device is attached", hint=untrusted(fleet) or "plug one in, or name one: --device ssh:user@host"
         )
-    raise DeviceError(f"{len(names)} devices and none is named: {', '.join(names)}", hint=f"--device {names[0]}")
+    states = {name: phones.states.get(named.get(name, name).removeprefix("adb:"), "device") for name in names}
+    usable = next((name for name in names if states[name] == "device"), names[0])
+    listed = ", ".join(with_state(name, states[name]) for name in names)
+    raise DeviceError(f"{len(names)} devices and none is named: {listed}", hint=f"--device {usable}")
+
+
+def _has_better(name: str, named: Mapping[str, str], phones: Phones) -> bool:
+    """Whether the fleet names another transport of the same phone that comes before this one."""
+    address = named[name]
+    if not address.startswith("adb:"):
+        return False
+    same = {each for each in named.values() if _identity(each, phones) == _identity(address, phones)}
+    best = f"adb:{preferred([each.removeprefix('adb:') for each in same])}"
+    return address != best
 
 
 def _found(name: str, address: str, fleet: Path | None, ask: bool) -> Found:
@@ -96,12 +124,12 @@ def _found(name: str, address: str, fleet: Path | None, ask: bool) -> Found:
     return Found(name, address, facts, tuple(matching(facts)), None)
 
 
-def _identity(address: str, phones: Mapping[str, str]) -> str:
+def _identity(address: str, phones: Phones) -> str:
     from .serial import identity_of
 
     kind, _, rest = address.partition(":")
     if kind == "adb":
-        return f"adb:{phones.get(rest, rest)}"
+        return f"adb:{phones.identities.get(rest, rest)}"
     return identity_of(address) if kind == "serial" else address
 
 
@@ -109,22 +137,20 @@ def _may_be_asked(name: str, named: dict[str, str]) -> bool:
     return name in named or not name.startswith("serial:")
 
 
-def _phones() -> dict[str, str]:
-    """Transports of the adb server, each with the phone that it leads to."""
+def _phones(ask: bool = True) -> Phones:
+    """What the adb server knows; without being asked each transport is a phone of its own."""
     with suppress(MissingExtraError, DeviceError):
         from .adb import client, states
-        from .phones import identities
 
         found = client()
-        return identities(found, states(found))
-    return {}
+        there = states(found)
+        return Phones(identities(found, there) if ask else {serial: serial for serial in there}, there)
+    return Phones({}, {})
 
 
-def _adb(phones: Mapping[str, str]) -> Iterator[str]:
-    from .phones import preferred
-
-    for phone in sorted({*phones.values()}):
-        yield f"adb:{preferred([serial for serial, theirs in phones.items() if theirs == phone])}"
+def _adb(phones: Phones) -> Iterator[str]:
+    for _, serials in sorted(transports(phones.identities).items()):
+        yield f"adb:{preferred(serials)}"
 
 
 def _ios() -> Iterator[str]:

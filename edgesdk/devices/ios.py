@@ -79,6 +79,7 @@ class IosDevice(Device):
             raise DeviceGoneError(
                 f"no iOS device '{name}'; attached: {named}", hint="plug it in, unlock it, and trust this computer"
             )
+        self.identity = f"ios:{self.udid}"
 
     def facts(self) -> Facts:
         said = _json(self._run(self._program.info))
@@ -139,10 +140,10 @@ def attached_udids() -> list[str]:
 
 
 def udids_in(found: object) -> list[str]:
-    """The devices that a program lists; what is no device in its list is passed over."""
+    """The devices that a program lists; each once, by cable and by Wi-Fi; what is no device is passed over."""
     if isinstance(found, dict):  # go-ios
         listed = found.get("deviceList")
-        return [udid for udid in listed if isinstance(udid, str)] if isinstance(listed, list) else []
+        return sorted({udid for udid in listed if isinstance(udid, str)}) if isinstance(listed, list) else []
     entries = [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
     named = (entry.get("Identifier") or entry.get("UniqueDeviceID") for entry in entries)
     return sorted({udid for udid in named if isinstance(udid, str)})

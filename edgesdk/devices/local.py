@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import IO, ClassVar, Literal
 
 from .base import Ability
+from .kernels import kernel_marks
 from .shell import ShellDevice
 
 _BLOCK = 1 << 16
@@ -27,6 +28,9 @@ class LocalDevice(ShellDevice):
     @property
     def python(self) -> str:
         return self.settings.python or sys.executable
+
+    def marks(self) -> tuple[str, ...]:
+        return (self.identity, *kernel_marks(self))
 
     def open(self, command: str) -> LocalChannel:
         return LocalChannel(command)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,11 +39,12 @@ def alone(device: Device, what: str) -> Iterator[None]:
     some by two names, and is not in its own way.
 
     Args:
-        device: locked by its identity.
+        device: locked by its marks (:meth:`Device.marks`).
         what: said to whoever comes second.
 
     Raises:
         DeviceBusyError: another process has it.
+        DeviceError: it has to be asked who it is, and cannot be reached.
     """
     try:
         from filelock import FileLock
@@ -51,16 +52,25 @@ def alone(device: Device, what: str) -> Iterator[None]:
         raise MissingExtraError(failure.name or "filelock", "devices") from None
     folder = cache_dir() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{hashlib.sha256(device.identity.encode()).hexdigest()[:16]}.lock"
+    names = {hashlib.sha256(mark.encode()).hexdigest()[:16] for mark in device.marks()}
+    with ExitStack() as locks:
+        for name in sorted(names):  # in one order: of two who want the same, one comes first
+            path = folder / f"{name}.lock"
+            locks.enter_context(_in_turn(path, device.name))
+            locks.enter_context(_locked(FileLock(path), path.with_suffix(".holder"), device.name, what))
+        yield
+
+
+@contextmanager
+def _in_turn(path: Path, name: str) -> Iterator[None]:
     with _GUARD:
         held = _HELD.setdefault(path, _Held())
     with held.turn:
         held.depth += 1
         try:
             if held.depth > 1:  # one that has it would wait for itself
-                raise DeviceBusyError(f"{device.name} is in use by this process already", hint="end that first")
-            with _locked(FileLock(path), path.with_suffix(".holder"), device.name, what):
-                yield
+                raise DeviceBusyError(f"{name} is in use by this process already", hint="end that first")
+            yield
         finally:
             held.depth -= 1
 
@@ -77,7 +87,7 @@ def _locked(lock: BaseFileLock, holder: Path, name: str, what: str) -> Iterator[
             said = holder.read_text(encoding="utf-8")
         raise DeviceBusyError(f"{name} is in use: {said}", hint="wait for it, or end it") from None
     try:
-        holder.write_text(f"process {os.getpid()}, {what}", encoding="utf-8")
+        holder.write_text(f"process {os.getpid()}, {what}, as {name}", encoding="utf-8")
         yield
     finally:
         holder.unlink(missing_ok=True)

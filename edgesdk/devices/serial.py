@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
-from collections.abc import Mapping
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -123,10 +124,11 @@ class SerialDevice(Device):
         """
         return opened_port(self.name, self.path, self.baud, timeout, self._lines())
 
-    def _lines(self) -> dict[str, bool]:
-        """The modem lines that the settings name, with whether they are high."""
-        named = {"dtr": self.settings.dtr, "rts": self.settings.rts}
-        return {line: level == "high" for line, level in named.items() if level is not None}
+    def _lines(self) -> dict[str, bool | None]:
+        """The modem lines that the settings name, with whether they are high; None is as they are."""
+        named = {"rts": self.settings.rts, "dtr": self.settings.dtr}
+        levels = {"low": False, "high": True, "keep": None}
+        return {line: levels[level] for line, level in named.items() if level is not None}
 
     def close(self) -> None:
         pass
@@ -168,19 +170,22 @@ class SerialLine:
 
 
 def opened_port(
-    name: str, path: str, baud: int, timeout: float = _POLL, lines: Mapping[str, bool] | None = None
+    name: str, path: str, baud: int, timeout: float = _POLL, lines: Mapping[str, bool | None] | None = None
 ) -> serial.SerialBase:
     """An open port.
 
-    Modem lines that are named get their level in opening, RTS first: DTR low with RTS high, even for a moment, resets
-    an ESP32. What the kernel does to both at the first opening cannot be helped. They stay so when it is closed.
+    Where lines are named, they are set as they are to be from the first moment on, and stay so when the port is closed.
+    Linux raises both at the first opening, before anybody can ask for less. From there RTS goes down before DTR: the
+    other way round is the pulse by which esptool resets an ESP32 (DTR low and RTS high pull EN), this way only IO0 is
+    pulled for a moment, which a running chip does not look at.
 
     Args:
         name: of the device, for errors.
         path: of the port, or a URL of pyserial.
         baud: bits per second.
         timeout: of a read, seconds.
-        lines: ``dtr`` and ``rts``, with whether they are high.
+        lines: ``dtr`` and ``rts``, with whether they are high; None leaves one as the operating system has it. A line
+            that is not named is high. A port that has no such lines is opened all the same.
 
     Raises:
         DeviceBusyError: another program has it.
@@ -196,26 +201,58 @@ def opened_port(
             path, baudrate=baud, timeout=timeout, write_timeout=30, do_not_open=True, **exclusive
         )
         if lines:
-            port.rts = lines.get("rts", True)
-            port.dsrdtr = True  # opening then leaves DTR alone
-        port.open()
-        if lines:
-            port.dsrdtr = False
-            port.dtr = lines.get("dtr", True)
-            if os.name == "posix" and "://" not in path:
-                _hold_lines(port.fileno())
+            _open_with(port, {"rts": True, "dtr": True, **lines})
+        else:
+            port.open()
     except (serial.SerialException, OSError, ValueError) as failure:
         raise _refused(name, path, failure) from None
     return port
 
 
-def _hold_lines(descriptor: int) -> None:
-    """Have the kernel leave the modem lines when the port is closed (termios(3): HUPCL)."""
+def _open_with(port: Any, lines: Mapping[str, bool | None]) -> None:
+    """Open a port and set its lines, RTS first.
+
+    pyserial's own opening sets both, DTR first, by two methods that each of its kinds of port has; meanwhile they do
+    nothing. On Windows levels belong to the port's configuration, which cannot leave a line: ``keep`` is high there.
+    """
+    for line, high in lines.items():
+        if high is not None:
+            setattr(port, line, high)
+    port._update_rts_state = port._update_dtr_state = lambda: None
+    try:
+        port.open()
+    finally:
+        del port._update_rts_state, port._update_dtr_state
+    try:
+        _hold_lines(port)
+        for line, high in lines.items():
+            if high is not None:
+                with _no_such_lines():
+                    setattr(port, line, high)
+    except BaseException:
+        port.close()
+        raise
+
+
+@contextmanager
+def _no_such_lines() -> Iterator[None]:
+    """Pass over what a port says that has no modem lines: a pseudo terminal, some boards' own USB."""
+    try:
+        yield
+    except OSError as failure:
+        if failure.errno not in (errno.EINVAL, errno.ENOTTY):
+            raise
+
+
+def _hold_lines(port: Any) -> None:
+    """Have the kernel leave the modem lines when the port is closed (termios(3): HUPCL); Windows has no such thing."""
+    if os.name != "posix" or "://" in str(port.port):
+        return
     import termios
 
-    attributes = termios.tcgetattr(descriptor)
+    attributes = termios.tcgetattr(port.fileno())
     attributes[2] &= ~termios.HUPCL
-    termios.tcsetattr(descriptor, termios.TCSANOW, attributes)
+    termios.tcsetattr(port.fileno(), termios.TCSANOW, attributes)
 
 
 def identity_of(address: str) -> str:

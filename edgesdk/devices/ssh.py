@@ -17,6 +17,7 @@ from ..errors import MissingExtraError
 from .address import Settings
 from .base import DeviceError, DeviceGoneError, DeviceTimeoutError
 from .hosts import place_of
+from .kernels import kernel_marks
 from .shell import ShellDevice
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ class SshDevice(ShellDevice):
         _parts(settings.rest)
         self._client: paramiko.SSHClient | None = None
         self._connecting = threading.Lock()  # commands may be started from several threads
+
+    def marks(self) -> tuple[str, ...]:
+        return (self.identity, *kernel_marks(self))
 
     def open(self, command: str) -> SshChannel:
         with _errors(self.name, self.settings):

@@ -162,6 +162,11 @@ def check_with(bundle: Bundle, named: str, oldest: int = 1) -> Signature:
     return check(bundle, (key,), oldest=oldest)
 
 
+def _pin_of(device: Device, pins: Pins) -> Pin | None:
+    """The pin that counts for a device; it is asked for its other addresses only where there are pins."""
+    return pins.for_device(device.name, *device.addresses) if pins.pins else None
+
+
 def check_pinned(device: Device, bundle: Bundle) -> Signature | None:
     """Refuse a bundle that must not go to a device; None where nothing is pinned for it.
 
@@ -169,7 +174,7 @@ def check_pinned(device: Device, bundle: Bundle) -> Signature | None:
         SignatureError: unsigned, another key, a revoked one, changed since it was signed, or older than one before.
     """
     pins = read_pins()
-    found = pins.for_device(device.name, *device.addresses)
+    found = _pin_of(device, pins)
     if found is None:
         return None
     try:
@@ -201,7 +206,7 @@ def check_going_back(device: Device, manifest: str, signature: bytes | None) -> 
         BundleError: the manifest cannot be read.
     """
     pins = read_pins()
-    found = pins.for_device(device.name, *device.addresses)
+    found = _pin_of(device, pins)
     if found is None:
         return
     with scratch_folder() as folder:
@@ -219,7 +224,7 @@ def note_sent(device: Device, signature: Signature | None) -> None:
     version = signature.version
 
     def change(pins: Pins) -> Pins:
-        found = pins.for_device(device.name, *device.addresses)
+        found = _pin_of(device, pins)
         if found is None or found.newest >= version:
             return pins
         return pins.with_pin(replace(found, newest=version))

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from edgesdk.devices import DeviceBusyError, DeviceError, Settings
-from edgesdk.devices.adb import AdbDevice, client
+from edgesdk.devices.adb import AdbDevice, client, states
 from edgesdk.devices.address import read_fleet
-from edgesdk.devices.discovery import attached, only_device
+from edgesdk.devices.base import Completed
+from edgesdk.devices.discovery import attached, discover, only_device
 from edgesdk.devices.local import LocalDevice
 from edgesdk.devices.locks import alone
 from edgesdk.devices.phones import identities, listed, preferred
@@ -27,6 +28,7 @@ from edgesdk.signing.pins import Pin, Pins
 pytest.importorskip("adbutils", reason="adbutils (extra 'devices') is not installed")
 
 MDNS = "adb-R5CT1-a1B2c3 (2)._adb-tls-connect._tcp"
+BOOT, OTHER_BOOT = "3c2f2f0e-0d9a-4c8e-9f57-6f0b3f1f4b1a\n", "9b0e6f64-5f3a-4d4b-8a8e-2f6b1c7d9e10\n"
 UDEV = "no permissions (user in plugdev group; are your udev rules wrong?); see [http://developer.android.com/tools]"
 
 
@@ -48,11 +50,14 @@ class Phone:
 class Server:
     """A small adb server: it lists, and answers short commands."""
 
-    list: str = ""
+    short: str = ""
+    detailed: str = ""
     phones: dict[str, Phone] = field(default_factory=dict)
+    refusals: dict[str, str] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
 
     def add(self, serial: str, number: str, state: str = "device", **more: object) -> None:
-        self.list += f"{serial}\t{state}\n"
+        self.short += f"{serial}\t{state}\n"
         self.phones[serial] = Phone({"ro.serialno": number}, **more)  # type: ignore[arg-type]
 
     def serve(self, connection: socket.socket) -> None:
@@ -63,9 +68,13 @@ class Server:
                 kind, _, rest = request.partition(":")
                 if request == "host:version":
                     return connection.sendall(b"OKAY00040029")
-                if request == "host:devices":
-                    data = self.list.encode()
+                self.requests.append(request)
+                if request in ("host:devices", "host:devices-l"):
+                    data = (self.detailed if request.endswith("-l") else self.short).encode()
                     return connection.sendall(b"OKAY" + b"%04x" % len(data) + data)
+                if request in self.refusals:
+                    data = self.refusals[request].encode()
+                    return connection.sendall(b"FAIL" + b"%04x" % len(data) + data)
                 if request.endswith(":features"):
                     return connection.sendall(b"OKAY000cshell_v2,cmd")
                 if request.startswith("host:transport:"):
@@ -110,7 +119,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
 
 
 def phones(server: Server) -> dict[str, str]:
-    return identities(client(), listed(server.list))
+    return identities(client(), listed(server.short))
 
 
 def test_one_phone_by_cable_and_by_network_is_one(server: Server) -> None:
@@ -148,15 +157,8 @@ def test_the_fleet_names_a_phone_once(server: Server, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "number",
     [
-        "1234567890ABCDEF",
-        "12345678",
-        "ABCDEF0123456789",
-        "",
-        "unknown",
-        "0123456789ABCDEF",
-        "0123456789abcdef",
-        "00000000",
-        "EMULATOR36X1X10X0",
+        *("", "unknown", "0123456789ABCDEF", "0123456789abcdef", "1234567890abcdef", "1234567890ABCDEF", "1234567890"),
+        *("12345678", "ABCDEF01", "ABCDEF0123456789", "00000000", "EMULATOR36X1X10X0"),
     ],
 )
 def test_numbers_that_many_have_are_no_identity(server: Server, number: str) -> None:
@@ -223,14 +225,155 @@ def test_the_list_is_read_as_the_server_writes_it() -> None:
 
 
 def test_words_of_the_server_are_passed_on(server: Server) -> None:
-    server.list = "R5CT1\tdevice\n"
+    server.short = "R5CT1\tdevice\n"
     with pytest.raises(DeviceError) as refused:
         AdbDevice("phone", Settings("adb:R5CT1")).open("true")
     assert "not found" in refused.value.message or "adb says" in refused.value.message
 
 
-@pytest.mark.parametrize("lines", [{}, {"dtr": False}, {"dtr": False, "rts": False}, {"dtr": True, "rts": False}])
-def test_modem_lines_are_set_before_a_port_is_open(monkeypatch: pytest.MonkeyPatch, lines: dict[str, bool]) -> None:
+def test_the_fleet_may_name_both_ways_to_a_phone(server: Server, tmp_path: Path) -> None:
+    server.add("R5CT1", "R5CT1")
+    server.add("192.168.0.104:5555", "R5CT1")
+    fleet = tmp_path / "devices.toml"
+    fleet.write_text('[wifi]\naddress = "adb:192.168.0.104:5555"\n[cable]\naddress = "adb:R5CT1"\n')
+    assert only_device(fleet) == "cable"
+
+
+def test_several_are_listed_with_their_states(server: Server) -> None:
+    server.add("192.168.0.104:5555", "", state="offline")
+    server.add("R5CT1", "R5CT1")
+    with pytest.raises(DeviceError) as refused:
+        only_device()
+    assert "adb:192.168.0.104:5555 (offline), adb:R5CT1" in refused.value.message
+    assert refused.value.hint == "--device adb:R5CT1"  # the one that can be used
+    with pytest.raises(DeviceError, match=r"adb:192.168.0.104:5555 \(offline\), adb:R5CT1"):
+        AdbDevice("phone", Settings("adb:"))
+
+
+def test_who_is_named_alone_is_asked_alone(server: Server) -> None:
+    server.add("R5CT1", "R5CT1")
+    server.add("R5CT2", "R5CT2")
+    AdbDevice("phone", Settings("adb:R5CT1")).marks()
+    assert "host:transport:R5CT1" in server.requests and "host:transport:R5CT2" not in server.requests
+
+
+def test_a_list_alone_asks_nobody(server: Server) -> None:
+    server.add("R5CT1", "R5CT1")
+    server.add("192.168.0.104:5555", "R5CT1")
+    names = {found.name for found in discover(ask=False)}
+    assert {"adb:R5CT1", "adb:192.168.0.104:5555"} <= names
+    assert not any(request.startswith("host:transport") for request in server.requests)
+
+
+def test_devices_of_one_number_are_known_by_their_ports(server: Server) -> None:
+    same, hidden = "0123456789ABCDEF", "????????????"
+    server.short = f"{same}\tdevice\n{same}\tdevice\n{hidden}\t{UDEV}\n"
+    server.detailed = "".join(
+        f"{name:<22} {state} {port} transport_id:{number}\n"
+        for number, (name, state, port) in enumerate(
+            [
+                (same, "device", "usb:1-2 product:a model:b device:c"),
+                (same, "device", "usb:1-3"),
+                (hidden, UDEV, "usb:2-1"),
+            ]
+        )
+    )
+    server.phones |= {"usb:1-2": Phone({"ro.serialno": same}), "usb:1-3": Phone({"ro.serialno": same})}
+    assert states(client()) == {"usb:1-2": "device", "usb:1-3": "device", "usb:2-1": UDEV}
+    assert AdbDevice("phone", Settings("adb:usb:1-3")).identity == "adb:usb:1-3"
+    with pytest.raises(DeviceError, match="no permissions") as refused:
+        AdbDevice("phone", Settings("adb:usb:2-1"))
+    assert "udev rules" in str(refused.value.hint)
+    server.detailed = ""
+    with pytest.raises(DeviceError, match="listed more than once") as refused:
+        AdbDevice("phone", Settings(f"adb:{same}"))
+    assert "unplug all but one" in str(refused.value.hint)
+    with pytest.raises(DeviceError, match="no permissions"):  # a name that is none, but adb's own
+        AdbDevice("phone", Settings(f"adb:{hidden}"))
+
+
+def test_what_adb_says_to_a_state_is_passed_on_in_one_line(server: Server) -> None:
+    server.add("R5CT1", "R5CT1", state="unauthorized")
+    server.refusals["host:transport:R5CT1"] = (
+        "device unauthorized.\nThis adb server's $ADB_VENDOR_KEYS is not set\n"
+        "Try 'adb kill-server' if that seems wrong."
+    )
+    with pytest.raises(DeviceError) as refused:
+        AdbDevice("phone", Settings("adb:R5CT1"))
+    assert "adb says: device unauthorized. This adb server's $ADB_VENDOR_KEYS is not set" in refused.value.message
+    assert "\n" not in refused.value.message and "allow USB debugging" in str(refused.value.hint)
+
+
+def test_phones_with_one_number_do_not_lock_each_other_out(server: Server, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("EDGESDK_CACHE", str(tmp_path))
+    server.add("192.168.0.5:5555", "CLONE77", boot="one")
+    server.add("192.168.0.6:5555", "CLONE77", boot="two")
+    server.add("R5CT1", "R5CT1", boot="three")
+    server.add(MDNS, "R5CT1", boot="three")
+    first, second, cable, air = (AdbDevice(name, Settings(f"adb:{name}")) for name in server.phones)
+    with alone(first, "test"), alone(second, "test"):
+        pass
+    with alone(cable, "test"), pytest.raises(DeviceBusyError), alone(air, "test"):
+        raise AssertionError
+
+
+@dataclass
+class Board(LocalDevice):
+    """A board, by what it prints."""
+
+    name: str
+    said: str
+
+    def __post_init__(self) -> None:
+        super().__init__(self.name, Settings(f"ssh:{self.name}"))
+
+    def run(self, command: str, **more: object) -> Completed:  # type: ignore[override]
+        return Completed(0, self.said.encode(), b"")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "one"),
+    [
+        (BOOT, BOOT, True),  # an address and a name of one board
+        (f"a banner\n{BOOT}", BOOT, True),
+        (BOOT, OTHER_BOOT, False),  # a copied card
+        ("", "", False),  # nothing is known
+        ("00000000-0000-0000-0000-000000000000\n", "00000000-0000-0000-0000-000000000000\n", False),
+        (BOOT + OTHER_BOOT, BOOT + OTHER_BOOT, False),
+    ],
+)
+def test_boards_are_locked_by_the_kernel_that_runs(
+    first: str, second: str, one: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGESDK_CACHE", str(tmp_path))
+    with alone(Board("jetson", first), "test"):
+        if one:
+            with (
+                pytest.raises(DeviceBusyError, match=r"jetson\.local is in use"),
+                alone(Board("jetson.local", second), "t"),
+            ):
+                raise AssertionError
+        else:
+            with alone(Board("jetson.local", second), "test"):
+                pass
+    with alone(Board("jetson.local", second), "test"):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        ({}, [("dtr", True), ("rts", True)]),
+        ({"dtr": "low"}, [("rts", True), ("dtr", False)]),
+        ({"dtr": "low", "rts": "low"}, [("rts", False), ("dtr", False)]),  # never DTR low beside RTS high
+        ({"dtr": "high", "rts": "low"}, [("rts", False), ("dtr", True)]),
+        ({"dtr": "keep", "rts": "low"}, [("rts", False)]),
+        ({"dtr": "keep", "rts": "keep"}, []),
+    ],
+)
+def test_modem_lines_are_set_once_each_and_kept(
+    monkeypatch: pytest.MonkeyPatch, levels: dict[str, str], expected: list[tuple[str, bool]]
+) -> None:
     """The kernel's calls, in their order: a pseudo terminal carries no modem lines."""
     serial = pytest.importorskip("serial", reason="pyserial (extra 'devices') is not installed")
     import termios
@@ -254,15 +397,16 @@ def test_modem_lines_are_set_before_a_port_is_open(monkeypatch: pytest.MonkeyPat
         return real(descriptor, request, *more)
 
     monkeypatch.setattr(serialposix.fcntl, "ioctl", noted)
-    levels = {line: "high" if high else "low" for line, high in lines.items()}
     try:
         port = SerialDevice("board", Settings(f"serial:{os.ttyname(terminal)}", **levels)).port()  # type: ignore[arg-type]
         assert isinstance(port, serial.Serial)
-        order = ("rts", "dtr") if lines else ("dtr", "rts")  # DTR low with RTS high would reset an ESP32
-        assert calls == [(line, lines.get(line, True)) for line in order]  # and never another level
+        assert calls == expected
         hangs_up = bool(termios.tcgetattr(port.fileno())[2] & termios.HUPCL)
-        assert hangs_up is not bool(lines)
+        assert hangs_up is not bool(levels)
+        port.timeout = 3  # configures the port anew
+        assert bool(termios.tcgetattr(port.fileno())[2] & termios.HUPCL) is hangs_up
         port.close()
+        assert calls == expected
     finally:
         os.close(other)
         os.close(terminal)
