@@ -17,6 +17,7 @@ from ..facts import Facts
 from ..shell import ShellDevice
 from ..store import Parcel, Pushed, Store, refuse_misfit
 from .archive import runner_archive
+from .interpreter import PYTHON, check_python
 from .link import RunnerLink
 
 
@@ -67,9 +68,16 @@ def _on_shell(
     survey = store.survey()
     if note := refuse_misfit(bundle, survey.facts, device.name):
         progress.note(note)
+    if not _is_native(device, bundle):
+        check_python(device, bundle, progress)
     pushed = store.push(Parcel.of_bundle(bundle), activate=activate, progress=progress, survey=survey)
     command = _command(store, bundle, survey.facts, pushed, threads, progress)
     return RunnerLink(device.stream(command), device.name)
+
+
+def _is_native(device: ShellDevice, bundle: Bundle) -> bool:
+    """Whether the runner is the one in C++, which needs no Python there."""
+    return bundle.manifest.program.converter == "executorch" and not device.python
 
 
 def _command(
@@ -77,7 +85,7 @@ def _command(
 ) -> str:
     """The command line that starts the runner there, which is pushed first."""
     device, program = store.device, bundle.manifest.program
-    if program.converter == "executorch" and not device.python:
+    if _is_native(device, bundle):
         from .native import native_command
 
         return native_command(store, facts, pushed, threads, progress)
@@ -89,5 +97,5 @@ def _command(
         path.write_bytes(runner_archive(on_device))
         entry = file_entry(path)
         runner = store.push(Parcel(f"runner.{entry.sha256[:12]}", path.parent, (entry,)), activate=False)
-    words = [device.python or "python3", "-u", f"{runner.path}/{entry.path}", pushed.path]
+    words = [device.python or PYTHON, "-u", f"{runner.path}/{entry.path}", pushed.path]
     return "exec " + shlex.join([*words, *([str(threads)] if threads else [])])
