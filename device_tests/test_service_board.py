@@ -43,7 +43,7 @@ def package_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package, with wheels for 64-bit Arm."""
     folder = tmp_path_factory.mktemp("arm64")
     try:
-        wheels = resolved(requirements("onnxruntime>=1.32,<2"), "3.11", "aarch64")
+        wheels = resolved(requirements("onnxruntime>=1.32,<2", "3.11"), "3.11", "aarch64")
         kept = [wheel for wheel in wheels if wheel.name.lower().replace("_", "-") in _PACKED]
         assert len(kept) == len(_PACKED)
         (folder / "python.lock").write_text(lock_text(kept))

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from .errors import EdgeError
+from .toml import toml_tables
 
 _LARGEST = 2**64
 
@@ -120,7 +120,7 @@ def _python_json(text: str) -> Any:
 
 
 def _toml(text: str) -> dict[str, Any]:
-    data = tomllib.loads(text)
+    data = toml_tables(text)
     _refuse_huge(data)
     return data
 

@@ -382,7 +382,7 @@ def _measure(
     """Measure the program; it and the references take turns in memory."""
     from .compress import quality
     from .compress.recording import record
-    from .files import sha256
+    from .digests import file_digest
     from .model.reference import ReferenceModel
     from .passages.cutting import file_windows
     from .passages.loops import loop_notes
@@ -413,7 +413,7 @@ def _measure(
             quality.rounded(quality.perplexity_of(recording.window_loss, windows)),
             len(windows),
             max(len(window.text) for window in windows),
-            sha256(text),
+            file_digest(text),
         )
     found = quality.parity(ReferenceModel(compressed, resident=False), recording, progress)
     return _Measured(found, apart, perplexity, reason, tuple(notes))

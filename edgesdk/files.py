@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from .digests import file_digest
 from .errors import EdgeError
 from .partials import partial_file, partial_folder, swap_in
 
@@ -26,7 +26,7 @@ class FileEntry:
 
 def file_entry(path: Path, name: str | None = None) -> FileEntry:
     """Size and hash of a file under the name that a record gives it."""
-    return FileEntry(name or path.name, path.stat().st_size, sha256(path))
+    return FileEntry(name or path.name, path.stat().st_size, file_digest(path))
 
 
 @contextmanager
@@ -74,9 +74,3 @@ def writing_failed(path: Path, failure: OSError) -> EdgeError:
     if failure.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(failure.strerror):
         return EdgeError(f"{path}: the disk is full", hint="free space there, or choose another output folder")
     return EdgeError(f"{path}: cannot be written ({failure.strerror or failure})")
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

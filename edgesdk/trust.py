@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from .digests import file_digest
 from .documents import read_json
 from .errors import EdgeError
-from .files import replacing, sha256
+from .files import replacing
 from .lines import shown_line
 
 _FILE = "trusted.json"
@@ -22,7 +23,7 @@ def is_trusted(path: Path) -> bool:
     """Whether the user trusts this file as it is now."""
     known = _known()
     place = _place(path)
-    return place in known and path.is_file() and known[place] == sha256(path)
+    return place in known and path.is_file() and known[place] == file_digest(path)
 
 
 def trust(path: Path) -> None:
@@ -33,7 +34,7 @@ def trust(path: Path) -> None:
     """
     if not path.is_file():
         raise EdgeError(f"{shown_line(str(path))}: no such file to trust", hint="name a file, or a bundle's folder")
-    _write({**_known(), _place(path): sha256(path)})
+    _write({**_known(), _place(path): file_digest(path)})
 
 
 def forget(path: Path) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 #: pip, without what lies in the folder one stands in, and without PYTHONPATH and the user's own packages.
-PIP = (sys.executable, "-I", "-P", "-m", "pip")
+PIP = (sys.executable, "-I", "-m", "pip")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from edgesdk.cache import alone_in, made_once
-from edgesdk.files import sha256
+from edgesdk.digests import file_digest
 
 from ..lab.host import LabUnavailableError, lab_dir, require, tool
 
@@ -85,7 +85,7 @@ def _fetch(package: Npm, folder: Path) -> None:
             f"npm did not give {package.name} {package.version}: {done.stderr[-300:].strip()}",
             hint="connect to a registry that has it",
         )
-    found = sha256(archive)
+    found = file_digest(archive)
     if found != package.sha256:
         raise AssertionError(f"{archive.name} has SHA-256 {found}, not the pinned one")
     with tarfile.open(archive) as packed:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..bounds.regular import read_limited
 from ..bounds.tars import Slice, unpack_tar
+from ..digests import file_digest
 from ..partials import scratch_folder
 from .entries import ArtifactError, Entries, folder_entries
 from .findings import Finding
@@ -103,7 +103,7 @@ def _sums(file: Path, entries: Entries) -> Iterator[Finding]:
 
 def _md5(entries: Entries, name: str) -> str:
     with entries[name].open() as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()  # type: ignore[arg-type]
+        return file_digest(file, "md5")
 
 
 def _machines(entries: Entries, architecture: str) -> Iterator[Finding]:

@@ -6,14 +6,15 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..digests import file_digest
 from ..documents import read_json
 from ..errors import EdgeError
-from ..files import replacing, sha256
+from ..files import replacing
 
 
 def remember(record: Path, folder: Path, names: Iterable[str]) -> None:
     """Write down size, time and hash of files below ``folder`` as they are now."""
-    kept = {name: [*_stamp(folder / name), sha256(folder / name)] for name in sorted(names)}
+    kept = {name: [*_stamp(folder / name), file_digest(folder / name)] for name in sorted(names)}
     record.parent.mkdir(parents=True, exist_ok=True)
     with replacing(record) as partial:
         partial.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
@@ -37,7 +38,7 @@ def damaged(record: Path, folder: Path) -> list[str]:
             wrong.append(name)
         elif _stamp(path) != (size, time):
             touched = True
-            if path.stat().st_size != size or sha256(path) != digest:
+            if path.stat().st_size != size or file_digest(path) != digest:
                 wrong.append(name)
     if touched and not wrong:
         remember(record, folder, kept)

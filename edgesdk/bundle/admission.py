@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from ..children import module_command
 from ..errors import BundleError, MissingExtraError
 from . import Bundle, Manifest, check_runtime
 
@@ -131,7 +132,7 @@ def _try(bundle: Bundle, threads: int | None) -> None:
     size = sum(entry.size for entry in bundle.manifest.files)
     seconds = _SECONDS + size // _BYTES_PER_SECOND
     request = json.dumps({"folder": str(bundle.folder.resolve()), "threads": threads, "seconds": seconds})
-    command = [sys.executable, "-P", "-m", "edgesdk.bundle.trial"]
+    command = module_command(sys.executable, "edgesdk.bundle.trial")
     where = f"{bundle.main}: {bundle.manifest.program.runtime}"
     try:
         done = subprocess.run(

@@ -7,9 +7,9 @@ count on.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NotRequired
+from typing import TYPE_CHECKING, Any
 
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from ..errors import BundleError
 from ..kinds import DECODER, ENCODER, KINDS, SEQ2SEQ, VISION

@@ -13,7 +13,7 @@ from .rtn import RoundToNearest, Tally
 from .spool import Spool
 
 if TYPE_CHECKING:
-    from typing import Self
+    from typing_extensions import Self
 
     from ..estimate import Shaped
     from ..model import Weights

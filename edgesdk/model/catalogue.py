@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tomllib
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..bounds.remembered import damaged, recalled, remember
+from ..digests import file_digest
 from ..errors import MissingExtraError, ModelError
-from ..files import replacing, sha256
+from ..files import replacing
 from ..partials import partial_folder
 from ..progress import SILENT, Progress
 from ..schema import load as load_schema
+from ..toml import toml_tables
 from ..wheels import Wheel, download
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -70,7 +71,7 @@ def cache_dir() -> Path:
 def load() -> dict[str, Entry]:
     """The catalogue by name."""
     path = Path(__file__).with_name("catalogue.toml")
-    data = tomllib.loads(path.read_text(encoding="utf-8"))
+    data = toml_tables(path.read_text(encoding="utf-8"))
     return {name: load_schema(Entry, {"name": name, **entry}, path.name, ModelError) for name, entry in data.items()}
 
 
@@ -102,7 +103,7 @@ def _damaged(entry: Entry) -> list[str]:
     record = entry.home / _HASHES
     if recalled(record).get(entry.file) != entry.sha256:  # fetched before there were records, or of another version
         missing = [name for name in _others(entry) if not (entry.home / name).is_file()]
-        if missing or sha256(entry.weights) != entry.sha256:
+        if missing or file_digest(entry.weights) != entry.sha256:
             return missing or [entry.file]
         remember(record, entry.home, [entry.file, *_others(entry)])
     return damaged(record, entry.home)

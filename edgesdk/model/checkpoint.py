@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..bounds.regular import read_limited, regular_file
 from ..bounds.zips import refuse_name
+from ..digests import file_digest
 from ..documents import parse_json
 from ..errors import ModelError
-from ..files import FileEntry, file_entry, sha256
+from ..files import FileEntry, file_entry
 from ..lines import Line
 from ..progress import Progress, track
 from ..schema import dump, load
@@ -161,7 +162,7 @@ def _refuse_files(description: Description, folder: Path) -> None:
         inside = folder / file.path
         if regular_file(folder, file.path, ModelError) is None:
             raise ModelError(f"{inside}: missing from the checkpoint", hint=_DAMAGED)
-        if inside.stat().st_size != file.size or sha256(inside) != file.sha256:
+        if inside.stat().st_size != file.size or file_digest(inside) != file.sha256:
             raise ModelError(f"{inside}: is not the file that was written (size or SHA-256 differs)", hint=_DAMAGED)
 
 

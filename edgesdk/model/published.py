@@ -7,7 +7,6 @@ are data (``published.json``), made from an installed transformers by ``python -
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from ..toml import toml_tables
 from .config import Config, short
 
 FILE = Path(__file__).with_name("published.json")
@@ -68,7 +68,7 @@ def published_types() -> dict[str, Published]:
 @cache
 def inert_keys() -> frozenset[str]:
     """Keys that change no logits of a generator (``inert.toml``)."""
-    return frozenset(key for keys in tomllib.loads(_INERT_FILE.read_text("utf-8")).values() for key in keys)
+    return frozenset(key for keys in toml_tables(_INERT_FILE.read_text("utf-8")).values() for key in keys)
 
 
 def published_ignored(kind: str) -> Sequence[str]:

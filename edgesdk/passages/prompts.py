@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from ..schema import load
+from ..toml import toml_tables
 
 if TYPE_CHECKING:
     from ..model.tokenizer import Tokenizer
@@ -32,7 +32,7 @@ class Prompt:
 @cache
 def prompts() -> tuple[Prompt, ...]:
     """The built-in questions, one of each domain in turns."""
-    data = tomllib.loads(files(__package__).joinpath("prompts.toml").read_text(encoding="utf-8"))
+    data = toml_tables(files(__package__).joinpath("prompts.toml").read_text(encoding="utf-8"))
     domains = [[load(Prompt, entry, f"prompts.toml, {name}") for entry in data[name]] for name in data]
     return tuple(chain.from_iterable(zip(*domains, strict=True)))
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, Literal
 
 from annotated_types import Gt, Lt
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from ..devices.runner.events import Count, Failed
 

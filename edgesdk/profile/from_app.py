@@ -7,7 +7,7 @@ power, one start. What is missing is null with its code.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def _header(bundle: Bundle, found: Result, repeats: list[Run]) -> Line:
         "bundle": dump(bundle_facts(bundle)),
         "device": dump(device),
         "plan": dump(plan),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "sensors": [dump(sensor) for sensor in sensors],
         "raw": [{"name": sensor.name, "wraps_at": None, "parts": []} for sensor in sensors],
         "regime": {},

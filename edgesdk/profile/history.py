@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -266,7 +266,7 @@ def since(text: str) -> datetime:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise EdgeError(f"'{text}' is no date", hint="as in 2026-11-20 or 2026-11-20T09:00+01:00") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
 
 
 def _url(where: str | Path | None) -> URL:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Any, NotRequired, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 from annotated_types import Ge, Gt, Len, Lt
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from ..devices.runner.events import Count
 from ..schema import load_open

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,9 @@ def profile_in_turns(
     if meters or plan.sustained:
         what = "external meters" if meters else "a sustained run"
         raise ProfileError(f"two bundles in turns are measured without {what}", hint="profile each by itself for that")
-    pair = hashlib.sha256(f"{datetime.now(UTC)}{[each.manifest.digest for each in bundles]}".encode()).hexdigest()[:16]
+    pair = hashlib.sha256(
+        f"{datetime.now(timezone.utc)}{[each.manifest.digest for each in bundles]}".encode()
+    ).hexdigest()[:16]
     with ExitStack() as stack:
         measured = [
             stack.enter_context(_prepared(device, bundle, out, plan, meters, commit, SILENT, pair))
@@ -152,7 +154,7 @@ def _prepared(
         "bundle": dump(bundle_facts(bundle)),
         "device": dump(_device_facts(device, facts)),
         "plan": dump(plan),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "sensors": [dump(_sensor_facts(each)) for each in every],
         "raw": [{"name": s.name, "wraps_at": s.wraps_at, "parts": _parts(s), "rests": s.rests} for s in every],
         "remarks": [dump(each) for each in survey.remarks],

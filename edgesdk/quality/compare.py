@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..compress.quality import Perplexity
+from ..digests import file_digest
 from ..errors import EdgeError
-from ..files import sha256
 from ..partials import scratch_folder
 from ..passages.cutting import read_text, windows
 from ..passages.loops import loop_notes
@@ -158,7 +158,7 @@ def _perplexity(evaluated: _EvalText, found: TextFindings) -> PerplexityByWindow
     before, after = (perplexity(side, texts) for side in losses)
     single = (tuple(perplexity([loss], [text]) for loss, text in zip(side, texts, strict=True)) for side in losses)
     longest = max(len(text.text) for text in texts)
-    summary = Perplexity(before, after, len(texts), longest, sha256(evaluated.path))
+    summary = Perplexity(before, after, len(texts), longest, file_digest(evaluated.path))
     return PerplexityByWindow(summary, *single)
 
 

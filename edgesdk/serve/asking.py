@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import anyio
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -119,7 +120,7 @@ class Asking:
         engine = self._site.engine
         try:
             engine.submit(self._job)
-            async with asyncio.timeout(self._site.settings.wait_seconds):
+            with anyio.fail_after(self._site.settings.wait_seconds):
                 event = await self._unless_gone(self._events.get())
         except TimeoutError:
             engine.cancel(self._job)

@@ -7,6 +7,7 @@ import hmac
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
+import anyio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .connections import CONNECTION
@@ -145,7 +146,7 @@ class Limits:
         if declared.isdigit() and int(declared) > self._body:
             body.refused = self._too_large()
         try:
-            async with asyncio.timeout(_BODY_SECONDS):
+            with anyio.fail_after(_BODY_SECONDS):
                 seen, more = 0, True
                 while more:
                     message = await receive()

@@ -18,9 +18,9 @@ from ..compress.recipe import Recipe
 from ..compress.rotation import Rotation
 from ..compress.rtn import RoundToNearest
 from ..compress.stored import AsStored
+from ..digests import file_digest
 from ..errors import BundleError, EdgeError, RecipeError, TargetError
 from ..exporting import Checks, export
-from ..files import sha256
 from ..model import catalogue
 from ..schema import dump
 from ..targets import Target, open_target
@@ -184,7 +184,7 @@ class Identities:
 
     def _sha256(self, path: Path) -> str:
         if path not in self._files:
-            self._files[path] = sha256(path)
+            self._files[path] = file_digest(path)
         return self._files[path]
 
 

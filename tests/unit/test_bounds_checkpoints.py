@@ -354,9 +354,9 @@ def test_a_cached_file_is_hashed_once_for_each_change(kept, monkeypatch) -> None
     entry, fetched = kept
     hashed: list[Path] = []
     from edgesdk.bounds import remembered
-    from edgesdk.files import sha256
+    from edgesdk.digests import file_digest
 
-    monkeypatch.setattr(remembered, "sha256", lambda path: (hashed.append(path), sha256(path))[1])
+    monkeypatch.setattr(remembered, "file_digest", lambda path: (hashed.append(path), file_digest(path))[1])
     catalogue.fetch(entry)
     assert hashed == []
     os.utime(entry.weights, ns=(1, 1))

@@ -18,8 +18,9 @@ from model_signing import verifying
 
 from edgesdk.bundle import FILE, Manifest, open_bundle, pack
 from edgesdk.cli import run
+from edgesdk.digests import file_digest
 from edgesdk.errors import EdgeError
-from edgesdk.files import FileEntry, sha256
+from edgesdk.files import FileEntry
 from edgesdk.profile.derive import derived
 from edgesdk.profile.schema import write_profile
 from edgesdk.signing import SignatureError
@@ -65,9 +66,9 @@ def test_a_bill_names_files_hashes_licence_and_runtime(bundle, signers) -> None:
     main = data["metadata"]["component"]
     assert (main["name"], main["type"], main["version"]) == ("tiny", "machine-learning-model", "7")
     assert main["licenses"] == [{"license": {"id": "Apache-2.0"}}]
-    assert main["hashes"] == [{"alg": "SHA-256", "content": sha256(signed / FILE)}]
+    assert main["hashes"] == [{"alg": "SHA-256", "content": file_digest(signed / FILE)}]
     files = {each["name"]: each["hashes"][0]["content"] for each in main["components"]}
-    assert files == {name: sha256(signed / name) for name in ("model.onnx", "tokenizer.json")}
+    assert files == {name: file_digest(signed / name) for name in ("model.onnx", "tokenizer.json")}
     parts = {each["bom-ref"]: each for each in data["components"]}
     assert parts["model"]["components"][0]["hashes"][0]["content"] == "ab" * 32
     assert properties(parts["runtime"])["edgesdk:versions"] == ">=1"

@@ -1,4 +1,5 @@
-"""The runner that boards get is Python 3.8 to every letter: JetPack 5 has that, and Debian 11 has 3.9."""
+"""Pythons of boards: their runner is Python 3.8 to every letter (JetPack 5 has that, and Debian 11 has 3.9), and the
+service is made of edgesdk's own modules, which are Python 3.10 (JetPack 6)."""
 
 from __future__ import annotations
 
@@ -7,14 +8,18 @@ import io
 import sys
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import edgesdk
+import edgesdk_converters
 from edgesdk.converter import CONVERTERS
 from edgesdk.devices.runner.archive import runner_archive
 
 vermin = pytest.importorskip("vermin", reason="vermin is not installed")
 OLDEST = (3, 8)
+OF_THE_SERVICE = (3, 10)
 _BUILT_IN = {"list", "dict", "tuple", "set", "frozenset", "type"}
 
 
@@ -30,6 +35,21 @@ def modules() -> dict[str, str]:
 
 
 MODULES = modules()
+
+
+def own_modules() -> list[Path]:
+    """All modules that a service's package takes along."""
+    return [path for root in (edgesdk, edgesdk_converters) for path in sorted(Path(root.__path__[0]).rglob("*.py"))]
+
+
+def oldest(text: str) -> tuple[int, ...]:
+    """The Python that a module needs, by what it uses of the language and its library."""
+    config = vermin.Config()
+    config.set_eval_annotations(False)
+    config.add_exclusion("long")  # a name of ours; Python 2 had a type of that name
+    config.add_exclusion("tomllib")  # `edgesdk.toml` takes another where there is none
+    found: tuple[int, ...] | None = vermin.visit(text, config=config).minimum_versions()[1]
+    return found or OLDEST
 
 
 def at_run_time(tree: ast.AST) -> Iterator[ast.AST]:
@@ -71,11 +91,17 @@ def test_a_module_of_the_runner_runs_in_python_3_8(path: str) -> None:
     text = MODULES[path]
     ast.parse(text, feature_version=OLDEST)
     assert "from __future__ import annotations" in text or not ast.parse(text).body
-    config = vermin.Config()
-    config.set_eval_annotations(False)
-    visitor = vermin.visit(text, config=config)
-    assert (visitor.minimum_versions()[1] or OLDEST) <= OLDEST, visitor.output_text()
+    assert oldest(text) <= OLDEST
     assert newer(text) == []
+
+
+def test_the_modules_of_the_service_run_in_python_3_10() -> None:
+    texts = {path: path.read_text(encoding="utf-8") for path in own_modules()}
+    assert len(texts) > 300
+    for text in texts.values():
+        ast.parse(text, feature_version=OF_THE_SERVICE)
+    assert {path: found for path, text in texts.items() if (found := oldest(text)) > OF_THE_SERVICE} == {}
+    assert [path.name for path, text in texts.items() if "import tomllib" in text] == ["toml.py"]
 
 
 def test_the_check_sees_what_is_newer() -> None:
@@ -88,4 +114,6 @@ def test_the_check_sees_what_is_newer() -> None:
     assert newer(head + "def f(a: list[int] | None) -> dict[str, int]: ...\nx: list[int] = []\ny = {1} | {2}\n") == []
     with pytest.raises(SyntaxError):
         ast.parse("with (open(a) as b, open(c) as d): pass", feature_version=OLDEST)
+    assert oldest("import asyncio\nasync def f(): \n    async with asyncio.timeout(1): ...") > OF_THE_SERVICE
+    assert oldest("from datetime import UTC\n") > OF_THE_SERVICE and oldest("from typing import Self\n") > (3, 10)
     assert sys.version_info >= (3, 11)

@@ -14,7 +14,7 @@ from edgesdk.bundle import SIGNATURE, open_bundle
 from edgesdk.devices import Settings
 from edgesdk.devices.local import LocalDevice
 from edgesdk.devices.store import Parcel, Store
-from edgesdk.files import sha256
+from edgesdk.digests import file_digest
 from edgesdk.package import package
 from edgesdk.package.linux_service import _seal
 from edgesdk.package.linux_service.manager import Service
@@ -241,10 +241,10 @@ def test_a_package_brings_its_key_and_its_program_refuses_by_itself(bundle, sign
 
 def test_signing_again_with_a_higher_number_is_the_way_back(board, signers, plain) -> None:
     bundle = signers.signed(plain, version=5)
-    digest = sha256(bundle / "manifest.json")
+    digest = file_digest(bundle / "manifest.json")
     board.gets(signers.signed(plain, version=6))
     sign(bundle, signers.a, 7)
-    assert sha256(bundle / "manifest.json") == digest
+    assert file_digest(bundle / "manifest.json") == digest
     board.gets(bundle)
 
 

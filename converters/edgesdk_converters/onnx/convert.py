@@ -26,6 +26,7 @@ from edgesdk.model.spec import Attention
 from .encoder_convert import OnnxEncoders
 from .limits import ACCURACY, BLOCK_BYTES, GRAPH_BYTES, LIMITS, RUNTIME_BYTES
 from .names import DATA_FILE, MODEL_FILE
+from .runtimes import runtime_for
 from .seq2seq_convert import OnnxSeq2Seqs
 from .vision_convert import OnnxVisions
 
@@ -135,7 +136,8 @@ class OnnxConverter:
         (folder / MODEL_FILE).write_bytes(ir.to_proto(program).SerializeToString(deterministic=True))
         genai = self._write_genai(model, options, folder)
         facts = {"accuracy_level": accuracy, "data": DATA_FILE, "genai": genai, **adapters}
-        return Program(MODEL_FILE, facts, {"onnx-ir": ir.__version__})
+        runtime = runtime_for(built, adapters=bool(adapters))
+        return Program(MODEL_FILE, facts, {"onnx-ir": ir.__version__}, runtime=runtime)
 
     def open(self, main: Path, context: int, threads: int | None = None) -> Session:
         try:

@@ -12,6 +12,7 @@ from edgesdk.estimate import refuse_schemes, tensor_bits
 
 from .limits import ACCURACY, BLOCK_BYTES, GRAPH_BYTES, LIMITS, RUNTIME_BYTES
 from .names import DATA_FILE, MODEL_FILE
+from .runtimes import runtime_for
 
 if TYPE_CHECKING:
     from edgesdk.compress.recipe import Recipe
@@ -61,11 +62,12 @@ class OnnxEncoders:
             builder = GraphBuilder(folder, data, torch.float32)
             with progress.stage("Writing the ONNX program", len(model.spec.layers)) as stage:
                 emit(builder, model, options.context, Activations(accuracy), stage.advance)
-        program = ir.Model(builder.graph("encoder", OPSET), ir_version=10, producer_name="edgesdk")
+        graph = builder.graph("encoder", OPSET)
+        program = ir.Model(graph, ir_version=10, producer_name="edgesdk")
         program.metadata_props["vocab"] = str(model.spec.vocab)
         (folder / MODEL_FILE).write_bytes(ir.to_proto(program).SerializeToString(deterministic=True))
         facts = {"accuracy_level": accuracy, "data": DATA_FILE}
-        return Program(MODEL_FILE, facts, {"onnx-ir": ir.__version__})
+        return Program(MODEL_FILE, facts, {"onnx-ir": ir.__version__}, runtime=runtime_for(graph))
 
     def open(self, main: Path, context: int, threads: int | None = None) -> EncoderSession:
         try:

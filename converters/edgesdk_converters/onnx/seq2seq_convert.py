@@ -12,6 +12,7 @@ from edgesdk.estimate import refuse_schemes
 from .encoder_convert import refuse_form, weight_bytes
 from .limits import ACCURACY, RUNTIME_BYTES
 from .names import DATA_FILE, ENCODER_FILE, MODEL_FILE
+from .runtimes import runtime_for
 
 if TYPE_CHECKING:
     from edgesdk.compress.recipe import Recipe
@@ -51,18 +52,19 @@ class OnnxSeq2Seqs:
 
         spec, activations = model.spec, Activations(ACCURACY[options.activations])
         stored: dict[str, ir.TensorProtocol] = {}  # both read the embedding
+        graphs: list[ir.Graph] = []
         layers = len(spec.encoder.layers) + len(spec.layers)
         with (folder / DATA_FILE).open("wb") as data, progress.stage("Writing the ONNX programs", layers) as stage:
             for name, emit in ((ENCODER_FILE, emit_encoder), (MODEL_FILE, emit_decoder)):
                 builder = GraphBuilder(folder, data, torch.float32, stored)
                 emit(builder, model, options.context, activations, stage.advance)
-                graph = builder.graph(name.removesuffix(".onnx"), OPSET)
-                program = ir.Model(graph, ir_version=10, producer_name="edgesdk")
+                graphs.append(builder.graph(name.removesuffix(".onnx"), OPSET))
+                program = ir.Model(graphs[-1], ir_version=10, producer_name="edgesdk")
                 program.metadata_props["vocab"] = str(spec.vocab)
                 program.metadata_props["start"] = str(spec.start)
                 (folder / name).write_bytes(ir.to_proto(program).SerializeToString(deterministic=True))
         facts = {"accuracy_level": activations.accuracy_level, "data": DATA_FILE, "encoder": ENCODER_FILE}
-        return Program(MODEL_FILE, facts, {"onnx-ir": ir.__version__})
+        return Program(MODEL_FILE, facts, {"onnx-ir": ir.__version__}, runtime=runtime_for(*graphs))
 
     def open(self, main: Path, context: int, threads: int | None = None) -> Seq2SeqSession:
         try:

@@ -12,6 +12,7 @@ from edgesdk.estimate import refuse_schemes
 from .encoder_convert import refuse_form, weight_bytes
 from .limits import ACCURACY
 from .names import DATA_FILE, MODEL_FILE, VISION_FILE
+from .runtimes import runtime_for
 
 if TYPE_CHECKING:
     from edgesdk.compress.recipe import Recipe
@@ -60,6 +61,7 @@ class OnnxVisions:
 
         spec, activations = model.spec, Activations(ACCURACY[options.activations])
         stored: dict[str, ir.TensorProtocol] = {}
+        graphs: list[ir.Graph] = []
         layers = len(spec.image.layers) + len(spec.text.layers)
         with (folder / DATA_FILE).open("wb") as data, progress.stage("Writing the ONNX programs", layers) as stage:
             vision = GraphBuilder(folder, data, torch.float32, stored)
@@ -68,12 +70,12 @@ class OnnxVisions:
             for _ in DecoderGraph(decoder, model.decoder, options.context, activations).emit():
                 stage.advance()
             for name, builder in ((VISION_FILE, vision), (MODEL_FILE, decoder)):
-                graph = builder.graph(name.removesuffix(".onnx"), OPSET)
-                program = ir.Model(graph, ir_version=10, producer_name="edgesdk")
+                graphs.append(builder.graph(name.removesuffix(".onnx"), OPSET))
+                program = ir.Model(graphs[-1], ir_version=10, producer_name="edgesdk")
                 program.metadata_props["image_token"] = str(spec.image_token)
                 (folder / name).write_bytes(ir.to_proto(program).SerializeToString(deterministic=True))
         facts = {"accuracy_level": activations.accuracy_level, "data": DATA_FILE, "vision": VISION_FILE}
-        return Program(MODEL_FILE, facts, {"onnx-ir": ir.__version__})
+        return Program(MODEL_FILE, facts, {"onnx-ir": ir.__version__}, runtime=runtime_for(*graphs))
 
     def open(self, main: Path, context: int, threads: int | None = None) -> VisionSession:
         try:

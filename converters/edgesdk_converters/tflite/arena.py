@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from edgesdk.children import module_command
 from edgesdk.errors import TargetError
 
 _STEP = 16  # what TFLM aligns an arena to
@@ -22,7 +23,7 @@ def arena_bytes(model: Path) -> int:
     Raises:
         TargetError: TFLM does not run the file at all.
     """
-    command = [sys.executable, "-P", "-m", __name__, str(model)]
+    command = [*module_command(sys.executable, __name__), str(model)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reasons = [line for line in done.stderr.splitlines() if line.strip()]

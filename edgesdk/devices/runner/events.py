@@ -5,10 +5,10 @@ An event may have keys beyond those that are named here; they stay in it, unread
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from annotated_types import Ge, Le
-from typing_extensions import TypedDict
+from typing_extensions import NotRequired, TypedDict
 
 from ...runner_lines import opened
 from ...schema import load_open

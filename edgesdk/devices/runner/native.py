@@ -20,8 +20,9 @@ from pathlib import Path
 
 from ...bundle import Manifest
 from ...cache import alone_in, made_once
+from ...digests import file_digest
 from ...errors import EdgeError
-from ...files import file_entry, sha256
+from ...files import file_entry
 from ...model.catalogue import cache_dir
 from ...progress import SILENT, Progress
 from ...targets import targets_dir
@@ -80,7 +81,7 @@ def native_command(store: Store, facts: Facts, pushed: Pushed, threads: int | No
     folder = native_runner(progress)
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     entries = tuple(file_entry(path, path.relative_to(folder).as_posix()) for path in paths)
-    name = f"runner.{sha256(folder / NAME)[:12]}"
+    name = f"runner.{file_digest(folder / NAME)[:12]}"
     runner = store.push(Parcel(name, folder, entries), activate=False, progress=progress)
     text = device.run(f"cat {shlex.quote(pushed.path)}/manifest.json", check=True).text
     manifest = Manifest.parse(text, f"{device.name}: {pushed.path}/manifest.json")

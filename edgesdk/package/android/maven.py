@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import subprocess
 import zipfile
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+from ...digests import file_digest
 from ...partials import scratch_folder
 from ..base import PackageError
 from .archives import write_zip
@@ -62,9 +62,7 @@ def write_repository(
     pom.write_text(_pom(group, version, dependencies), encoding="utf-8", newline="\n")
     for file in (aar, pom):
         for kind in ("sha1", "sha256"):  # Maven asks for the first; Gradle takes the second too
-            with file.open("rb") as content:
-                digest = hashlib.file_digest(content, kind).hexdigest()
-            file.with_name(f"{file.name}.{kind}").write_text(digest, encoding="ascii")
+            file.with_name(f"{file.name}.{kind}").write_text(file_digest(file, kind), encoding="ascii")
     return aar
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ... import __version__
 from ...archives import program_archive
 from ...converter import CONVERTERS
-from ...files import sha256
+from ...digests import file_digest
 from ...partials import scratch_folder
 from ...signing.pins import check_with
 from ...targets import open_target, targets_dir
@@ -32,6 +32,8 @@ LOCK = "python.lock"
 PROGRAM = "manager.pyz"
 _MAIN = b"""import sys
 
+sys.path.append(sys.path[0].rpartition("/")[0] + "/python")
+
 from edgesdk.package.linux_service.manager import Service, main
 
 sys.exit(main(sys.argv[1:], Service()))
@@ -40,13 +42,17 @@ _MODULES = (
     "edgesdk.package.linux_service.manager",
     "edgesdk.package.linux_service.pinned",
     "edgesdk.package.linux_service.whole",
+    "edgesdk.children",
+    "edgesdk.digests",
     "edgesdk.signing.ed25519",
     "edgesdk.signing.statement",
+    "edgesdk.toml",
 )
 _DEBIAN = {"aarch64": "arm64", "x86_64": "amd64"}
 _VERSION = re.compile(r"[0-9][A-Za-z0-9.+~]*")
 _MAINTAINER = re.compile(r"[^<>\n]+ <[^<>\s]+@[^<>\s]+>")
-_PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+_TOML = "tomli"  # what reads TOML in Python 3.10
+_PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 
 
 @dataclass(frozen=True)
@@ -120,13 +126,15 @@ class LinuxService:
         with progress.stage("Collecting the server and its packages"):
             shutil.copytree(bundle.folder, staged / "bundle")
             copy_edgesdk(staged / "python", manifest.program.converter)
-            needed = requirements(f"{manifest.program.runtime}{manifest.program.runtime_versions}")
+            needed = requirements(f"{manifest.program.runtime}{manifest.program.runtime_versions}", options.python)
             if options.wheels == "yes":
                 wheels = (
                     read_lock(Path(options.lock)) if options.lock else resolved(needed, options.python, architecture)
                 )
                 unpack_wheels(wheels, options.python, architecture, staged / "python")
                 (folder / LOCK).write_text(lock_text(wheels), encoding="ascii", newline="\n")
+                if (toml := staged / "python" / _TOML).is_dir():  # the manager's, whichever version is in use
+                    shutil.copytree(toml, payloads.parent / "python" / _TOML)
             name = _seal(staged, options.version)
             staged.rename(payloads / name)
         (payloads.parent / PROGRAM).write_bytes(program_archive(_MAIN, _MODULES))
@@ -142,7 +150,7 @@ class LinuxService:
         facts = {"package": deb, "version": name, "python": options.python, "wheels": options.wheels}
         facts["bundle version"] = f"{signed.version}, signed" if signed else "not asked to be signed"
         facts["providers"] = " ".join(values["providers"]) or "the runtime's only one"
-        return Written(facts, _remarks(manifest, options), (f"sudo dpkg -i {deb}", "edgesdk-service status"))
+        return Written(facts, _remarks(manifest), (f"sudo dpkg -i {deb}", "edgesdk-service status"))
 
     def _values(self, manifest: Manifest, options: ServiceOptions, name: str, needed: list[str]) -> dict[str, Any]:
         return {
@@ -152,6 +160,7 @@ class LinuxService:
             "python": options.python,
             "wheels": options.wheels == "yes",
             "needed": needed,
+            "depends": [f"python{options.python}", *_packages(options), "libc6 (>= 2.28)", "libstdc++6"],
             "maintainer": options.maintainer,
             "architecture": _DEBIAN[manifest.target.architecture],
             "model": manifest.model.name,
@@ -166,24 +175,21 @@ class LinuxService:
 def _seal(folder: Path, version: str) -> str:
     """Write the list of hashes; the version's name, which ends with the list's own hash."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    lines = [f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    lines = [f"{file_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     listing = "".join(lines).encode()
     (folder / SUMS).write_bytes(listing)
     return f"{version}-{hashlib.sha256(listing).hexdigest()[:8]}"
 
 
-def _remarks(manifest: Manifest, options: ServiceOptions) -> tuple[str, ...]:
-    import sys
+def _packages(options: ServiceOptions) -> list[str]:
+    """Python packages that the manager needs of the board's distribution."""
+    return [f"python3-{_TOML}"] if options.python == "3.10" and options.wheels == "no" else []
 
-    remarks = []
-    if open_target(manifest.target.name).providers:
-        remarks.append("parity was measured on the CPU; /health says what runs the program on the board")
-    here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if options.wheels == "yes" and options.python != here:
-        remarks.append(
-            f"pip chose the packages as for Python {here}: a package that only {options.python} needs may lack"
-        )
-    return tuple(remarks)
+
+def _remarks(manifest: Manifest) -> tuple[str, ...]:
+    if not open_target(manifest.target.name).providers:
+        return ()
+    return ("parity was measured on the CPU; /health says what runs the program on the board",)
 
 
 DELIVERABLE = LinuxService()

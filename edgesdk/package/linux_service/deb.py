@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
+from ...digests import file_digest
 from ..base import PackageError
 
 _MAGIC = b"!<arch>\n"
@@ -85,5 +85,4 @@ def _info(path: str, mode: int, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInf
 
 
 def _md5(path: Path) -> str:
-    with path.open("rb") as file:  # what dpkg --verify reads; the service goes by SHA-256
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return file_digest(path, "md5")  # what dpkg --verify reads; the service goes by SHA-256

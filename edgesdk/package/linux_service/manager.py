@@ -29,7 +29,6 @@ import signal
 import subprocess
 import sys
 import time
-import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -37,6 +36,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ...children import module_command
+from ...toml import toml_tables
 from .pinned import PinError, Pinned, read_pinned
 from .whole import SUMS, ServiceError, active_bundle, damage, listed, say
 
@@ -182,7 +183,7 @@ class Service:
             if not place and file.stat().st_mode & 0o077:
                 raise ServiceError(f"{file}: others than its owner have permissions for it: chmod 600 {file}")
             environment["EDGESDK_TOKEN"] = file.read_text(encoding="ascii").strip()
-        line = [python, "-P", "-s", "-B", "-m", "edgesdk.serve", str(bundle), str(self.config / "server.toml")]
+        line = [*module_command(python, "edgesdk.serve", "-s", "-B"), str(bundle), str(self.config / "server.toml")]
         return line, environment
 
     def run(self) -> int:
@@ -347,7 +348,7 @@ class Service:
     def _settings(self, name: str) -> dict[str, Any]:
         file = self.config / name
         try:
-            return tomllib.loads(file.read_text(encoding="utf-8"))
+            return toml_tables(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except ValueError as failure:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...signing import ed25519
 from ...signing.statement import ALGORITHM, KEY, LARGEST_FILE, SIGNATURE, is_version, statement
+from ...toml import toml_tables
 
 FILE = "keys.toml"
 Digest = Callable[[str], str]  # of a file of the bundle, by its path there
@@ -79,7 +79,7 @@ def read_pinned(config: Path) -> Pinned:
     """
     file = config / FILE
     try:
-        data = tomllib.loads(file.read_text(encoding="utf-8"))
+        data = toml_tables(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Pinned()
     except (OSError, ValueError, RecursionError) as failure:

@@ -7,10 +7,14 @@ import re
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from ... import __version__
 from ...partials import scratch_folder
@@ -51,18 +55,54 @@ def copy_edgesdk(folder: Path, converter: str) -> None:
     )
 
 
-def requirements(runtime: str) -> list[str]:
-    """What a server over one runtime needs, besides edgesdk."""
-    core = [line for line in metadata.requires("edgesdk") or () if "extra ==" not in line]
-    return [*core, *SERVE, runtime]
+def requirements(runtime: str, python: str) -> list[str]:
+    """What a server over one runtime needs in a board's Python, besides edgesdk."""
+    return [*_needed_there(metadata.requires("edgesdk") or (), python), *SERVE, runtime]
 
 
 def resolved(needed: Sequence[str], python: str, architecture: str) -> tuple[Wheel, ...]:
     """Every wheel that a board needs, with the hashes that the package registry has for them.
 
+    pip judges conditions of packages (``python_version < "3.11"``) for the Python that it runs in. What it left out by
+    them, and the board's Python needs, is asked for by name until nothing is left out.
+
     Raises:
         PackageError: pip finds no such set.
     """
+    asked = list(needed)
+    while True:
+        report = _report(asked, python, architecture)
+        found = [(canonicalize_name(entry["metadata"]["name"]), entry) for entry in report]
+        wanted = [line for _, entry in found for line in entry["metadata"].get("requires_dist") or ()]
+        names = {name for name, _ in found}
+        missing = [
+            line for line in _needed_there(wanted, python) if canonicalize_name(Requirement(line).name) not in names
+        ]
+        if not missing:
+            return tuple(_wheel(entry) for _, entry in sorted(found, key=lambda each: each[0]))
+        asked += sorted(set(missing))
+
+
+def _needed_there(lines: Iterable[str], python: str) -> list[str]:
+    """Requirements whose condition a board's Python fulfils, without it; those of extras are left out."""
+    there = {
+        "extra": "",
+        "implementation_name": "cpython",
+        "os_name": "posix",
+        "platform_python_implementation": "CPython",
+        "platform_system": "Linux",
+        "python_full_version": f"{python}.0",
+        "python_version": python,
+        "sys_platform": "linux",
+    }
+    kept = [each for each in map(Requirement, lines) if each.marker is None or each.marker.evaluate(there)]
+    for each in kept:
+        each.marker = None
+    return [str(each) for each in kept]
+
+
+def _report(needed: Sequence[str], python: str, architecture: str) -> list[dict[str, Any]]:
+    """What pip would install, as its report has it."""
     with scratch_folder() as scratch:
         command = [*PIP, "install", "--dry-run", "--ignore-installed", "--quiet", "--no-input"]
         command += ["--target", str(scratch), "--report", f"{scratch}/report.json", *_platform(python, architecture)]
@@ -74,14 +114,16 @@ def resolved(needed: Sequence[str], python: str, architecture: str) -> tuple[Whe
                 hint="--set wheels=no leaves them to the board",
             )
         report = json.loads((scratch / "report.json").read_text(encoding="utf-8"))
-    found = []
-    for entry in report["install"]:
-        name, version = entry["metadata"]["name"], entry["metadata"]["version"]
-        digest = entry["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256")
-        if digest is None:
-            raise PackageError(f"{name} {version}: the package registry has no SHA-256 for it")
-        found.append(Wheel(name, version, digest))
-    return tuple(sorted(found, key=lambda wheel: wheel.name.lower()))
+    installed: list[dict[str, Any]] = report["install"]
+    return installed
+
+
+def _wheel(entry: Mapping[str, Any]) -> Wheel:
+    name, version = entry["metadata"]["name"], entry["metadata"]["version"]
+    digest = entry["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256")
+    if digest is None:
+        raise PackageError(f"{name} {version}: the package registry has no SHA-256 for it")
+    return Wheel(name, version, digest)
 
 
 def lock_text(wheels: Sequence[Wheel]) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import sys
 from pathlib import Path
 
+from ...digests import file_digest
 from .pinned import PinError, Pinned, compare
 
 SUMS = "SHA256SUMS"
@@ -69,8 +70,7 @@ def _version(folder: Path, pinned: Pinned, newest: int) -> int | None:
 def sha256(path: Path) -> str:
     """The SHA-256 of a file; "" where it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_digest(path)
     except OSError:
         return ""
 

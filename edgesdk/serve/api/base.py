@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
 from ...generation import Sampling
+from ...toml import toml_tables
 
 _MOST_STOPS = 64  # OpenAI takes 4
 _LARGEST_SEED = 2**63
@@ -62,7 +62,7 @@ def is_inert(key: str, value: Any) -> bool:
 
 @cache
 def _inert() -> tuple[frozenset[str], Mapping[str, list[Any]]]:
-    data = tomllib.loads(_INERT.read_text(encoding="utf-8"))
+    data = toml_tables(_INERT.read_text(encoding="utf-8"))
     return frozenset(data["any"]), data["values"]
 
 
