@@ -32,7 +32,16 @@ _DPKG = ("dpkg", "tar", "libc-bin")
 _LIBRARIES = ("libmd0", "libzstd1", "liblzma5", "libbz2-1.0", "zlib1g", "libselinux1", "libpcre2-8-0", "libacl1")
 _PACKED = {
     *("annotated-doc", "annotated-types", "anyio", "click", "fastapi", "h11", "idna", "jinja2", "markupsafe"),
-    *("opentelemetry-api", "packaging", "prometheus-client", "pydantic", "pydantic-core", "starlette", "tokenizers"),
+    *(
+        "opentelemetry-api",
+        "packaging",
+        "platformdirs",
+        "prometheus-client",
+        "pydantic",
+        "pydantic-core",
+        "starlette",
+        "tokenizers",
+    ),
     *("typing-extensions", "typing-inspection", "uvicorn"),
 }
 QUESTION: Any = [{"role": "user", "content": "hello"}]

@@ -19,6 +19,7 @@ from .schema import Reason, Section, Validity, Value
 
 _HZ = 100.0
 _TIMEOUT = 30.0
+_APART = "--"
 _START_SECONDS = 1.0  # of the look before a run
 _QUIET_LOOKS = 3  # in a row that must be quiet to go on
 _LEAST, _MOST, _PART = 0.2, 0.5, 0.05  # processors that others may use: between the first two, that part of all
@@ -69,20 +70,29 @@ def look(device: ShellDevice, pid: int | None) -> Look | None:
         DeviceError: the device is gone.
     """
     files = ["/proc/stat", *([] if pid is None else [f"/proc/{pid}/stat"])]
-    done = device.run(f"cat /proc/uptime {' '.join(files)} 2> /dev/null", timeout=_TIMEOUT)
-    mine = time.process_time() if isinstance(device, LocalDevice) else 0.0  # this program measures beside it
-    return read(done.text, mine)
+    return read(device.run(f"cat /proc/uptime {' '.join(files)} 2> /dev/null", timeout=_TIMEOUT).text, beside(device))
+
+
+def beside(device: ShellDevice) -> float:
+    """Processor seconds that this program, which measures, has taken from the device itself."""
+    return time.process_time() if isinstance(device, LocalDevice) else 0.0
 
 
 def read(text: str, mine: float = 0.0) -> Look | None:
-    """A look from what the files say; None where one is missing or is not as documented."""
+    """A look from what the files say; None where one is missing or is not as documented.
+
+    Args:
+        text: ``/proc/uptime``, ``/proc/stat``, and ``/proc/PID/stat`` of programs that belong to the measurement: their
+            time and that of their children is its own.
+        mine: more seconds of its own.
+    """
     lines = text.splitlines()
     whole = next((line.split()[1:] for line in lines if line.startswith("cpu ")), [])
     count = sum(line.startswith("cpu") and line[3:4].isdigit() for line in lines)
-    own = next((line.rpartition(")")[2].split() for line in lines[1:] if ") " in line), None)
+    own = [line.rpartition(")")[2].split()[11:15] for line in lines[1:] if ") " in line]
     try:
         user, nice, system, _idle, _iowait, irq, softirq, stolen = (float(word) / _HZ for word in whole[:8])
-        runner = 0.0 if own is None else (float(own[11]) + float(own[12])) / _HZ
+        runner = sum(float(word) for words in own for word in words) / _HZ
         now = float(lines[0].split()[0])
     except (ValueError, IndexError):
         return None
@@ -99,10 +109,11 @@ def between(before: Look | None, after: Look | None) -> Used | None:
 
 
 def at_rest(device: ShellDevice, seconds: float = _START_SECONDS) -> Used | None:
-    """What other programs use while nothing is measured."""
-    before = look(device, None)
-    time.sleep(seconds)  # a window of time is what is measured here
-    return between(before, look(device, None))
+    """What other programs use while nothing is measured; by one command, so that its start is not among them."""
+    show, mine = "cat /proc/uptime /proc/stat 2> /dev/null", beside(device)
+    done = device.run(f"{show}; sleep {seconds:g}; echo {_APART}; {show}", timeout=_TIMEOUT)
+    before, _, after = done.text.partition(f"{_APART}\n")
+    return between(read(before, mine), read(after, beside(device)))
 
 
 def wait_for_quiet(device: ShellDevice, seconds: float, progress: Progress) -> None:

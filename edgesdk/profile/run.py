@@ -16,7 +16,7 @@ from ..devices.shell import ShellDevice
 from ..errors import EdgeError
 from ..progress import Progress, Stage
 from ..schema import dump
-from .contention import Look, at_rest, between, look, wait_for_quiet
+from .contention import Look, at_rest, beside, between, look, read, wait_for_quiet
 from .prompts import prompt
 from .record import Line, Record
 from .regime import regime_or_none
@@ -91,7 +91,9 @@ class Measuring:
         pid = self._link.hello.get("pid")
         if not isinstance(self._device, ShellDevice) or not isinstance(pid, int):
             return None
-        return look(self._device, pid)
+        if self._sampler is None or self._sampler.failure is not None:
+            return look(self._device, pid)
+        return read(self._sampler.processors(pid), beside(self._device))  # starts no program meanwhile
 
     def _wanted(self, threads: int | None) -> Iterator[str]:
         """Keys of all that is measured with so many threads."""

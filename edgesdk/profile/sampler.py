@@ -87,6 +87,7 @@ class Sampler:
         self._running, self._closed = threading.Event(), threading.Event()
         self._ticked = threading.Condition()
         self._times, self._text = list[str](), list[str]()
+        self._processors: str | None = None
         self._last: dict[str, float | None] = {}
         self.failure: EdgeError | None = None
         self.uncertainty, self._since = _HALF, time.monotonic()
@@ -135,6 +136,19 @@ class Sampler:
             )
             if not came:
                 self.failure = DeviceTimeoutError(f"the sampler did not answer for {_ANSWER:g} s: a sensor hangs")
+
+    def processors(self, pid: int) -> str:
+        """What the processors did until now, and of it a process and the sampler itself, as :func:`contention.read`
+        takes it; "" where it does not answer."""
+        with self._ticked:
+            self._processors = None
+        try:
+            self._send(f"p {pid}\n".encode())
+        except DeviceError:
+            return ""
+        with self._ticked:
+            self._ticked.wait_for(lambda: self._processors is not None or self.failure is not None, _ANSWER)
+            return self._processors or ""
 
     def cost(self) -> Cost | None:
         """What it has cost so far; None where the shell does not say."""
@@ -217,11 +231,17 @@ class Sampler:
             self._files(kind, rest.split())
         elif kind == "c":
             self._text = [rest.split(" ")[1]]
+        elif kind == "p":
+            self._text = [rest]
         elif kind == "|":
             self._text.append(rest)
         elif kind == "e":
             number, after = rest.split(" ")
             self._command(int(number), float(self._text[0]), float(after))
+        elif kind == "q":
+            with self._ticked:
+                self._processors = "\n".join(self._text)
+                self._ticked.notify_all()
         elif "m" in kind and "s" in kind:
             with self._ticked:
                 self._times.append(line)

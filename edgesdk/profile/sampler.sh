@@ -4,6 +4,7 @@
 #
 #   f, s   -> f BEFORE VALUE... AFTER      the first word of each file; - where it cannot be read
 #   c N    -> c N BEFORE, "| " and a line of what command N prints, ..., e N AFTER
+#   p PID  -> p NOW, "| " and the first lines of /proc/stat, then /proc/PID/stat and the sampler's own, ..., q
 #   t      -> t, and two lines of CPU time: of this shell, and of what it started
 say_command() {
     number=$1
@@ -29,6 +30,21 @@ read_files() { # KIND FILE...
     echo "$line $up"
 }
 
+say_processors() { # PID
+    read -r up _ < /proc/uptime
+    echo "p $up"
+    while IFS= read -r line; do
+        case $line in
+            cpu*) echo "| $line" ;;
+            *) break ;;
+        esac
+    done < /proc/stat
+    for path in "/proc/$1/stat" "/proc/$$/stat"; do
+        { IFS= read -r line < "$path"; } 2> /dev/null && echo "| $line"
+    done
+    echo q
+}
+
 often='' seldom=''
 while [ "$1" != -- ]; do
     often="$often $1" # paths of sysfs have no spaces
@@ -46,6 +62,7 @@ while read -r what number; do
         f) read_files f $often ;;
         s) read_files s $seldom ;;
         c) say_command "$number" "$@" ;;
+        p) say_processors "$number" ;;
         t) echo t && times ;;
     esac
 done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from edgesdk.devices.local import LocalDevice
 from edgesdk.errors import EdgeError
 from edgesdk.profile import contention
 from edgesdk.profile.contention import Look, Used, allowed, at_rest, between, judged, look, read
+from edgesdk.profile.sampler import Sampler
 from edgesdk.profile.schema import Value
 from edgesdk.progress import SILENT
 
@@ -40,7 +42,8 @@ def busy() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_the_kernels_figures_are_read() -> None:
-    assert read(STAT + RUNNER) == Look(100.5, 13.1, 3.5, 0.4, 2)
+    assert read(STAT + RUNNER) == Look(100.5, 13.1, 3.65, 0.4, 2)  # with what its children used
+    assert read(STAT + RUNNER + RUNNER) == Look(100.5, 13.1, 7.3, 0.4, 2)  # the sampler beside it
     assert read(STAT, mine=1.5) == Look(100.5, 13.1, 1.5, 0.4, 2)
     for cut in ("", "100.5 1\n", STAT.replace("cpu  1000 100", "cpu  x 100"), "cpu  1 1\n", STAT.partition("\n")[2]):
         assert read(cut) is None
@@ -96,6 +99,21 @@ def test_a_busy_loop_is_seen_here(here: LocalDevice) -> None:
         while after is None or after.time - before.time < 0.5:  # type: ignore[union-attr]
             after = look(here, loop.pid)
         assert after.own - before.own > 0.3  # type: ignore[union-attr]
+
+
+def test_the_sampler_shows_the_processors_without_a_program(here: LocalDevice) -> None:
+    sampler = Sampler(here, [], 0.1)
+    try:
+        with busy() as loop:
+            before = after = read(sampler.processors(loop.pid))
+            assert before is not None and after is not None and before.count == os.cpu_count()
+            while after.time - before.time < 0.5:
+                after = read(sampler.processors(loop.pid))
+                assert after is not None
+        assert after.own - before.own > 0.3
+        assert read(sampler.processors(loop.pid)) is not None  # it has ended: the sampler's own time is left
+    finally:
+        sampler.close()
 
 
 def test_waiting_for_quiet_gives_up_in_words(here: LocalDevice, monkeypatch: pytest.MonkeyPatch) -> None:
