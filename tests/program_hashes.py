@@ -76,7 +76,7 @@ def write(file: Path) -> int:
     """Run the tests, and write the hashes of what they made; the tests' status."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, _VARIABLE: f"{folder}/hashes", "OMP_NUM_THREADS": "1"}
-        environment["PYTHONPATH"] = str(Path.cwd())
+        environment["PYTHONPATH"] = os.pathsep.join(str(Path(name).resolve()) for name in (".", "converters"))
         tests = [f"tests/unit/test_{name}.py" for name in FILES]
         options = ["-q", "-n", "2", "--dist", "loadfile", "-p", "tests.program_hashes"]
         status = subprocess.run([sys.executable, "-m", "pytest", *options, *tests], env=environment, check=False)

@@ -261,7 +261,7 @@ def _family(kind: str, where: str, kinds: Callable[[Family], tuple[str, ...]]) -
         f"{where}: architecture '{kind}' belongs to no family that edgesdk knows{why}{guess}; "
         f"known: {', '.join(known)}",
         hint="edgesdk models --families lists what runs where; a family is one small module: see 'Adding one more' in "
-        "the README (README.md#adding-one-more)",
+        "edgesdk/README.md",
     )
 
 

@@ -1,4 +1,4 @@
-"""Every client tries all that it has against a real server; README's matrix is what came of it.
+"""Every client tries all that it has against a real server; the matrix in the server's README is what came of it.
 
 The clients are installed by ``tests/clients/install.sh``, which needs a network; without them there is nothing to try.
 EDGESDK_WRITE_README=1 writes the matrix.
@@ -26,7 +26,7 @@ from ..unit.serving import PATIENCE, running
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 INSTALLED = ROOT / "build" / "clients"
-README = ROOT / "README.md"
+README = ROOT / "edgesdk" / "serve" / "README.md"
 CASES = (
     "chat",
     "stream",

@@ -16,7 +16,10 @@ QUESTION = "What is the capital of France?"
 def test_a_vocabulary_for_one_domain_makes_a_bundle_that_still_answers(tmp_path) -> None:
     model = edgesdk.open_model("smollm2-135m")
     corpus = tmp_path / "corpus.txt"
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    root = Path(__file__).parents[2]
+    readme = "\n".join(
+        path.read_text(encoding="utf-8") for path in (root / "README.md", *sorted(root.glob("edgesdk/*/README.md")))
+    )
     corpus.write_text(f"{readme}\n{QUESTION} The capital of France is Paris, a city of art, culture and history.\n")
     text = Calibration(corpus, 4, 64)
     manifest = edgesdk.export(model, "linux-x86_64", tmp_path / "small", recipe="w4g32-vocab", calibration=text)
