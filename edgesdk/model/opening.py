@@ -260,8 +260,8 @@ def _family(kind: str, where: str, kinds: Callable[[Family], tuple[str, ...]]) -
     raise ModelError(
         f"{where}: architecture '{kind}' belongs to no family that edgesdk knows{why}{guess}; "
         f"known: {', '.join(known)}",
-        hint="edgesdk models --families lists what runs where; a family is one small module: see 'Adding one more' in "
-        "edgesdk/README.md",
+        hint="edgesdk models --families lists what runs where; a family is one small module: see "
+        "edgesdk/README.md#adding-one-more",
     )
 
 
