@@ -27,7 +27,7 @@ from .lab.host import free_port, lab_dir, run, tool
 from .lab.packages import ForeignApt
 from .service_files import bundle, deb
 
-_SECONDS = 200.0  # for the slowest step under emulation
+_SECONDS = 400.0  # for the slowest step under emulation
 _DPKG = ("dpkg", "tar", "libc-bin")
 _LIBRARIES = ("libmd0", "libzstd1", "liblzma5", "libbz2-1.0", "zlib1g", "libselinux1", "libpcre2-8-0", "libacl1")
 _PACKED = {

@@ -20,7 +20,7 @@ from ..children import module_command
 from ..errors import BundleError, MissingExtraError
 from . import Bundle, Manifest, check_runtime
 
-_SECONDS, _BYTES_PER_SECOND = 60, 20_000_000  # for a runtime to start, and to read a program on a small board
+_SECONDS, _BYTES_PER_SECOND = 180, 20_000_000  # for a runtime to start, and to read a program, on a slow board
 _MOST = 4096  # bundles that are remembered
 _HARM = "it is damaged, or made to do harm: take the bundle from who made it, or export again"
 _admitted: set[str] = set()
