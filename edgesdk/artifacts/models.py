@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 
@@ -10,10 +9,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
 from ..bundle import FILE, Manifest
+from ..digests import file_digest
 from .entries import Entries, below, folders_with, text_of
 from .findings import Finding
-
-_BLOCK = 1 << 20
 
 
 def bundles(entries: Entries) -> Iterator[tuple[str, Manifest]]:
@@ -74,11 +72,8 @@ _AGAIN = "package the bundle again"
 
 
 def _sha256(entries: Entries, name: str) -> str:
-    digest = hashlib.sha256()
     with entries[name].open() as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return file_digest(file)
 
 
 def check_runtime_version(manifest: Manifest, found: str | None, place: str) -> Finding:
